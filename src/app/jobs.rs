@@ -1,0 +1,403 @@
+//! Starting, stopping and everything else that becomes a job, and what people say about a job under way.
+
+use super::{Answer, App, Did, Refusal};
+use crate::engine::Ask;
+use crate::model::access::{Caller, Permission};
+use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
+use crate::model::lease;
+use crate::model::server::{Seen, Server, Wanted};
+use crate::model::view::JobView;
+use crate::model::world::BackupId;
+use crate::model::{JobId, Ms};
+use anyhow::Context;
+use std::collections::HashMap;
+
+/// Lines of output that a job's view carries.
+const OUTPUT_SHOWN: usize = 12;
+/// A person's word is written again so often when the job changes at the same moment.
+const WRITES_MAX: usize = 20;
+
+/// What people can say about an open job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Call it off: a start is undone.
+    Cancel,
+    /// A held job: try the step again.
+    Retry,
+    /// A held job: go on without the step. Admins only.
+    Force,
+    /// A held job: close it and leave everything as it is.
+    Abandon,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateWhen {
+    Now,
+    NextStart,
+}
+
+impl App {
+    pub async fn start(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = self.start_unaudited(caller, name, channel).await;
+        self.audited(caller, Did::new("start", name), answer).await
+    }
+
+    async fn start_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        self.recipe_of(&server)?;
+        if let Some(channel) = &channel {
+            // Whoever starts it is who wants to hear of it.
+            self.store().set_channel(&server.id, channel).await?;
+        }
+        if server.wanted == Wanted::On
+            && self.open_job(&server).await?.is_none()
+            && let Seen::Running { .. } = self.engine().look(&server).await
+        {
+            let at = server.owned.address.as_ref().map_or(String::new(), |address| format!(" Join at `{address}`."));
+            return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
+        }
+        self.enqueue(caller, &server, Action::Start, channel).await
+    }
+
+    pub async fn stop(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = self.stop_unaudited(caller, name, channel).await;
+        self.audited(caller, Did::new("stop", name), answer).await
+    }
+
+    async fn stop_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        if server.wanted == Wanted::Off
+            && self.open_job(&server).await?.is_none()
+            && matches!(self.engine().look(&server).await, Seen::Gone | Seen::Stopped { .. })
+        {
+            return Err(Refusal::Invalid(format!("`{}` is not running.", server.name)));
+        }
+        self.enqueue(caller, &server, Action::Stop, channel).await
+    }
+
+    pub async fn restart(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Play).await?;
+            self.recipe_of(&server)?;
+            self.enqueue(caller, &server, Action::Restart, channel).await
+        }
+        .await;
+        self.audited(caller, Did::new("restart", name), answer).await
+    }
+
+    /// Lengthens the lease; returns when it ends now.
+    pub async fn extend(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Ms> {
+        let answer = self.extend_unaudited(caller, name, by).await;
+        let detail = by.unwrap_or("by the usual time").chars().take(40).collect::<String>();
+        self.audited(caller, Did::new("extend", name).with(detail), answer).await
+    }
+
+    async fn extend_unaudited(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Ms> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        let by = match by.map(str::trim).filter(|by| !by.is_empty()) {
+            Some(text) => lease::parse_duration(text).map_err(Refusal::Invalid)?,
+            None => self.inner.choices.extend_ms,
+        };
+        if server.wanted == Wanted::Off {
+            return Err(Refusal::Invalid(format!("`{}` is not running, so there is nothing to extend.", server.name)));
+        }
+        if server.lease_until.is_none() && self.open_job(&server).await?.is_none() {
+            return Err(Refusal::Invalid(format!(
+                "`{}` runs without a time limit; nothing needs extending.",
+                server.name
+            )));
+        }
+        let until = lease::extend(self.now(), server.lease_until, by);
+        self.store().set_lease(&server.id, Some(until)).await?;
+        self.changed(&server);
+        Ok(until)
+    }
+
+    /// Moves a server to the newest snapshot, now or at its next start. Its world comes along.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        name: &str,
+        when: UpdateWhen,
+        channel: Option<String>,
+    ) -> Answer<Option<JobId>> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Operate).await?;
+            self.recipe_of(&server)?;
+            let snapshots = self.store().snapshots_all().await?;
+            let Some(newest) = crate::model::drive::golden(&snapshots, &server.game) else {
+                return Err(Refusal::Invalid(format!(
+                    "There is no snapshot of `{}` yet. The first start makes one.",
+                    server.game
+                )));
+            };
+            match &server.owned.drive {
+                Some(drive) if drive.snapshot == newest.id => {
+                    return Err(Refusal::Invalid(format!(
+                        "`{}` already stands on the newest snapshot, `{}`. `/snapshot build` makes a newer one.",
+                        server.name, newest.id
+                    )));
+                }
+                Some(_) => {}
+                None => {
+                    return Err(Refusal::Invalid(format!(
+                        "`{}` has no drive yet; its next start takes the newest snapshot anyway.",
+                        server.name
+                    )));
+                }
+            }
+            match when {
+                UpdateWhen::NextStart => {
+                    self.store().set_update_at_start(&server.id, true).await?;
+                    self.changed(&server);
+                    Ok(None)
+                }
+                UpdateWhen::Now => self.enqueue(caller, &server, Action::Update, channel).await.map(Some),
+            }
+        }
+        .await;
+        self.audited(caller, Did::new("update", name), answer).await
+    }
+
+    /// Ends the game's process at once, whatever any job does. What was not saved is lost, the drive stays.
+    pub async fn kill(&self, caller: &Caller, name: &str) -> Answer<String> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Admin).await?;
+            let driver = self.driver(&server)?;
+            // The wish goes first: the watcher must not take the death for a crash.
+            self.store().set_wanted(&server.id, Wanted::Off).await?;
+            driver.kill(&server).await.context("killing the game")?;
+            self.changed(&server);
+            Ok(format!("The game of `{}` was ended at once. Its drive with the world is untouched.", server.name))
+        }
+        .await;
+        self.audited(caller, Did::new("kill", name), answer).await
+    }
+
+    /// Deletes a server after a last backup. Its backups stay in the vault.
+    pub async fn delete(&self, caller: &Caller, name: &str, confirmed: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Admin).await?;
+            if confirmed.trim() != server.name.as_str() {
+                return Err(Refusal::Invalid(format!("To delete it, confirm with its name: `{}`.", server.name)));
+            }
+            self.enqueue(caller, &server, Action::Delete, channel).await
+        }
+        .await;
+        self.audited(caller, Did::new("delete", name), answer).await
+    }
+
+    /// What a person says about the job under way; returns a sentence of what happens now.
+    pub async fn choose(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<String> {
+        let answer = self.choose_unaudited(caller, name, choice).await;
+        self.audited(caller, Did::new(choice.word(), name), answer).await
+    }
+
+    async fn choose_unaudited(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<String> {
+        let needed = match choice {
+            Choice::Cancel | Choice::Retry => Permission::Play,
+            Choice::Abandon => Permission::Operate,
+            Choice::Force => Permission::Admin,
+        };
+        // A game's own name stands for the building of its snapshot.
+        let (subject, shown) = match self.inner.recipes.get(name) {
+            Some(_) if self.store().server_by_name(&caller.guild, name).await?.is_none() => {
+                self.require(caller, None, Permission::Admin).await?;
+                (Subject::Game(name.to_owned()), name.to_owned())
+            }
+            Some(_) | None => {
+                let server = self.server(caller, name, needed).await?;
+                (Subject::Server(server.id), server.name.to_string())
+            }
+        };
+        for _ in 0..WRITES_MAX {
+            let Some(job) = self.store().open_job_of(&subject).await? else {
+                return Err(Refusal::Invalid(format!("Nothing is under way on `{shown}`.")));
+            };
+            let (event, sentence) = said(&job, choice, caller)?;
+            let recorded = Recorded { at: self.now(), event };
+            match self.store().append_for_person(&job, &recorded).await? {
+                true => {
+                    self.engine().poke(job.id);
+                    return Ok(sentence);
+                }
+                false => continue,
+            }
+        }
+        Err(Refusal::Ours(anyhow::anyhow!("the job on {shown} changed {WRITES_MAX} times in a row")))
+    }
+
+    pub async fn backup(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Play).await?;
+            self.must_have_world(&server)?;
+            if server.owned.drive.is_none() && server.owned.host.is_none() {
+                return Err(Refusal::Invalid(format!(
+                    "`{}` has never run, so there is nothing to back up yet.",
+                    server.name
+                )));
+            }
+            self.enqueue(caller, &server, Action::Backup, channel).await
+        }
+        .await;
+        self.audited(caller, Did::new("backup", name), answer).await
+    }
+
+    pub async fn restore(&self, caller: &Caller, name: &str, backup: &str, channel: Option<String>) -> Answer<JobId> {
+        let answer = async {
+            let server = self.server(caller, name, Permission::Operate).await?;
+            self.must_have_world(&server)?;
+            let backup = self.restorable(&server, backup).await?;
+            self.enqueue(caller, &server, Action::Restore { backup }, channel).await
+        }
+        .await;
+        self.audited(caller, Did::new("restore", name).with(backup.chars().take(60).collect::<String>()), answer).await
+    }
+
+    fn must_have_world(&self, server: &Server) -> Answer<()> {
+        if self.recipe_of(server)?.world.paths.is_empty() {
+            return Err(Refusal::Invalid(format!(
+                "{} keeps no world: there is nothing to back up.",
+                self.recipe_of(server)?.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// The picture of a job that every front shows.
+    pub async fn job_view(&self, id: JobId) -> anyhow::Result<JobView> {
+        let (job, outcome, ended_at) = self.store().job(id).await?.with_context(|| format!("there is no job {id}"))?;
+        let server = match job.subject.server() {
+            Some(id) => self.store().server_any(id).await?,
+            None => None,
+        };
+        let game = match (&job.subject, &server) {
+            (Subject::Game(game), _) => game.clone(),
+            (Subject::Server(_), Some(server)) => server.game.clone(),
+            (Subject::Server(_), None) => String::new(),
+        };
+        let times = self.store().step_times(&game, job.action.word()).await?;
+        let output = match job.current() {
+            Some(record) => self.store().job_output(id, Some(record.step), OUTPUT_SHOWN).await?,
+            None if outcome == Some(Outcome::Failed) => {
+                let failed = job.steps.iter().find(|record| record.error.is_some()).map(|record| record.step);
+                self.store().job_output(id, failed, OUTPUT_SHOWN).await?
+            }
+            None => vec![],
+        };
+        Ok(JobView {
+            id,
+            action: job.action.clone(),
+            cause: job.cause.clone(),
+            actor: job.actor.clone(),
+            server: job.subject.server().cloned(),
+            channel: job.channel.clone(),
+            subject: server.as_ref().map_or_else(|| game.clone(), |server| server.name.to_string()),
+            steps: JobView::steps_of(&job, |step| times.get(&step).copied()),
+            outcome: outcome.or_else(|| job.rest().filter(|rest| *rest == Outcome::Held)),
+            cancel_requested: job.cancel.is_some(),
+            can_cancel: job.can_cancel() && outcome.is_none(),
+            created_at: job.created_at,
+            ended_at,
+            forecast_ms: forecast(&job, &times),
+            output,
+            address: server.as_ref().and_then(|server| server.owned.address.clone()),
+            lease_until: server.as_ref().and_then(|server| server.lease_until),
+            game,
+        })
+    }
+
+    pub(super) async fn open_job(&self, server: &Server) -> anyhow::Result<Option<Job>> {
+        self.store().open_job_of(&Subject::Server(server.id.clone())).await
+    }
+
+    pub(super) async fn enqueue(
+        &self,
+        caller: &Caller,
+        server: &Server,
+        action: Action,
+        channel: Option<String>,
+    ) -> Answer<JobId> {
+        self.driver(server)?;
+        let ask = Ask { action, cause: Cause::Asked, actor: caller.actor.clone(), channel };
+        let result = self.engine().ask(server, ask).await;
+        self.opened(result, server.name.as_str()).await
+    }
+}
+
+impl Choice {
+    fn word(self) -> &'static str {
+        match self {
+            Choice::Cancel => "cancel",
+            Choice::Retry => "retry",
+            Choice::Force => "force",
+            Choice::Abandon => "abandon",
+        }
+    }
+}
+
+/// The event that a choice is, with a sentence of what happens now; or why it does not fit.
+fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
+    let by = caller.actor.clone();
+    let held = job.rest() == Some(Outcome::Held);
+    let word = job.action.word();
+    let step = job.current().map_or("", |record| record.step.label());
+    let not_held =
+        || Refusal::Invalid(format!("The {word} (job {}) is under way and does not wait for anybody.", job.id));
+    match choice {
+        // What waits for a person is closed as it is.
+        Choice::Cancel if held => said(job, Choice::Abandon, caller),
+        Choice::Cancel if job.cancel.is_some() => {
+            Err(Refusal::Invalid(format!("The {word} (job {}) is already being called off.", job.id)))
+        }
+        Choice::Cancel if !job.can_cancel() => Err(Refusal::Invalid(format!(
+            "The {word} (job {}) can no longer be called off: the game was stopped and its world is being saved. It ends by itself.",
+            job.id
+        ))),
+        Choice::Cancel => Ok((
+            Event::CancelRequested { by },
+            format!("Calling off the {word} (job {}). What it made is undone.", job.id),
+        )),
+        Choice::Retry if held => Ok((Event::RetryRequested { by }, format!("Trying “{step}” again (job {}).", job.id))),
+        Choice::Force if held => Ok((Event::Forced { by }, format!("Going on without “{step}” (job {}).", job.id))),
+        Choice::Abandon if held => Ok((
+            Event::Abandoned { by },
+            format!("The {word} (job {}) is closed as it is. Nothing was undone and nothing destroyed.", job.id),
+        )),
+        Choice::Retry | Choice::Force | Choice::Abandon => Err(not_held()),
+    }
+}
+
+/// What forcing a held job loses, for the question before it.
+pub fn force_loses(job: &JobView) -> &'static str {
+    match job.action {
+        Action::Delete => "The world would be deleted without a backup of its present state. Older backups stay.",
+        Action::Stop | Action::Restart | Action::Update | Action::Restore { .. } => {
+            "There would be no backup of the world as it is now. Older backups stay."
+        }
+        Action::Start | Action::Backup | Action::BuildSnapshot => "The step would be left out.",
+    }
+}
+
+/// How long the whole takes, if every step's time is known.
+fn forecast(job: &Job, times: &HashMap<Step, Ms>) -> Option<Ms> {
+    job.steps.iter().map(|record| times.get(&record.step).copied()).sum()
+}
+
+/// The backup that a restore was asked for, if it can be used.
+impl App {
+    async fn restorable(&self, server: &Server, typed: &str) -> Answer<BackupId> {
+        let typed = typed.trim();
+        let known = self.vault_list(&server.id).await?;
+        let Some(backup) = known.iter().find(|backup| backup.id.0 == typed) else {
+            return Err(Refusal::NotFound(format!(
+                "`{}` has no backup of that name. `/backup list` shows them.",
+                server.name
+            )));
+        };
+        if let Some(broken) = &backup.broken {
+            return Err(Refusal::Invalid(format!("That backup is damaged and cannot be restored: {broken}")));
+        }
+        Ok(backup.id.clone())
+    }
+}

@@ -1,0 +1,527 @@
+//! Servers: made, listed, looked at, talked to, and set.
+
+use super::{Answer, App, Did, Refusal};
+use crate::bus::Nudge;
+use crate::engine::{ConsoleFault, Driver};
+use crate::model::access::{Caller, Permission, permission};
+use crate::model::drive::golden;
+use crate::model::job::Outcome;
+use crate::model::lease::idle_left;
+use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
+use crate::model::server::{Backend, Limits, Owned, Seen, Server, ServerName, Wanted, state};
+use crate::model::view::ServerView;
+use crate::model::{GuildId, ServerId};
+use crate::store::servers::CreateError;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Servers that one guild may have: a slip with a script must not fill the disk.
+const SERVERS_MAX: usize = 100;
+/// A console line may be so long; no game takes more.
+const LINE_MAX_CHARS: usize = 1000;
+/// Lines of the log that one answer holds.
+const LOG_LINES_MAX: usize = 2000;
+/// Names of the settings that every server has, whatever its game.
+const MEMORY: &str = "memory_mb";
+const CPUS: &str = "cpus";
+const IDLE: &str = "idle_minutes";
+const LEASE: &str = "lease_minutes";
+
+/// What a new server is made from.
+#[derive(Clone, Debug, Default)]
+pub struct NewServer {
+    pub name: String,
+    pub game: String,
+    pub backend: Option<String>,
+    pub settings: BTreeMap<String, String>,
+    pub channel: Option<String>,
+}
+
+/// The settings of a server, ready to be shown as a form.
+#[derive(Clone, Debug)]
+pub struct Form {
+    pub server: String,
+    pub game: String,
+    pub fields: Vec<Field>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub key: String,
+    pub label: String,
+    pub help: String,
+    pub kind: FieldKind,
+    /// `None` where it follows the default, and always for a secret.
+    pub value: Option<String>,
+    pub default: Option<String>,
+    pub required: bool,
+    pub secret: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldKind {
+    Text,
+    Number { min: Option<i64>, max: Option<i64> },
+    Choice(Vec<String>),
+    YesNo,
+}
+
+/// What a change of settings did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    pub changed: Vec<String>,
+    /// It runs now, so the change waits for the next start.
+    pub at_next_start: bool,
+}
+
+impl App {
+    pub async fn create(&self, caller: &Caller, new: NewServer) -> Answer<ServerView> {
+        let (name, game) = (new.name.clone(), new.game.clone());
+        let answer = self.create_unaudited(caller, new).await;
+        let name: String = name.chars().take(40).collect();
+        self.audited(caller, Did::new("create", &name).with(game.chars().take(40).collect::<String>()), answer).await
+    }
+
+    async fn create_unaudited(&self, caller: &Caller, new: NewServer) -> Answer<ServerView> {
+        self.require(caller, None, Permission::Operate).await?;
+        let name = ServerName::parse(new.name.trim()).map_err(Refusal::Invalid)?;
+        let recipe = self.recipe(&new.game)?;
+        let backend = match new.backend.as_deref().map(str::trim) {
+            None | Some("") => self.default_backend()?,
+            Some(word) => {
+                Backend::parse(word).ok_or_else(|| Refusal::Invalid("A backend is `docker` or `cloud`.".to_owned()))?
+            }
+        };
+        if self.engine().driver(backend).is_none() {
+            return Err(Refusal::Invalid(format!(
+                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
+                backend.word()
+            )));
+        }
+        if self.store().servers_of(&caller.guild).await?.len() >= SERVERS_MAX {
+            return Err(Refusal::Invalid(format!("There are {SERVERS_MAX} servers here already; delete one first.")));
+        }
+        let typed: BTreeMap<String, Option<String>> =
+            new.settings.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let changes = sorted_out(recipe, &typed)?;
+        let mut secrets: HashMap<String, String> =
+            changes.secrets.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        secrets.insert("CONSOLE_PASSWORD".to_owned(), random_password());
+        let settings: BTreeMap<String, String> =
+            changes.settings.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let all = settings.iter().chain(&secrets).map(|(key, value)| (key.clone(), value.clone())).collect();
+        recipe.check_settings(&all).map_err(|problems| Refusal::Invalid(problems.join("\n")))?;
+        let mut limits = Limits::default();
+        set_limits(&mut limits, &changes.limits)?;
+        let server = Server {
+            id: ServerId(random_id()),
+            guild: caller.guild.clone(),
+            name,
+            game: new.game,
+            backend,
+            settings,
+            limits,
+            wanted: Wanted::Off,
+            owned: Owned::default(),
+            lease_until: None,
+            update_at_start: false,
+            channel: new.channel,
+            created_at: self.now(),
+            deleted_at: None,
+        };
+        match self.store().create_server(&server, &secrets, &caller.actor).await {
+            Ok(()) => {}
+            Err(CreateError::NameTaken) => {
+                return Err(Refusal::Invalid(format!("There is already a server called `{}` here.", server.name)));
+            }
+            Err(CreateError::Other(error)) => return Err(Refusal::Ours(error)),
+        }
+        self.engine().look(&server).await;
+        Ok(self.view_of(&server).await?)
+    }
+
+    /// All servers that the caller may see.
+    pub async fn servers(&self, caller: &Caller) -> Answer<Vec<ServerView>> {
+        let grants = self.store().grants(&caller.guild).await?;
+        let role = &self.inner.choices.players_role;
+        let mut views = vec![];
+        for server in self.store().servers_of(&caller.guild).await? {
+            if permission(caller, &grants, Some(&server.id), role) >= Permission::View {
+                views.push(self.view_of(&server).await?);
+            }
+        }
+        Ok(views)
+    }
+
+    /// One server, looked at now.
+    pub async fn status(&self, caller: &Caller, name: &str) -> Answer<ServerView> {
+        let server = self.server(caller, name, Permission::View).await?;
+        self.engine().look(&server).await;
+        Ok(self.view_of(&server).await?)
+    }
+
+    /// One server as it was last seen, for what a front keeps up to date by itself.
+    pub async fn server_view(&self, id: &ServerId) -> anyhow::Result<Option<ServerView>> {
+        match self.store().server_any(id).await?.filter(|server| server.deleted_at.is_none()) {
+            Some(server) => Ok(Some(self.view_of(&server).await?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn view_of(&self, server: &Server) -> anyhow::Result<ServerView> {
+        let job = self.open_job(server).await?;
+        let seen = self.engine().last_seen(&server.id).map(|(_, seen)| seen);
+        let seen = seen.unwrap_or_else(|| Seen::Unknown { why: "nobody has looked yet".to_owned() });
+        let state = state(server.wanted, job.as_ref(), &seen);
+        let memo = self.store().memo_of(&server.id).await?;
+        let rules = self.engine().rules(server);
+        let now = self.now();
+        let snapshots = self.store().snapshots_all().await?;
+        let own = server.owned.drive.as_ref().map(|drive| drive.snapshot.to_string());
+        let newest = golden(&snapshots, &server.game).map(|snapshot| snapshot.id.to_string());
+        let held = job.as_ref().filter(|job| job.rest() == Some(Outcome::Held));
+        let why = match (&seen, held) {
+            (_, Some(job)) => job.current().and_then(|step| step.error.clone()),
+            (Seen::Unknown { why }, None) => Some(why.clone()),
+            (Seen::Stopped { exit_code: Some(code), .. }, None) if server.wanted == Wanted::On => {
+                Some(format!("the game ended by itself with exit code {code}"))
+            }
+            (Seen::Stopped { .. } | Seen::Gone | Seen::Running { .. }, None) => None,
+        };
+        let (players, running) = match seen {
+            Seen::Running { players } => (Some(players), true),
+            Seen::Unknown { .. } | Seen::Gone | Seen::Stopped { .. } => (None, false),
+        };
+        let job = match job {
+            Some(job) => Some(self.job_view(job.id).await?),
+            None => None,
+        };
+        Ok(ServerView {
+            id: server.id.0.clone(),
+            name: server.name.to_string(),
+            title: self
+                .inner
+                .recipes
+                .get(&server.game)
+                .map_or_else(|| server.game.clone(), |recipe| recipe.name.clone()),
+            game: server.game.clone(),
+            backend: server.backend,
+            state,
+            why,
+            players,
+            address: server.owned.address.clone(),
+            lease_until: server.lease_until,
+            idle_stop_at: idle_left(now, &memo, &rules).filter(|_| running && job.is_none()).map(|left| now + left),
+            job,
+            newer_snapshot: newest.filter(|newest| own.as_ref().is_some_and(|own| own != newest)),
+            snapshot: own,
+            update_at_start: server.update_at_start,
+            last_backup: self.last_backup(server).await?,
+        })
+    }
+
+    pub async fn logs(&self, caller: &Caller, name: &str, lines: usize) -> Answer<String> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        let driver = self.driver(&server)?;
+        match driver.logs(&server, lines.clamp(1, LOG_LINES_MAX)).await {
+            Ok(lines) => {
+                let secrets = self.store().secrets_of(&server.id).await?;
+                Ok(crate::engine::mask(&without_ansi(&lines.join("\n")), secrets.values().map(String::as_str)))
+            }
+            Err(error) => {
+                tracing::info!(server = %server.name, "No log could be read: {error:#}");
+                Err(Refusal::Invalid(format!("`{}` has no log to show: it is not running.", server.name)))
+            }
+        }
+    }
+
+    /// Types one line into the game's console. The answer has the server's secrets masked.
+    pub async fn console(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
+        let answer = self.console_unaudited(caller, name, line).await;
+        // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
+        let typed: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
+        let typed = match self.store().server_by_name(&caller.guild, name).await? {
+            Some(server) => {
+                crate::engine::mask(&typed, self.store().secrets_of(&server.id).await?.values().map(String::as_str))
+            }
+            None => typed,
+        };
+        self.audited(caller, Did::new("console", name).with(typed), answer).await
+    }
+
+    async fn console_unaudited(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        let line = line.trim();
+        if line.is_empty() {
+            return Err(Refusal::Invalid("Type a command for the game, for instance `help`.".to_owned()));
+        }
+        if line.chars().any(char::is_control) || line.chars().count() > LINE_MAX_CHARS {
+            return Err(Refusal::Invalid(format!(
+                "A console command is one line of at most {LINE_MAX_CHARS} characters."
+            )));
+        }
+        let driver = self.driver(&server)?;
+        let answer = driver.console(&server, line).await.map_err(|fault| match fault {
+            ConsoleFault::None | ConsoleFault::Refused(_) => Refusal::Invalid(fault.to_string()),
+            ConsoleFault::NotRunning => Refusal::Invalid(format!("`{}` is not running.", server.name)),
+            ConsoleFault::Silent(_) => Refusal::Busy(fault.to_string()),
+        })?;
+        let secrets = self.store().secrets_of(&server.id).await?;
+        Ok(crate::engine::mask(&without_ansi(&answer), secrets.values().map(String::as_str)))
+    }
+
+    /// Commands of this game's console that begin with what was typed.
+    pub async fn console_suggestions(&self, guild: &GuildId, name: &str, typed: &str) -> Vec<String> {
+        let server = self.store().server_by_name(guild, name).await.ok().flatten();
+        let recipe = server.and_then(|server| self.inner.recipes.get(&server.game));
+        let commands = recipe.map(|recipe| recipe.console_commands()).unwrap_or_default();
+        commands.into_iter().filter(|command| command.starts_with(typed.trim_start())).collect()
+    }
+
+    pub async fn settings_form(&self, caller: &Caller, name: &str) -> Answer<Form> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        let recipe = self.recipe_of(&server)?;
+        let mut fields: Vec<Field> =
+            recipe.variables.iter().map(|(key, variable)| field(key, variable, &server)).collect();
+        fields.extend(common_fields(&server, recipe));
+        Ok(Form { server: server.name.to_string(), game: recipe.name.clone(), fields })
+    }
+
+    /// Changes settings: an empty value goes back to the default. Nothing is changed unless everything can be.
+    pub async fn settings_apply(
+        &self,
+        caller: &Caller,
+        name: &str,
+        values: BTreeMap<String, String>,
+    ) -> Answer<Applied> {
+        let detail = values.keys().cloned().collect::<Vec<_>>().join(", ");
+        let answer = self.settings_unaudited(caller, name, values).await;
+        self.audited(caller, Did::new("settings", name).with(detail), answer).await
+    }
+
+    async fn settings_unaudited(
+        &self,
+        caller: &Caller,
+        name: &str,
+        values: BTreeMap<String, String>,
+    ) -> Answer<Applied> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        let recipe = self.recipe_of(&server)?;
+        let typed = values.into_iter().map(|(key, value)| {
+            let value = value.trim().to_owned();
+            (key, (!value.is_empty()).then_some(value))
+        });
+        let changes = sorted_out(recipe, &typed.collect())?;
+        let mut settings = server.settings.clone();
+        let mut changed = vec![];
+        for (key, value) in &changes.settings {
+            let before = settings.get(key).cloned();
+            match value {
+                Some(value) => settings.insert(key.clone(), value.clone()),
+                None => settings.remove(key),
+            };
+            if before != *value {
+                changed.push(key.clone());
+            }
+        }
+        changed.extend(changes.secrets.keys().cloned());
+        let secrets = self.store().secrets_of(&server.id).await?;
+        let mut all: BTreeMap<String, String> = settings.clone();
+        all.extend(secrets);
+        for (key, value) in &changes.secrets {
+            match value {
+                Some(value) => all.insert(key.clone(), value.clone()),
+                None => all.remove(key),
+            };
+        }
+        recipe.check_settings(&all).map_err(|problems| Refusal::Invalid(problems.join("\n")))?;
+        let mut limits = server.limits.clone();
+        set_limits(&mut limits, &changes.limits)?;
+        if limits != server.limits {
+            changed.extend(changes.limits.keys().cloned());
+            self.store().set_limits(&server.id, &limits).await?;
+        }
+        self.store().set_settings(&server.id, &settings, &changes.secrets).await?;
+        self.changed(&server);
+        Ok(Applied { at_next_start: server.wanted == Wanted::On && !changed.is_empty(), changed })
+    }
+
+    pub async fn server_names(&self, guild: &GuildId) -> Vec<String> {
+        let servers = self.store().servers_of(guild).await.unwrap_or_default();
+        servers.into_iter().map(|server| server.name.to_string()).collect()
+    }
+
+    pub(super) fn recipe(&self, game: &str) -> Answer<&Recipe> {
+        self.inner.recipes.get(game.trim()).ok_or_else(|| {
+            let games: Vec<String> = self.inner.recipes.list().into_iter().map(|recipe| recipe.game.clone()).collect();
+            Refusal::NotFound(format!("There is no recipe for that game. There are: {}.", super::listed(&games)))
+        })
+    }
+
+    pub(super) fn recipe_of(&self, server: &Server) -> Answer<&Recipe> {
+        self.inner.recipes.get(&server.game).ok_or_else(|| {
+            Refusal::Invalid(format!(
+                "The recipe of `{}`, `{}`, is gone from game-scripts. Its world and backups are untouched.",
+                server.name, server.game
+            ))
+        })
+    }
+
+    pub(super) fn driver(&self, server: &Server) -> Answer<Arc<dyn Driver>> {
+        self.engine().driver(server.backend).ok_or_else(|| {
+            Refusal::Invalid(format!(
+                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
+                server.backend.word()
+            ))
+        })
+    }
+
+    fn default_backend(&self) -> Answer<Backend> {
+        let here =
+            [Backend::Docker, Backend::Cloud].into_iter().find(|backend| self.engine().driver(*backend).is_some());
+        here.ok_or_else(|| {
+            Refusal::Invalid("No backend is set up here. `spawnpoint doctor` says what is missing.".to_owned())
+        })
+    }
+
+    pub(super) fn changed(&self, server: &Server) {
+        self.inner.bus.nudge(Nudge::Server(server.id.clone()));
+    }
+}
+
+/// What was typed, sorted by where it is kept.
+struct Changes {
+    settings: BTreeMap<String, Option<String>>,
+    secrets: HashMap<String, Option<String>>,
+    limits: BTreeMap<String, Option<String>>,
+}
+
+fn sorted_out(recipe: &Recipe, typed: &BTreeMap<String, Option<String>>) -> Answer<Changes> {
+    let mut changes = Changes { settings: BTreeMap::new(), secrets: HashMap::new(), limits: BTreeMap::new() };
+    for (key, value) in typed {
+        if [MEMORY, CPUS, IDLE, LEASE].contains(&key.as_str()) {
+            changes.limits.insert(key.clone(), value.clone());
+            continue;
+        }
+        match recipe.variables.get(key) {
+            Some(variable) if variable.secret => {
+                changes.secrets.insert(key.clone(), value.clone());
+            }
+            Some(_) => {
+                changes.settings.insert(key.clone(), value.clone());
+            }
+            None => {
+                let known: Vec<String> =
+                    recipe.variables.keys().cloned().chain([MEMORY, CPUS, IDLE, LEASE].map(str::to_owned)).collect();
+                let shown: String = key.chars().filter(|c| !c.is_control() && *c != '`').take(40).collect();
+                return Err(Refusal::Invalid(format!(
+                    "{} has no setting called `{shown}`. It has {}.",
+                    recipe.name,
+                    super::listed(&known)
+                )));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+fn set_limits(limits: &mut Limits, typed: &BTreeMap<String, Option<String>>) -> Answer<()> {
+    let number = |key: &str, value: &str, min: u32, max: u32| -> Answer<u32> {
+        value
+            .parse()
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| Refusal::Invalid(format!("`{key}` is a whole number from {min} to {max}.")))
+    };
+    for (key, value) in typed {
+        let value = value.as_deref();
+        match key.as_str() {
+            MEMORY => limits.memory_mb = value.map(|value| number(key, value, 16, 1 << 20)).transpose()?,
+            IDLE => limits.idle_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
+            LEASE => limits.lease_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
+            CPUS => {
+                let cpus = |value: &str| {
+                    value.parse().ok().filter(|cpus: &f64| (0.05..=256.0).contains(cpus)).ok_or_else(|| {
+                        Refusal::Invalid("`cpus` is a number from 0.05 to 256, for instance `1.5`.".to_owned())
+                    })
+                };
+                limits.cpus = value.map(cpus).transpose()?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn field(key: &str, variable: &Variable, server: &Server) -> Field {
+    let kind = match variable.kind {
+        VariableKind::String => FieldKind::Text,
+        VariableKind::Integer => FieldKind::Number { min: variable.min, max: variable.max },
+        VariableKind::Choice => FieldKind::Choice(variable.allowed.clone()),
+        VariableKind::Boolean => FieldKind::YesNo,
+    };
+    Field {
+        key: key.to_owned(),
+        label: variable.label.clone().unwrap_or_else(|| key.to_owned()),
+        help: variable.help.clone(),
+        kind,
+        value: server.settings.get(key).cloned().filter(|_| !variable.secret),
+        default: variable.default.clone().filter(|_| !variable.secret),
+        required: variable.required,
+        secret: variable.secret,
+    }
+}
+
+fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
+    let text = |value: Option<u32>| value.map(|value| value.to_string());
+    let field = |key: &str, label: &str, help: &str, value: Option<String>, default: Option<String>, max: i64| Field {
+        key: key.to_owned(),
+        label: label.to_owned(),
+        help: help.to_owned(),
+        kind: FieldKind::Number { min: Some(0), max: Some(max) },
+        value,
+        default,
+        required: false,
+        secret: false,
+    };
+    vec![
+        field(
+            MEMORY,
+            "Memory (MB)",
+            "How much memory the game may use.",
+            text(server.limits.memory_mb),
+            Some(recipe.resources.memory_mb.to_string()),
+            1 << 20,
+        ),
+        field(
+            IDLE,
+            "Idle stop (minutes)",
+            "Stops after so many minutes with nobody on; 0 never.",
+            text(server.limits.idle_min),
+            None,
+            10_080,
+        ),
+        field(
+            LEASE,
+            "Time limit (minutes)",
+            "A start ends by itself after this, unless extended; 0 never.",
+            text(server.limits.lease_min),
+            None,
+            10_080,
+        ),
+    ]
+}
+
+/// Ten letters and digits, for ids that go into names and labels.
+fn random_id() -> String {
+    random_text(10, b"abcdefghijklmnopqrstuvwxyz0123456789")
+}
+
+/// For a game's console. Letters and digits only: some games cut a password at a sign.
+fn random_password() -> String {
+    random_text(24, b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789")
+}
+
+fn random_text(length: usize, alphabet: &[u8]) -> String {
+    (0..length).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect()
+}

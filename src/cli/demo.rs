@@ -1,0 +1,234 @@
+//! `spawnpoint demo`: the main job, once, with a real game in real containers, as friends would see it. Everything it
+//! makes carries an instance of its own and is gone at the end.
+
+use super::progress::follow;
+use crate::app::{App, NewServer};
+use crate::clients::docker::Docker;
+use crate::config::Config;
+use crate::model::GuildId;
+use crate::model::JobId;
+use crate::model::access::Caller;
+use crate::model::job::Outcome;
+use crate::model::server::State;
+use crate::model::view::spoken_files;
+use crate::program::{Program, endpoint};
+use anyhow::{Context, ensure};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A query that was just made possible may need a moment to be answered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const SERVERS: [&str; 2] = ["friday-world", "sunday-world"];
+
+/// True when everything went as it should.
+pub async fn demo(config: &Config, game: &str, keep_image: bool) -> anyhow::Result<bool> {
+    let docker = Docker::connect(endpoint(config).as_deref())?;
+    docker.ping().await.context("no Docker daemon answers; `spawnpoint doctor` says what to do")?;
+    let home = tempfile::Builder::new().prefix("spawnpoint-demo-").tempdir().context("making a folder for the demo")?;
+    let mut config = config.clone();
+    config.data_dir = home.path().to_owned();
+    config.database.url = None;
+    // Nobody outside of this machine should be able to join a demo.
+    config.docker.publish_address = std::net::IpAddr::from([127, 0, 0, 1]);
+    config.docker.public_address = None;
+    open_to_games(home.path())?;
+    let program = Program::build(&config).await?;
+    let stop = CancellationToken::new();
+    let work = program.work(&stop);
+    let show = Show { app: program.app.clone(), caller: Caller::operator(GuildId("demo".into())) };
+    let interrupted = async {
+        // An error means that Ctrl-C cannot be heard; then it cannot be pressed either.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    let result = tokio::select! {
+        result = show.play(game) => result,
+        () = interrupted => Err(anyhow::anyhow!("interrupted")),
+    };
+    heading("Leaving nothing behind");
+    let tidy = show.tidy().await;
+    stop.cancel();
+    work.await.context("ending the demo's engine")?;
+    let images = if keep_image { 0 } else { remove_images(&docker, &program).await? };
+    drop(program);
+    home.close().context("removing the demo's folder")?;
+    tidy?;
+    let image = if images == 0 { "The image stays: it was there before, or was to be kept." } else { "And the image." };
+    println!("  Removed both servers with their drives, the snapshot and the backups. {image}");
+    result?;
+    println!();
+    println!("That was the main job. To have it in Discord, make an application and a token: README.md tells how,");
+    println!("step by step. Then: cp config.example.toml config.toml, put the token in, and `spawnpoint run`.");
+    Ok(true)
+}
+
+struct Show {
+    app: App,
+    caller: Caller,
+}
+
+impl Show {
+    async fn play(&self, game: &str) -> anyhow::Result<()> {
+        let app = &self.app;
+        let began = Instant::now();
+        heading(&format!("A golden snapshot of {game}, installed once  (/snapshot build game:{game})"));
+        self.finish(app.snapshot_build(&self.caller, game, None).await?).await?;
+
+        for name in SERVERS {
+            heading(&format!("{name}, on a drive of its own  (/server create, /server start)"));
+            let new = NewServer {
+                name: name.into(),
+                game: game.into(),
+                backend: Some("docker".into()),
+                settings: BTreeMap::new(),
+                channel: None,
+            };
+            app.create(&self.caller, new).await?;
+            self.finish(app.start(&self.caller, name, None).await?).await?;
+        }
+
+        heading("Who is on?  (/server status)");
+        for name in SERVERS {
+            self.status(name, game).await?;
+        }
+        if let Some(command) = self.first_command(game).await? {
+            heading(&format!("The console  (/console server:{} command:{command})", SERVERS[0]));
+            for line in app.console(&self.caller, SERVERS[0], &command).await?.lines() {
+                println!("  > {line}");
+            }
+        }
+        heading("What it takes on disk  (/snapshot list)");
+        for snapshot in app.snapshots(&self.caller).await? {
+            let shared = snapshot.bytes.unwrap_or_default();
+            let count = snapshot.files.unwrap_or_default();
+            println!(
+                "  snapshot {}: {}, {}, shared by all",
+                snapshot.id,
+                spoken_files(count as u64),
+                bytes(shared as u64)
+            );
+            for (server, own) in snapshot.drives {
+                println!("  drive of {server}: {} of its own", bytes(own.unwrap_or_default()));
+            }
+        }
+        heading(&format!("{} stops, its world is kept  (/server stop, /backup list)", SERVERS[0]));
+        self.finish(app.stop(&self.caller, SERVERS[0], None).await?).await?;
+        for backup in app.backups(&self.caller, SERVERS[0]).await? {
+            println!(
+                "  backup {}: {}, {}, {}",
+                backup.id,
+                spoken_files(backup.files),
+                bytes(backup.bytes),
+                backup.reason
+            );
+        }
+        heading(&format!("And starts again with it  (/server start server:{})", SERVERS[0]));
+        self.finish(app.start(&self.caller, SERVERS[0], None).await?).await?;
+        println!();
+        println!("  All of it took {:.0} s.", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn finish(&self, job: JobId) -> anyhow::Result<()> {
+        let end = follow(&self.app, job).await?;
+        ensure!(end.outcome == Some(Outcome::Succeeded), "job {job} did not end well");
+        Ok(())
+    }
+
+    async fn status(&self, name: &str, game: &str) -> anyhow::Result<()> {
+        if !self.app.game(&self.caller, game).await?.counts_players {
+            let view = self.app.status(&self.caller, name).await?;
+            ensure!(view.state == State::Running, "{name} is {}", view.state.word());
+            println!("  {name}: running, join at {} (this game cannot be asked)", view.address.unwrap_or_default());
+            return Ok(());
+        }
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            let view = self.app.status(&self.caller, name).await?;
+            let players = view.players.clone().unwrap_or_default();
+            ensure!(view.state == State::Running, "{name} is {}", view.state.word());
+            let Some(online) = players.online else {
+                ensure!(Instant::now() < deadline, "{name} runs, but did not say who is on");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            };
+            let max = players.max.map_or("?".to_owned(), |max| max.to_string());
+            let detail = [
+                players.map.map(|map| format!("map {map}")),
+                players.version.map(|version| format!("version {version}")),
+            ];
+            let detail: Vec<String> = detail.into_iter().flatten().collect();
+            println!(
+                "  {name}: running, {online} of {max} players, join at {} {}",
+                view.address.unwrap_or_default(),
+                detail.join(", ")
+            );
+            return Ok(());
+        }
+    }
+
+    async fn first_command(&self, game: &str) -> anyhow::Result<Option<String>> {
+        let guild = &self.caller.guild;
+        let known = self.app.console_suggestions(guild, SERVERS[0], "").await;
+        let has_console = self.app.game(&self.caller, game).await?.console.is_some();
+        Ok(known.into_iter().next().filter(|_| has_console))
+    }
+
+    /// Stops and deletes whatever the play had made, however far it came.
+    async fn tidy(&self) -> anyhow::Result<()> {
+        for name in self.app.server_names(&self.caller.guild).await {
+            // What is still under way is called off first; a refusal means that nothing is.
+            let _ = self.app.choose(&self.caller, &name, crate::app::Choice::Cancel).await;
+            let deadline = Instant::now() + ANSWER_LIMIT * 6;
+            let job = loop {
+                match self.app.delete(&self.caller, &name, &name, None).await {
+                    Ok(job) => break job,
+                    Err(crate::app::Refusal::Busy(_)) if Instant::now() < deadline => {
+                        tokio::time::sleep(Duration::from_millis(300)).await
+                    }
+                    Err(refusal) => anyhow::bail!("{name} could not be deleted: {refusal}"),
+                }
+            };
+            let end = follow_quietly(&self.app, job).await?;
+            ensure!(end == Outcome::Succeeded, "{name} could not be deleted; job {job} says why");
+        }
+        for snapshot in self.app.snapshots(&self.caller).await? {
+            self.app.snapshot_delete(&self.caller, &snapshot.id).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn follow_quietly(app: &App, job: JobId) -> anyhow::Result<Outcome> {
+    loop {
+        if let Some(outcome) = app.job_view(job).await?.outcome {
+            return Ok(outcome);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Games run as an ordinary user; a temporary folder is usually its maker's alone.
+fn open_to_games(path: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("opening the demo's folder")
+}
+
+async fn remove_images(docker: &Docker, program: &Program) -> anyhow::Result<usize> {
+    let instance = program.store.instance().await?;
+    let labels = [("spawnpoint.instance".to_owned(), instance)];
+    let mut removed = 0;
+    for image in docker.images(&labels).await? {
+        docker.remove_image(&image).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+fn bytes(bytes: u64) -> String {
+    crate::model::view::spoken_bytes(bytes)
+}

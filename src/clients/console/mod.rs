@@ -1,0 +1,71 @@
+//! Talking to a game's console. One trait, one file per protocol; what a command means is the recipe's business.
+
+pub mod openttd;
+pub mod quake3;
+pub mod source;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Long enough to hear of a hang-up that this machine knows of already.
+const HANG_UP_WAIT_MS: u64 = 1;
+
+/// A connection on which commands can be given, one after the other.
+#[async_trait]
+pub trait Console: Send {
+    async fn command(&mut self, line: &str) -> Result<Reply, ConsoleError>;
+}
+
+/// What came back. Some commands are carried out without a word, so silence is a reply and not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub text: String,
+    /// False when nothing answered this command: it was carried out without a word, the server hung up on it (as one
+    /// that stops does), or it was lost on the way. True with an empty text is a server that says "done" by itself.
+    pub answered: bool,
+    /// True when the end of the answer is missing: it was longer than the cap, or the server hung up inside it.
+    pub truncated: bool,
+}
+
+/// Why a command could not be given. No variant can carry a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    #[error("the console cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the console refused the password")]
+    WrongPassword,
+    #[error("the console did not answer in time")]
+    NoAnswer,
+    #[error("this line cannot be sent: {0}")]
+    LineRefused(&'static str),
+    #[error("the console broke its protocol: {0}")]
+    Protocol(&'static str),
+}
+
+/// Refuses what would become a second command or be cut off on the way.
+fn check_line(line: &str, max_bytes: usize) -> Result<(), ConsoleError> {
+    if line.contains(['\n', '\r', '\0']) {
+        return Err(ConsoleError::LineRefused("it holds a line break or a NUL"));
+    }
+    if line.len() > max_bytes {
+        return Err(ConsoleError::LineRefused("it is too long"));
+    }
+    Ok(())
+}
+
+/// Whether the server hung up since the last command: a write alone would seem to succeed. What else came is kept.
+async fn hung_up(stream: &mut TcpStream, buffer: &mut BytesMut) -> bool {
+    let end = async { while stream.read_buf(buffer).await.is_ok_and(|bytes| bytes > 0) {} };
+    timeout(Duration::from_millis(HANG_UP_WAIT_MS), end).await.is_ok()
+}
+
+/// Some servers do this over a wrong password. So does a container's published port while its game does not listen yet,
+/// which is far more common.
+fn ended_in_login() -> ConsoleError {
+    ConsoleError::Unreachable("the server hung up during the login (still starting? a wrong password?)".into())
+}

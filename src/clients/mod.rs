@@ -1,0 +1,6 @@
+//! One file (or folder) per outside system. A client speaks that system's language and knows nothing of ours:
+//! it imports no other module of this crate.
+
+pub mod console;
+pub mod docker;
+pub mod query;

@@ -1,0 +1,405 @@
+//! The configuration: one TOML file, every option of which the environment can give instead
+//! (`SPAWNPOINT_` + the path with `__` between its parts). Unknown keys are errors, because a misspelt limit that is
+//! silently ignored costs somebody a world or a bill. config.example.toml explains every key, and a test loads it.
+
+use anyhow::Context;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The environment's names begin with this.
+pub const ENV_PREFIX: &str = "SPAWNPOINT_";
+/// The file that is read when none is named.
+pub const DEFAULT_FILE: &str = "config.toml";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where Spawnpoint keeps its database, snapshots, drives and backups.
+    pub data_dir: PathBuf,
+    /// The folder of recipes.
+    pub game_scripts: PathBuf,
+    pub database: Database,
+    pub discord: Discord,
+    pub docker: Docker,
+    pub lease: Lease,
+    pub idle: Idle,
+    pub backups: Backups,
+    pub watch: Watch,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: "data".into(),
+            game_scripts: "game-scripts".into(),
+            database: Database::default(),
+            discord: Discord::default(),
+            docker: Docker::default(),
+            lease: Lease::default(),
+            idle: Idle::default(),
+            backups: Backups::default(),
+            watch: Watch::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// `sqlite:PATH` or `postgres://…`; empty means a SQLite file in `data_dir`. Secret: it may hold a password.
+    pub url: Option<SecretString>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discord {
+    pub token: Option<SecretString>,
+    /// Another address than Discord's own lets a test stand in for it.
+    pub api_url: String,
+    /// Guilds that get the commands; empty means every guild that the bot is in.
+    #[serde(deserialize_with = "list")]
+    pub guilds: Vec<String>,
+    /// Members with a role of this name may start and stop without a grant.
+    pub players_role: String,
+}
+
+pub const DISCORD_URL: &str = "https://discord.com";
+
+impl Default for Discord {
+    fn default() -> Discord {
+        Discord { token: None, api_url: DISCORD_URL.into(), guilds: vec![], players_role: "players".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Docker {
+    #[serde(deserialize_with = "plain")]
+    pub enabled: bool,
+    /// The daemon's socket or address; empty means `DOCKER_HOST` or the usual socket.
+    pub endpoint: Option<String>,
+    /// The address of this machine that game ports are published on.
+    #[serde(deserialize_with = "plain")]
+    pub publish_address: IpAddr,
+    /// The name or address that friends are told to join.
+    pub public_address: Option<String>,
+    /// Ports are taken from this range when a recipe's own number is taken.
+    pub ports: PortRange,
+    /// `uid:gid` that games run as; empty means the ids Spawnpoint itself runs as, or 4242:4242 when that is root.
+    pub user: Option<String>,
+    /// Build images on the host's network, for machines whose container bridge has no way out.
+    #[serde(deserialize_with = "plain")]
+    pub build_host_network: bool,
+    /// `overlay`, `copy`, or `auto`: overlay where the daemon can mount it.
+    pub drives: DriveKind,
+}
+
+impl Default for Docker {
+    fn default() -> Docker {
+        Docker {
+            enabled: true,
+            endpoint: None,
+            publish_address: IpAddr::from([0, 0, 0, 0]),
+            public_address: None,
+            ports: PortRange { first: 27000, last: 27999 },
+            user: None,
+            build_host_network: false,
+            drives: DriveKind::Auto,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriveKind {
+    Auto,
+    Overlay,
+    Copy,
+}
+
+/// Written `27000-27999`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PortRange, String> {
+        let help = || format!("`{text}` is not a range of ports; write for instance `27000-27999`");
+        let (first, last) = text.split_once('-').ok_or_else(help)?;
+        let (first, last) = (first.trim().parse().map_err(|_| help())?, last.trim().parse().map_err(|_| help())?);
+        if first < 1024 || first > last {
+            return Err(format!("the ports {first}-{last} are not a rising range from 1024 to 65535"));
+        }
+        Ok(PortRange { first, last })
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// Minutes a start lasts unless it is extended; 0 means for ever.
+    #[serde(deserialize_with = "plain")]
+    pub minutes: u32,
+    /// Minutes that `extend` adds when nobody says how many.
+    #[serde(deserialize_with = "plain")]
+    pub extend_minutes: u32,
+}
+
+impl Default for Lease {
+    fn default() -> Lease {
+        Lease { minutes: 12 * 60, extend_minutes: 60 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Idle {
+    /// Minutes with nobody on after which a server stops; 0 means never.
+    #[serde(deserialize_with = "plain")]
+    pub stop_after_minutes: u32,
+    /// Minutes after which a server stops that nobody ever joined.
+    #[serde(deserialize_with = "plain")]
+    pub never_joined_minutes: u32,
+}
+
+impl Default for Idle {
+    fn default() -> Idle {
+        Idle { stop_after_minutes: 15, never_joined_minutes: 30 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backups {
+    /// The newest so many backups of a server are kept.
+    #[serde(deserialize_with = "plain")]
+    pub keep_last: usize,
+    /// Beyond these, one a day for so many days.
+    #[serde(deserialize_with = "plain")]
+    pub keep_daily: usize,
+    /// And one a week for so many weeks.
+    #[serde(deserialize_with = "plain")]
+    pub keep_weekly: usize,
+}
+
+impl Default for Backups {
+    fn default() -> Backups {
+        Backups { keep_last: 10, keep_daily: 14, keep_weekly: 8 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watch {
+    /// Seconds between two looks at every server.
+    #[serde(deserialize_with = "plain")]
+    pub every_seconds: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { every_seconds: 15 }
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, and lays the environment over it.
+    ///
+    /// # Errors
+    /// A file that was named and is not there, unknown keys, values of the wrong kind: each with the place.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> anyhow::Result<Config> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("reading the configuration {}", path.display())),
+        };
+        // Relative paths are relative to the file, wherever the program was started.
+        let mut config =
+            Config::parse(&text, env).with_context(|| format!("in the configuration {}", path.display()))?;
+        let home = path.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for path in [&mut config.data_dir, &mut config.game_scripts] {
+            *path = std::path::absolute(home.join(&*path)).context("finding the folder of the configuration")?;
+        }
+        Ok(config)
+    }
+
+    pub fn parse(text: &str, env: impl Iterator<Item = (String, String)>) -> anyhow::Result<Config> {
+        // The file alone first: its errors come with line and column.
+        let from_file: Config = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", explained(text, &error)))?;
+        let given: BTreeMap<String, String> = env
+            .filter_map(|(name, value)| Some((name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase(), value)))
+            .filter(|(path, _)| !NOT_OPTIONS.contains(&path.as_str()))
+            .collect();
+        if given.is_empty() {
+            return Ok(from_file);
+        }
+        let mut table: toml::Table = toml::from_str(text)?;
+        for (path, value) in &given {
+            let name = || format!("{ENV_PREFIX}{}", path.to_ascii_uppercase());
+            overlay(&mut table, path, value).with_context(|| format!("in the environment's {}", name()))?;
+            // One at a time, so that the error names the right one.
+            Config::deserialize(table.clone())
+                .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end().to_owned()))
+                .with_context(|| format!("in the environment's {}", name()))?;
+        }
+        Ok(Config::deserialize(table)?)
+    }
+}
+
+/// A parse error with its line, but never with a line that holds a secret.
+fn explained(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = &text[..span.start.min(text.len())];
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let key = line.split('=').next().unwrap_or_default().trim();
+    match SECRET_KEYS.iter().any(|secret| key.contains(secret)) {
+        true => format!("line {number} ({key}): this value is not written right; put it in quotes"),
+        false => error.to_string().trim_end().to_owned(),
+    }
+}
+
+/// Keys whose lines are never shown.
+const SECRET_KEYS: [&str; 3] = ["token", "url", "password"];
+
+/// Names with our prefix that are no options: where the configuration is, and what tests use.
+const NOT_OPTIONS: [&str; 3] = ["config", "specs", "log"];
+
+fn overlay(table: &mut toml::Table, path: &str, value: &str) -> anyhow::Result<()> {
+    match path.split_once("__") {
+        None => {
+            table.insert(path.to_owned(), toml::Value::String(value.to_owned()));
+            Ok(())
+        }
+        Some((section, rest)) => {
+            let inner = table.entry(section.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let inner = inner.as_table_mut().with_context(|| format!("`{section}` is not a section"))?;
+            overlay(inner, rest, value)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OrText<T> {
+    Value(T),
+    Text(String),
+}
+
+/// A number, a truth value or an address, written as such or as text, which is how the environment gives it.
+fn plain<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + FromStr<Err: Display>,
+{
+    let wrong = |found: &dyn Display| {
+        let kind = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+        let kind = match kind {
+            "u32" | "u64" | "usize" => "a whole number, 0 or more",
+            "bool" => "true or false",
+            "IpAddr" => "an IP address",
+            other => other,
+        };
+        serde::de::Error::custom(format!("expected {kind}, found {found}"))
+    };
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text.trim().parse().map_err(|_| wrong(&format!("`{text}`"))),
+        value => T::deserialize(value.clone()).map_err(|_| wrong(&format!("`{value}`"))),
+    }
+}
+
+/// A list of texts; the environment gives it with commas.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match OrText::<Vec<String>>::deserialize(deserializer)? {
+        OrText::Value(items) => items,
+        OrText::Text(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> std::vec::IntoIter<(String, String)> {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_configuration() {
+        let config = Config::parse("", env(&[])).unwrap();
+        assert_eq!(config.discord.api_url, DISCORD_URL);
+        assert!(config.discord.token.is_none());
+    }
+
+    #[test]
+    fn the_environment_gives_every_kind_of_option() {
+        let config = Config::parse(
+            "[idle]\nstop_after_minutes = 5\n",
+            env(&[
+                ("SPAWNPOINT_DISCORD__TOKEN", "123"),
+                ("SPAWNPOINT_DISCORD__GUILDS", "1, 2"),
+                ("SPAWNPOINT_IDLE__STOP_AFTER_MINUTES", "7"),
+                ("SPAWNPOINT_DOCKER__BUILD_HOST_NETWORK", "true"),
+                ("SPAWNPOINT_DOCKER__PUBLISH_ADDRESS", "127.0.1.7"),
+                ("SPAWNPOINT_DATA_DIR", "/srv/spawnpoint"),
+                ("SPAWNPOINT_SPECS", "/specs"),
+                ("OTHER", "x"),
+            ]),
+        )
+        .unwrap();
+        assert_eq!(config.idle.stop_after_minutes, 7);
+        assert_eq!(config.discord.guilds, ["1", "2"]);
+        assert!(config.docker.build_host_network);
+        assert_eq!(config.docker.publish_address, IpAddr::from([127, 0, 1, 7]));
+        assert_eq!(config.data_dir, Path::new("/srv/spawnpoint"));
+        use secrecy::ExposeSecret;
+        assert_eq!(config.discord.token.unwrap().expose_secret(), "123");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let error = |text: &str, pairs: &[(&str, &str)]| format!("{:#}", Config::parse(text, env(pairs)).unwrap_err());
+        let mut all = String::new();
+        for text in [
+            "[discord]\ntokn = \"x\"\n",
+            "[idle]\nstop_after_minutes = \"soon\"\n",
+            "data_dir = 7\n",
+            "[docker]\nports = \"9-1\"\n",
+            "x =",
+        ] {
+            all += &format!("{text}--> {}\n\n", error(text, &[]));
+        }
+        for pair in [("SPAWNPOINT_IDEL__STOP_AFTER_MINUTES", "3"), ("SPAWNPOINT_WATCH__EVERY_SECONDS", "-1")] {
+            all += &format!("{pair:?}\n--> {}\n\n", error("", &[pair]));
+        }
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_by_debug() {
+        let config =
+            Config::parse("[discord]\ntoken = \"hush\"\n[database]\nurl = \"postgres://u:hush@h/d\"", env(&[]))
+                .unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+        let error = Config::parse("[discord]\ntoken = hush\n", env(&[])).unwrap_err();
+        assert!(!format!("{error:#}").contains("hush"), "{error:#}");
+    }
+}

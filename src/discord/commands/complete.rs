@@ -1,0 +1,159 @@
+//! What Discord offers while an option is typed: at most 25 choices, from data that is at hand.
+
+use super::Context;
+use crate::discord::render::text::clip;
+use crate::model::GuildId;
+use crate::model::access::Permission;
+use crate::model::lease;
+use crate::model::server::Backend;
+use poise::serenity_prelude as serenity;
+use std::future::Future;
+use std::time::Duration;
+
+/// Discord takes no more.
+const CHOICES: usize = 25;
+const CHOICE_MAX: usize = 100;
+/// Discord forgets the question after three seconds, and people type on meanwhile.
+const WITHIN: Duration = Duration::from_secs(2);
+
+type Choices = serenity::CreateAutocompleteResponse;
+
+pub async fn server(ctx: Context<'_>, typed: &str) -> Choices {
+    let Some(guild) = guild(&ctx) else { return Choices::new() };
+    offered(typed, plain(ctx.framework.user_data.app.server_names(&guild))).await
+}
+
+pub async fn game(ctx: Context<'_>, typed: &str) -> Choices {
+    let games = async {
+        let games = ctx.framework.user_data.app.games().await;
+        games.into_iter().map(|(game, title)| (format!("{title} ({game})"), game)).collect()
+    };
+    offered(typed, games).await
+}
+
+pub async fn backup(ctx: Context<'_>, typed: &str) -> Choices {
+    let (Some(guild), Some(server)) = (guild(&ctx), option(&ctx, "server")) else { return Choices::new() };
+    offered(typed, labelled(ctx.framework.user_data.app.backup_choices(&guild, server))).await
+}
+
+pub async fn snapshot(ctx: Context<'_>, typed: &str) -> Choices {
+    offered(typed, labelled(ctx.framework.user_data.app.snapshot_choices())).await
+}
+
+pub async fn command(ctx: Context<'_>, typed: &str) -> Choices {
+    let (Some(guild), Some(server)) = (guild(&ctx), option(&ctx, "server")) else { return Choices::new() };
+    offered(typed, plain(ctx.framework.user_data.app.console_suggestions(&guild, server, typed))).await
+}
+
+pub async fn variable(ctx: Context<'_>, typed: &str) -> Choices {
+    let Some(server) = option(&ctx, "server") else { return Choices::new() };
+    let fields = async {
+        let asked = super::asked(&ctx);
+        let Ok(caller) = asked.caller().await else { return vec![] };
+        let Ok(form) = asked.app.settings_form(&caller, server).await else { return vec![] };
+        form.fields.into_iter().map(|field| (format!("{} · {}", field.key, field.label), field.key)).collect()
+    };
+    offered(typed, fields).await
+}
+
+/// Usual lengths of time, with what was typed in front when it is one.
+pub async fn duration(_ctx: Context<'_>, typed: &str) -> Choices {
+    let usual = ["30m", "1h", "2h", "4h", "8h", "1d"];
+    let mut all: Vec<(String, String)> = vec![];
+    if let Ok(time) = lease::parse_duration(typed) {
+        all.push((lease::spoken(time), typed.trim().to_owned()));
+    }
+    all.extend(usual.into_iter().filter(|one| one.starts_with(typed.trim()) && *one != typed.trim()).map(|one| {
+        let time = lease::parse_duration(one).expect("the usual ones are written right");
+        (lease::spoken(time), one.to_owned())
+    }));
+    choices("", all)
+}
+
+pub async fn backend(_ctx: Context<'_>, typed: &str) -> Choices {
+    let all = Backend::ALL.into_iter().map(|backend| (backend.word().to_owned(), backend.word().to_owned()));
+    choices(typed, all.collect())
+}
+
+pub async fn permission(_ctx: Context<'_>, typed: &str) -> Choices {
+    let label = |one: Permission| (format!("{}: {}", one.word(), one.help()), one.word().to_owned());
+    choices(typed, Permission::ALL.into_iter().map(label).collect())
+}
+
+pub async fn when(_ctx: Context<'_>, typed: &str) -> Choices {
+    let all = [("now: it is stopped, moved and started again", "now"), ("at its next start", "next-start")];
+    choices(typed, all.map(|(label, value)| (label.to_owned(), value.to_owned())).to_vec())
+}
+
+async fn plain(names: impl Future<Output = Vec<String>>) -> Vec<(String, String)> {
+    names.await.into_iter().map(|name| (name.clone(), name)).collect()
+}
+
+async fn labelled(choices: impl Future<Output = Vec<(String, String)>>) -> Vec<(String, String)> {
+    choices.await.into_iter().map(|(value, label)| (label, value)).collect()
+}
+
+async fn offered(typed: &str, all: impl Future<Output = Vec<(String, String)>>) -> Choices {
+    match tokio::time::timeout(WITHIN, all).await {
+        Ok(all) => choices(typed, all),
+        Err(_) => Choices::new(),
+    }
+}
+
+/// `(label, value)` of those that hold what was typed; those that begin with it come first.
+fn choices(typed: &str, all: Vec<(String, String)>) -> Choices {
+    let typed = typed.trim().to_lowercase();
+    let fits = |(label, value): &(String, String)| {
+        let (label, value) = (label.to_lowercase(), value.to_lowercase());
+        match (value.starts_with(&typed) || label.starts_with(&typed), label.contains(&typed) || value.contains(&typed))
+        {
+            (true, _) => Some(0),
+            (false, true) => Some(1),
+            (false, false) => None,
+        }
+    };
+    let mut found: Vec<(i32, (String, String))> = all.into_iter().filter_map(|one| Some((fits(&one)?, one))).collect();
+    found.sort_by_key(|(rank, _)| *rank);
+    let short = |(_, (_, value)): &&(i32, (String, String))| value.chars().count() <= CHOICE_MAX && !value.is_empty();
+    let choice = |(_, (label, value)): &(i32, (String, String))| {
+        serenity::AutocompleteChoice::new(clip(label, CHOICE_MAX), value.clone())
+    };
+    Choices::new().set_choices(found.iter().filter(short).take(CHOICES).map(choice).collect())
+}
+
+fn guild(ctx: &Context<'_>) -> Option<GuildId> {
+    ctx.interaction.guild_id.map(|guild| GuildId(guild.to_string()))
+}
+
+/// An option that was filled in before this one.
+fn option<'a>(ctx: &Context<'a>, name: &str) -> Option<&'a str> {
+    ctx.args.iter().find(|option| option.name == name).and_then(|option| match option.value {
+        serenity::ResolvedValue::String(text) => Some(text),
+        serenity::ResolvedValue::Autocomplete { value, .. } => Some(value),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(typed: &str, all: &[&str]) -> Vec<String> {
+        let all = all.iter().map(|one| (format!("label of {one}"), one.to_string())).collect();
+        let json = serde_json::to_value(choices(typed, all)).unwrap();
+        let list = json["choices"].as_array().unwrap();
+        list.iter().map(|choice| choice["value"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_begins_with_the_typed_text_comes_first_and_the_list_is_short() {
+        assert_eq!(offered("wo", &["two", "world", "other"]), ["world", "two"]);
+        assert_eq!(offered("", &["b", "a"]), ["b", "a"]);
+        assert_eq!(offered("WORLD", &["world"]), ["world"]);
+        let many: Vec<String> = (0..99).map(|n| format!("s{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(offered("s", &many).len(), CHOICES);
+        let long = "x".repeat(101);
+        assert!(offered("", &[&long, ""]).is_empty(), "Discord refuses the whole answer for one such value");
+    }
+}

@@ -1,0 +1,49 @@
+//! The slash commands: options in, one call to `app`, its answer out. Nothing is decided here. `complete` fills the
+//! options while people type, `presses` are the buttons, `forms` what people fill in.
+
+mod admin;
+mod backup;
+pub mod complete;
+mod console;
+pub mod forms;
+mod game;
+pub mod presses;
+mod server;
+mod snapshot;
+
+use super::asked::Asked;
+use super::panel::Panels;
+use super::register::Registered;
+use crate::app::App;
+use poise::serenity_prelude as serenity;
+use std::sync::Arc;
+
+/// What every command can reach.
+pub struct Front {
+    pub app: App,
+    pub panels: Panels,
+    /// Guilds that get the commands; empty means all.
+    pub guilds: Vec<String>,
+    pub commands: Arc<Registered>,
+}
+
+pub type Context<'a> = poise::ApplicationContext<'a, Arc<Front>, serenity::Error>;
+/// Commands answer by themselves, whatever happens; nothing is left for the framework to tell.
+pub type Done = Result<(), serenity::Error>;
+
+pub fn all() -> Vec<poise::Command<Arc<Front>, serenity::Error>> {
+    let mut commands = vec![
+        server::server(),
+        console::console(),
+        backup::backup(),
+        snapshot::snapshot(),
+        game::game(),
+        admin::admin(),
+    ];
+    poise::framework::set_qualified_names(&mut commands);
+    commands
+}
+
+fn asked<'a>(ctx: &Context<'a>) -> Asked<'a> {
+    Asked::command(ctx.framework.serenity_context, &ctx.framework.user_data.app, ctx.interaction)
+}

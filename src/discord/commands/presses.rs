@@ -1,0 +1,104 @@
+//! Buttons. Who clicks is who asks: the message they stand on gives nobody a right.
+
+use super::forms::{self, named};
+use crate::app::{Answer, Choice, Refusal, force_loses};
+use crate::discord::asked::Asked;
+use crate::discord::ids::{Press, Sure};
+use crate::discord::render::{Said, answers, lists};
+use crate::model::job::{Action, Outcome};
+use crate::model::view::JobView;
+use crate::model::{JobId, ServerId};
+
+pub fn outdated() -> Refusal {
+    Refusal::Invalid(
+        "That is from another version of Spawnpoint. Use the command instead, or `/server status`.".to_owned(),
+    )
+}
+
+pub async fn pressed(asked: &Asked<'_>, id: &str) {
+    let Some(press) = Press::parse(id) else {
+        return asked.answer(async { Err(outdated()) }).await;
+    };
+    match press {
+        Press::Start(server) => asked.answer(job(asked, &server, &Action::Start)).await,
+        Press::Stop(server) => asked.answer(job(asked, &server, &Action::Stop)).await,
+        Press::Restart(server) => asked.answer(job(asked, &server, &Action::Restart)).await,
+        Press::Extend(server) => {
+            let work = async {
+                let view = named(asked.app, &server).await?;
+                let until = asked.app.extend(&asked.caller().await?, &view.name, None).await?;
+                Ok(answers::extended(&view.name, until))
+            };
+            asked.answer(work).await;
+        }
+        Press::Console(server) => forms::console(asked, &server).await,
+        Press::Settings(server, page) => forms::settings(asked, &server, page).await,
+        Press::Cancel(id) => asked.answer(choose(asked, id, Choice::Cancel)).await,
+        Press::Retry(id) => asked.answer(choose(asked, id, Choice::Retry)).await,
+        Press::Abandon(id) => asked.answer(choose(asked, id, Choice::Abandon)).await,
+        Press::Force(id) => {
+            let work = async {
+                let view = open(asked, id).await?;
+                let step = view.steps.iter().find(|step| step.error.is_some()).map_or("", |step| step.label.as_str());
+                let question = format!("Go on without “{step}” (job {id})? {}", force_loses(&view));
+                Ok(lists::question(&question, "Go on without it", Sure::Force(id), asked.asker()))
+            };
+            asked.answer(work).await;
+        }
+        Press::Sure(_, asker) if asker.user != asked.user.id.get() => {
+            let who = "Only who was asked can answer that.".to_owned();
+            asked.answer(async { Err(Refusal::NotAllowed(who)) }).await;
+        }
+        Press::Sure(_, asker) if asker.until < asked.now() => {
+            asked.replace(async { Ok(Said::new("That question is too old. Nothing was done; ask again.")) }).await;
+        }
+        Press::Sure(sure, _) => asked.replace(confirmed(asked, sure)).await,
+        Press::Never => asked.replace(async { Ok(Said::new("Nothing was done.")) }).await,
+    }
+}
+
+async fn job(asked: &Asked<'_>, id: &ServerId, action: &Action) -> Answer<Said> {
+    let (app, view) = (asked.app, named(asked.app, id).await?);
+    let caller = asked.caller().await?;
+    asked.may_tell_here()?;
+    let channel = asked.channel_id();
+    let job = match action {
+        Action::Start => app.start(&caller, &view.name, channel).await?,
+        Action::Stop => app.stop(&caller, &view.name, channel).await?,
+        Action::Restart => app.restart(&caller, &view.name, channel).await?,
+        Action::Backup => app.backup(&caller, &view.name, channel).await?,
+        Action::Restore { backup } => app.restore(&caller, &view.name, &backup.0, channel).await?,
+        Action::Delete => app.delete(&caller, &view.name, &view.name, channel).await?,
+        Action::Update | Action::BuildSnapshot => return Err(outdated()),
+    };
+    Ok(answers::opened(action, &view.name, job, asked.channel.get()))
+}
+
+/// The job behind a button, if it has not ended: a click must never reach the job that came after it.
+async fn open(asked: &Asked<'_>, id: JobId) -> Answer<JobView> {
+    let view = asked.app.job_view(id).await?;
+    match view.outcome {
+        None | Some(Outcome::Held) => Ok(view),
+        Some(Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => {
+            Err(Refusal::Invalid(format!("Job {id} has ended already.")))
+        }
+    }
+}
+
+async fn choose(asked: &Asked<'_>, id: JobId, choice: Choice) -> Answer<Said> {
+    let view = open(asked, id).await?;
+    Ok(Said::new(asked.app.choose(&asked.caller().await?, &view.subject, choice).await?))
+}
+
+async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
+    match sure {
+        Sure::Delete(id) => job(asked, &id, &Action::Delete).await,
+        Sure::Restore(id, backup) => job(asked, &id, &Action::Restore { backup }).await,
+        Sure::Kill(id) => {
+            let view = named(asked.app, &id).await?;
+            Ok(Said::new(asked.app.kill(&asked.caller().await?, &view.name).await?))
+        }
+        Sure::DeleteSnapshot(id) => Ok(Said::new(asked.app.snapshot_delete(&asked.caller().await?, &id).await?)),
+        Sure::Force(id) => choose(asked, id, Choice::Force).await,
+    }
+}

@@ -1,0 +1,59 @@
+//! The front that people meet in Discord. The only place that knows serenity and poise.
+//!
+//! `render` writes every text, as pure functions from views; `ids` names buttons so that they outlive a restart.
+//! `commands` take what people type, click and fill in, and hand it to `app`. `progress`, `panel` and `notices` keep
+//! messages in channels equal to what is; `connect` keeps the gateway's connection. Nothing is decided in here, and
+//! nothing is remembered in here that must survive.
+
+mod asked;
+mod commands;
+mod compose;
+mod connect;
+mod examine;
+pub mod ids;
+mod notices;
+mod pace;
+mod pairs;
+mod panel;
+mod posts;
+mod progress;
+mod register;
+pub mod render;
+mod trouble;
+
+pub use connect::Exit;
+pub use examine::examine;
+
+use crate::app::App;
+use crate::config;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Serves Discord until `stop`.
+///
+/// # Errors
+/// What a person has to mend first: no token, a wrong one, intents that Discord does not allow. Everything else is
+/// waited for.
+pub async fn run(app: App, config: &config::Discord, stop: CancellationToken) -> Result<(), Exit> {
+    let http = Arc::new(connect::http(config)?);
+    let (panels, wishes) = panel::Panels::new();
+    let registered = Arc::new(register::registered(&commands::all()));
+    let front = commands::Front { app: app.clone(), panels, guilds: config.guilds.clone(), commands: registered };
+    // These speak to the REST API alone, so they go on while the gateway is away. They end with this front.
+    let tellers = stop.child_token();
+    let ends = tellers.clone().drop_guard();
+    let telling = async {
+        tokio::join!(
+            progress::run(app.clone(), http.clone(), tellers.clone()),
+            panel::run(app.clone(), http.clone(), wishes, tellers.clone()),
+            notices::run(app.clone(), http.clone(), tellers.clone()),
+        )
+    };
+    let staying = async {
+        let result = connect::stay(Arc::new(front), config, &stop).await;
+        drop(ends);
+        result
+    };
+    let (result, _) = tokio::join!(staying, telling);
+    result
+}

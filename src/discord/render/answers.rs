@@ -1,0 +1,116 @@
+//! What the asker alone reads right after a command or a click: what happens now, and where to watch it.
+
+use super::lists::what_is_allowed;
+use super::server::lines_that_fit;
+use super::text::{NAME_SHOWN, REMARK_SHOWN, clip, code, moment, plain, relative};
+use super::{Look, Said};
+use crate::app::{Applied, Field, Form, UpdateWhen};
+use crate::discord::ids::Press;
+use crate::model::job::Action;
+use crate::model::view::ServerView;
+use crate::model::{JobId, Ms, ServerId};
+
+/// Inputs that fit into one form.
+pub const INPUTS: usize = 5;
+
+/// A job was opened; its message follows in the channel.
+pub fn opened(action: &Action, subject: &str, job: JobId, channel: u64) -> Said {
+    let what = super::job::doing(action);
+    Said::new(format!("{what} {} (job {job}). Watch <#{channel}>.", code(subject)))
+}
+
+pub fn extended(server: &str, until: Ms) -> Said {
+    Said::new(format!("{} now runs until {} ({}).", code(server), moment(until), relative(until)))
+}
+
+pub fn created(view: &ServerView) -> Said {
+    Said::new(format!(
+        "{} is made: {} on {}. Start it with `/server start` or the button on its panel.",
+        code(&view.name),
+        plain(&view.title, NAME_SHOWN),
+        view.backend.word()
+    ))
+}
+
+pub fn updated(server: &str, when: UpdateWhen, job: Option<JobId>, channel: u64) -> Said {
+    match (when, job) {
+        (UpdateWhen::Now | UpdateWhen::NextStart, Some(job)) => opened(&Action::Update, server, job, channel),
+        (UpdateWhen::Now | UpdateWhen::NextStart, None) => Said::new(format!(
+            "{} moves to the newest snapshot at its next start. A backup is made before.",
+            code(server)
+        )),
+    }
+}
+
+pub fn applied(server: &str, applied: &Applied) -> Said {
+    if applied.changed.is_empty() {
+        return Said::new(format!("Nothing changed: {} has these settings already.", code(server)));
+    }
+    let changed: Vec<String> = applied.changed.iter().map(|key| code(key)).collect();
+    let when = if applied.at_next_start { " It runs now, so this counts from its next start on." } else { "" };
+    Said::new(format!("Changed {} of {}.{when}", changed.join(", "), code(server)))
+}
+
+/// All settings of a server, and buttons that open forms for them.
+pub fn settings(form: &Form, id: &ServerId) -> Said {
+    let head = format!(
+        "**Settings of {}** ({})\nThe buttons open forms. An emptied field goes back to its default.",
+        code(&form.server),
+        plain(&form.game, NAME_SHOWN)
+    );
+    let line =
+        |field: &Field| format!("{} {}: {}", code(&field.key), plain(&field.label, NAME_SHOWN), shown_value(field));
+    let open: Vec<&Field> = asked_in_forms(form);
+    let order = open.iter().copied().chain(form.fields.iter().filter(|field| field.secret));
+    let lines: Vec<String> = order.map(line).collect();
+    let mut said = Said::new(lines_that_fit(&head, lines.into_iter()));
+    // 25 buttons fit under a message.
+    for (page, fields) in open.chunks(INPUTS).enumerate().take(25) {
+        let first = page * INPUTS + 1;
+        let label = match fields.len() {
+            1 => format!("{first}"),
+            many => format!("{first}–{}", first + many - 1),
+        };
+        said = said.button(Press::Settings(id.clone(), page), label, Look::Plain);
+    }
+    said
+}
+
+/// One setting, when somebody names it without a value.
+pub fn setting(server: &str, field: &Field) -> Said {
+    let how = match field.secret {
+        true => "It is secret, so it is neither shown nor asked for in a form. Set it",
+        false => "Change it",
+    };
+    Said::new(format!(
+        "{} of {}: {}\n{} {}\n{how} with `/server settings server:{} variable:{} value:…`; only you see that.",
+        code(&field.key),
+        code(server),
+        shown_value(field),
+        plain(&field.help, REMARK_SHOWN),
+        what_is_allowed(field),
+        plain(server, NAME_SHOWN),
+        plain(&field.key, NAME_SHOWN),
+    ))
+}
+
+/// Secrets are never asked for in a form.
+pub fn asked_in_forms(form: &Form) -> Vec<&Field> {
+    form.fields.iter().filter(|field| !field.secret).collect()
+}
+
+fn shown_value(field: &Field) -> String {
+    match (&field.value, &field.default, field.secret) {
+        (_, _, true) => "secret, never shown".to_owned(),
+        (Some(value), _, false) => code(value),
+        (None, Some(default), false) => format!("{} (default)", code(default)),
+        (None, None, false) if field.required => "not set, and needed".to_owned(),
+        (None, None, false) => "not set".to_owned(),
+    }
+}
+
+/// The grey text in an empty input: what it is and what is allowed.
+pub fn hint(field: &Field) -> String {
+    let default = field.default.as_deref().map(|default| format!("Default {default}. ")).unwrap_or_default();
+    clip(&format!("{default}{} {}", what_is_allowed(field), field.help).replace('`', "").replace('\n', " "), 100)
+}

@@ -1,0 +1,384 @@
+//! A server in words: its panel, its line in a list, and the notices about it.
+
+use super::text::{
+    MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, bytes, clip, code, counted, length, moment, plain, relative, took,
+};
+use super::{Look, Said};
+use crate::discord::ids::Press;
+use crate::model::server::{Players, State};
+use crate::model::view::{BackupView, Notice, ServerView};
+use crate::model::{Ms, ServerId};
+
+/// Player names in a panel; the rest are counted.
+const NAMES_SHOWN: usize = 20;
+
+/// The panel of a server: everything at a glance, and the buttons that fit.
+pub fn panel(view: &ServerView, now: Ms) -> Said {
+    let id = ServerId(view.id.clone());
+    let mut lines = vec![format!("**{}** · {} · {}", code(&view.name), plain(&view.title, NAME_SHOWN), state(view))];
+    lines.extend(view.why.as_deref().map(|why| format!("Why: {}", plain(why, REMARK_SHOWN))));
+    lines.extend(view.address.as_deref().filter(|_| up(view)).map(|address| format!("Join at {}", code(address))));
+    lines.extend(view.players.as_ref().map(players));
+    lines.extend(
+        view.lease_until
+            .filter(|_| up(view))
+            .map(|until| format!("Runs until {} ({})", moment(until), relative(until))),
+    );
+    lines.extend(view.idle_stop_at.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
+    lines.extend(snapshot(view));
+    lines.extend(view.last_backup.as_ref().map(last_backup));
+    lines.push(format!("-# Looked at {}", relative(now)));
+    let busy = view.job.is_some();
+    let running = matches!(view.state, State::Running | State::Unknown | State::Failed);
+    let can_start = !busy && matches!(view.state, State::Offline | State::Failed | State::Unknown);
+    Said::new(lines.join("\n"))
+        .button_if(can_start, Press::Start(id.clone()), "Start", Look::Main)
+        .button_if(!busy && running, Press::Stop(id.clone()), "Stop", Look::Danger)
+        .button_if(!busy && running, Press::Restart(id.clone()), "Restart", Look::Plain)
+        .button_if(up(view) && view.lease_until.is_some(), Press::Extend(id.clone()), "Extend", Look::Plain)
+        .button_if(view.state == State::Running, Press::Console(id), "Console", Look::Plain)
+}
+
+/// What is left of a panel whose server is deleted.
+pub fn deleted() -> Said {
+    Said::new("The server of this panel is deleted. Its backups stay.")
+}
+
+/// What decides whether a panel must be edited although its time of looking alone would not.
+pub fn panel_without_time(said: &Said) -> String {
+    let text = said.text.rsplit_once("\n-# ").map_or(said.text.as_str(), |(text, _)| text);
+    Said { text: text.to_owned(), ..said.clone() }.fingerprint()
+}
+
+fn up(view: &ServerView) -> bool {
+    match view.state {
+        State::Starting | State::Running | State::Stopping => true,
+        State::Offline | State::Failed | State::Unknown => false,
+    }
+}
+
+/// The state in words, with what is under way.
+fn state(view: &ServerView) -> String {
+    match &view.job {
+        None => view.state.word().to_owned(),
+        Some(job) => {
+            let asked = format!("{} (job {})", job.action.word(), job.id);
+            match view.state {
+                State::Failed => format!("failed: the {asked} waits for a person"),
+                State::Starting | State::Stopping => format!("{}, job {}", view.state.word(), job.id),
+                State::Offline | State::Running | State::Unknown => format!("{}, {asked} under way", view.state.word()),
+            }
+        }
+    }
+}
+
+fn players(players: &Players) -> String {
+    let mut parts = vec![match (players.online, players.max) {
+        (None, _) => "Who is on is unknown".to_owned(),
+        (Some(0), None) => "Nobody is on".to_owned(),
+        (Some(0), Some(max)) => format!("Nobody is on (room for {max})"),
+        (Some(online), None) => format!("{} on", counted(online.into(), "player", "players")),
+        (Some(online), Some(max)) => format!("{online} of {max} players on"),
+    }];
+    if !players.names.is_empty() {
+        let mut names: Vec<String> =
+            players.names.iter().take(NAMES_SHOWN).map(|name| plain(name, NAME_SHOWN / 2)).collect();
+        if players.names.len() > NAMES_SHOWN {
+            names.push(format!("{} more", players.names.len() - NAMES_SHOWN));
+        }
+        parts[0] += &format!(": {}", names.join(", "));
+    }
+    parts.extend(players.bots.filter(|bots| *bots > 0).map(|bots| counted(bots.into(), "bot", "bots")));
+    parts.extend(
+        players.map.as_deref().filter(|map| !map.is_empty()).map(|map| format!("map {}", plain(map, NAME_SHOWN))),
+    );
+    let version = players.version.as_deref().filter(|version| !version.is_empty());
+    parts.extend(version.map(|version| format!("version {}", plain(version, NAME_SHOWN))));
+    parts.extend(players.latency_ms.map(|latency| format!("answers in {latency} ms")));
+    parts.join(" · ")
+}
+
+fn snapshot(view: &ServerView) -> Option<String> {
+    let own = view.snapshot.as_deref()?;
+    Some(match (&view.newer_snapshot, view.update_at_start) {
+        (Some(newer), true) => format!("Stands on {}; its next start moves it to {}", code(own), code(newer)),
+        (Some(newer), false) => format!("Stands on {}; {} is newer, `/server update` moves it", code(own), code(newer)),
+        (None, _) => format!("Stands on {}", code(own)),
+    })
+}
+
+fn last_backup(backup: &BackupView) -> String {
+    let doubt = backup.doubt.as_deref().map(|doubt| format!("; {}", plain(doubt, REMARK_SHOWN))).unwrap_or_default();
+    if backup.files == 0 && backup.taken_at == 0 {
+        return format!("Last backup: damaged{doubt}");
+    }
+    let files = counted(backup.files, "file", "files");
+    format!("Last backup {}: {files}, {}{doubt}", relative(backup.taken_at), bytes(backup.bytes))
+}
+
+/// All servers of a guild, one line each.
+pub fn list(servers: &[ServerView]) -> Said {
+    if servers.is_empty() {
+        return Said::new("There is no server here yet. Make one with `/server create`.");
+    }
+    let line = |view: &ServerView| {
+        let mut line = format!("{} · {} · {}", code(&view.name), plain(&view.title, NAME_SHOWN), state(view));
+        if let Some(online) = view.players.as_ref().and_then(|players| players.online) {
+            line += &format!(" · {} on", counted(online.into(), "player", "players"));
+        }
+        if let Some(address) = view.address.as_deref().filter(|_| view.state == State::Running) {
+            line += &format!(" · {}", code(address));
+        }
+        line
+    };
+    Said::new(lines_that_fit("**Servers**", servers.iter().map(line)))
+}
+
+/// A headline and as many lines as fit, with the rest counted.
+pub fn lines_that_fit(head: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
+    const ROOM_FOR_REST: usize = 40;
+    let total = lines.len();
+    let mut text = head.to_owned();
+    for (at, line) in lines.enumerate() {
+        let line = clip(&line, MESSAGE_MAX / 4);
+        if length(&text) + 1 + length(&line) > MESSAGE_MAX - ROOM_FOR_REST {
+            text += &format!("\n… and {} more", total - at);
+            break;
+        }
+        text += &format!("\n{line}");
+    }
+    text
+}
+
+/// Something that people should hear, with a button where it helps. `server` is the id behind the name, if known.
+pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
+    let extend = |said: Said| match server {
+        Some(id) => said.button(Press::Extend(id.clone()), "Extend", Look::Main),
+        None => said,
+    };
+    match notice {
+        Notice::LeaseEnds { server, in_ms } => extend(Said::new(format!(
+            "The time of {} is over in {}. Then it stops, with its world kept. `/server extend` lengthens it.",
+            code(server),
+            took(*in_ms)
+        ))),
+        Notice::IdleStop { server, in_ms } => Said::new(format!(
+            "Nobody is on {}. It stops in {}, with its world kept, unless somebody joins.",
+            code(server),
+            took(*in_ms)
+        )),
+        Notice::Shrunk { server, backup, was_bytes, now_bytes } => Said::new(format!(
+            "Look at the world of {}: its newest backup {} is much smaller than the one before, {} instead of {}. \
+             Both are kept. `/backup list` shows them, `/backup restore` goes back.",
+            code(server),
+            code(backup),
+            bytes(*now_bytes),
+            bytes(*was_bytes)
+        )),
+        Notice::Orphan { what } => Said::new(format!(
+            "Found something with Spawnpoint's label that belongs to no server: {}. It was left alone.",
+            plain(what, REMARK_SHOWN)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shown;
+    use super::*;
+    use crate::model::server::Backend;
+
+    const T0: Ms = 1_795_000_000_000;
+
+    pub fn server(state: State) -> ServerView {
+        ServerView {
+            id: "k3j9x0a1b2".into(),
+            name: "world".into(),
+            game: "openttd".into(),
+            title: "OpenTTD".into(),
+            backend: Backend::Docker,
+            state,
+            why: None,
+            players: None,
+            address: None,
+            lease_until: None,
+            idle_stop_at: None,
+            job: None,
+            snapshot: None,
+            newer_snapshot: None,
+            update_at_start: false,
+            last_backup: None,
+        }
+    }
+
+    fn backup() -> BackupView {
+        BackupView {
+            id: "20261121T075309Z-4f1c".into(),
+            server: "world".into(),
+            taken_at: T0 - 86_400_000,
+            files: 412,
+            bytes: 18_400_000,
+            own_bytes: Some(1_200_000),
+            reason: "at a stop".into(),
+            by: Some("alice".into()),
+            doubt: None,
+            present: true,
+        }
+    }
+
+    fn full() -> ServerView {
+        ServerView {
+            players: Some(Players {
+                online: Some(3),
+                max: Some(16),
+                bots: Some(1),
+                names: vec!["bob".into(), "@everyone".into(), "**carol**".into()],
+                map: Some("Europe_1950".into()),
+                version: Some("13.4".into()),
+                latency_ms: Some(12),
+                answers: true,
+            }),
+            address: Some("play.example.org:27015".into()),
+            lease_until: Some(T0 + 3_600_000),
+            snapshot: Some("openttd-3".into()),
+            newer_snapshot: Some("openttd-4".into()),
+            last_backup: Some(backup()),
+            ..server(State::Running)
+        }
+    }
+
+    #[test]
+    fn a_running_server() {
+        insta::assert_snapshot!(shown(&panel(&full(), T0)), @r"
+        **`world`** · OpenTTD · running
+        Join at `play.example.org:27015`
+        3 of 16 players on: bob, @␣everyone, \*\*carol\*\* · 1 bot · map Europe\_1950 · version 13.4 · answers in 12 ms
+        Runs until <t:1795003600:f> (<t:1795003600:R>)
+        Stands on `openttd-3`; `openttd-4` is newer, `/server update` moves it
+        Last backup <t:1794913600:R>: 412 files, 18 MB
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend] [Console]
+        ");
+    }
+
+    #[test]
+    fn every_state_has_its_buttons() {
+        let mut all = String::new();
+        for state in [State::Offline, State::Starting, State::Running, State::Stopping, State::Failed, State::Unknown] {
+            all += &format!("{}\n\n", shown(&panel(&server(state), T0)));
+        }
+        insta::assert_snapshot!(all, @r"
+        **`world`** · OpenTTD · offline
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop (off)] [Restart (off)] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · starting
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop (off)] [Restart (off)] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · running
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend (off)] [Console]
+
+        **`world`** · OpenTTD · stopping
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop (off)] [Restart (off)] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · failed
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · unknown
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
+        ");
+    }
+
+    #[test]
+    fn players_are_unknown_rather_than_none() {
+        let idle = ServerView {
+            players: Some(Players { online: Some(0), max: Some(16), ..Players::default() }),
+            idle_stop_at: Some(T0 + 600_000),
+            update_at_start: true,
+            ..full()
+        };
+        insta::assert_snapshot!(shown(&panel(&idle, T0)), @r"
+        **`world`** · OpenTTD · running
+        Join at `play.example.org:27015`
+        Nobody is on (room for 16)
+        Runs until <t:1795003600:f> (<t:1795003600:R>)
+        Nobody is on: it stops <t:1795000600:R> unless somebody joins
+        Stands on `openttd-3`; its next start moves it to `openttd-4`
+        Last backup <t:1794913600:R>: 412 files, 18 MB
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend] [Console]
+        ");
+        let unknown = ServerView { players: Some(Players::default()), ..server(State::Running) };
+        assert!(panel(&unknown, T0).text.contains("Who is on is unknown"));
+        let failed =
+            ServerView { why: Some("the game ended by itself with exit code 1".into()), ..server(State::Failed) };
+        insta::assert_snapshot!(shown(&panel(&failed, T0)), @r"
+        **`world`** · OpenTTD · failed
+        Why: the game ended by itself with exit code 1
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
+        ");
+    }
+
+    #[test]
+    fn a_full_house_and_a_full_guild_stay_within_the_limit() {
+        let mut view = full();
+        view.players.as_mut().unwrap().names =
+            (0..10_000).map(|n| format!("player *{n}* {}", "🎮".repeat(99))).collect();
+        view.why = Some("x".repeat(1_000_000));
+        shown(&panel(&view, T0));
+        let text = shown(&list(&vec![view; 100]));
+        assert!(text.contains("… and "), "{text}");
+    }
+
+    #[test]
+    fn lists_of_servers() {
+        let servers = [full(), ServerView { name: "old".into(), ..server(State::Offline) }];
+        insta::assert_snapshot!(shown(&list(&servers)), @r"
+        **Servers**
+        `world` · OpenTTD · running · 3 players on · `play.example.org:27015`
+        `old` · OpenTTD · offline
+        ");
+        insta::assert_snapshot!(shown(&list(&[])), @"There is no server here yet. Make one with `/server create`.");
+    }
+
+    #[test]
+    fn only_news_makes_a_panel_change() {
+        let (early, late) = (panel(&full(), T0), panel(&full(), T0 + 60_000));
+        assert_ne!(early.fingerprint(), late.fingerprint());
+        assert_eq!(panel_without_time(&early), panel_without_time(&late));
+        assert_ne!(panel_without_time(&early), panel_without_time(&panel(&server(State::Running), T0)));
+    }
+
+    #[test]
+    fn notices() {
+        let id = ServerId("k3j9x0a1b2".into());
+        let all = [
+            Notice::LeaseEnds { server: "world".into(), in_ms: 600_000 },
+            Notice::IdleStop { server: "world".into(), in_ms: 120_000 },
+            Notice::Shrunk {
+                server: "world".into(),
+                backup: "20261121T075309Z-4f1c".into(),
+                was_bytes: 18_400_000,
+                now_bytes: 900,
+            },
+            Notice::Orphan { what: "the container `x` of @everyone".into() },
+        ];
+        let text: Vec<String> = all.iter().map(|one| shown(&notice(one, Some(&id)))).collect();
+        insta::assert_snapshot!(text.join("\n\n"), @r"
+        The time of `world` is over in 10 min. Then it stops, with its world kept. `/server extend` lengthens it.
+        [Extend]
+
+        Nobody is on `world`. It stops in 2 min, with its world kept, unless somebody joins.
+
+        Look at the world of `world`: its newest backup `20261121T075309Z-4f1c` is much smaller than the one before, 900 bytes instead of 18 MB. Both are kept. `/backup list` shows them, `/backup restore` goes back.
+
+        Found something with Spawnpoint's label that belongs to no server: the container \`x\` of @␣everyone. It was left alone.
+        ");
+    }
+}

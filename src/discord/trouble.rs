@@ -1,0 +1,61 @@
+//! What went wrong with a request to Discord, by what it means for us.
+
+use poise::serenity_prelude as serenity;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The interaction is over: answered already, too old, or Discord has forgotten it. Nobody waits any more.
+    TokenGone,
+    /// The message was deleted.
+    MessageGone,
+    /// The channel is gone, or closed to the bot; the text says which.
+    ChannelClosed(&'static str),
+    /// The bot's own token is not (or no longer) valid.
+    Unauthorized,
+    /// Too much, an outage, a lost connection: the same again later may work.
+    Later(String),
+    /// The same again would fail again.
+    Refused(String),
+}
+
+pub fn trouble(error: &serenity::Error) -> Trouble {
+    let serenity::Error::Http(error) = error else {
+        return match error {
+            // Written before it is sent: the same text would fail again.
+            serenity::Error::Json(_) | serenity::Error::Format(_) | serenity::Error::Model(_) => {
+                Trouble::Refused(error.to_string())
+            }
+            error => Trouble::Later(error.to_string()),
+        };
+    };
+    let serenity::HttpError::UnsuccessfulRequest(response) = error else {
+        return Trouble::Later(without_token(&error.to_string()));
+    };
+    match (response.error.code, response.status_code.as_u16()) {
+        (10062 | 10015 | 50027 | 40060, _) => Trouble::TokenGone,
+        (10008, _) => Trouble::MessageGone,
+        (10003, _) => Trouble::ChannelClosed("the channel does not exist any more"),
+        (50001, _) => Trouble::ChannelClosed("the bot may not see the channel (View Channel)"),
+        (50013, _) => Trouble::ChannelClosed("the bot may not write in the channel (Send Messages)"),
+        (_, 401) => Trouble::Unauthorized,
+        (_, 429 | 500..) => Trouble::Later(format!("Discord answered {}", response.status_code)),
+        (code, _) => Trouble::Refused(format!("Discord answered {code}: {}", response.error.message)),
+    }
+}
+
+/// Errors of the HTTP client name the address, and an interaction's address holds its token.
+fn without_token(text: &str) -> String {
+    text.split(" for url (").next().unwrap_or_default().to_owned()
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::TokenGone => f.write_str("the interaction is over"),
+            Trouble::MessageGone => f.write_str("the message was deleted"),
+            Trouble::ChannelClosed(why) => f.write_str(why),
+            Trouble::Unauthorized => f.write_str("Discord does not know the bot's token"),
+            Trouble::Later(why) | Trouble::Refused(why) => f.write_str(why),
+        }
+    }
+}

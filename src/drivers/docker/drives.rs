@@ -1,0 +1,427 @@
+//! Drives: a server's writable layer on a snapshot. An overlay that the daemon mounts where it can, a copy (reflinked
+//! where the file system can) where it cannot; both behind the same words.
+
+use super::snapshots::{gone_is_fine, path_text};
+use super::{DockerDriver, GAME_DIR, blocking, docker_error};
+use crate::clients::docker::{ContainerSpec, DockerError, Mount, OverlayVolume};
+use crate::engine::{StepCx, StepError};
+use crate::model::drive::{DriveRef, SnapshotId, golden};
+use crate::model::job::{Action, Gain, Step};
+use crate::model::server::Server;
+use crate::model::world::WorldAt;
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// How a drive is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriveKind {
+    /// Files of the snapshot are seen through, and copied up one by one when they are changed.
+    Overlay,
+    /// A whole copy: for daemons that cannot mount overlays for us.
+    Copy,
+}
+
+/// What something takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub files: u64,
+    /// Blocks in use; a file with several names counts once.
+    pub bytes: u64,
+}
+
+impl DockerDriver {
+    pub(super) fn drive_dir(&self, id: &str) -> PathBuf {
+        self.settings.data_dir.join("drives").join(id)
+    }
+
+    fn volume_name(&self, id: &str) -> String {
+        format!("{}-drive-{id}", self.prefix())
+    }
+
+    /// The folder that holds what is the drive's own, for measuring.
+    pub fn own_files(&self, id: &str) -> PathBuf {
+        match self.settings.drives {
+            DriveKind::Overlay => self.drive_dir(id).join("upper"),
+            DriveKind::Copy => self.drive_dir(id).join("files"),
+        }
+    }
+
+    pub(super) fn mount(&self, drive: &DriveRef) -> Result<Mount, StepError> {
+        Ok(match self.settings.drives {
+            DriveKind::Overlay => Mount::Volume { name: self.volume_name(&drive.id), target: GAME_DIR.to_owned() },
+            DriveKind::Copy => Mount::Bind {
+                source: path_text(&self.drive_dir(&drive.id).join("files"))?,
+                target: GAME_DIR.to_owned(),
+                read_only: false,
+            },
+        })
+    }
+
+    /// The name of the drive that a job makes: the same at every try.
+    fn new_drive_id(&self, cx: &StepCx<'_>) -> Result<String, StepError> {
+        Ok(format!("{}-{}", cx.server()?.id, cx.job.id))
+    }
+
+    pub(super) async fn clone_drive(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        if let Some(drive) = &server.owned.drive {
+            let dir = self.drive_dir(&drive.id);
+            if blocking(move || dir.is_dir()).await? {
+                // Volumes are found again by name; one that was pruned is declared anew on the same folders.
+                self.declare(server, drive).await?;
+                return Ok(Gain::note("already there"));
+            }
+            if drive.world == WorldAt::Played {
+                let last = server.owned.world.as_ref().map_or("There is no backup of it.".to_owned(), |backup| {
+                    format!("`/backup restore` with `{backup}` begins again from its last backup.")
+                });
+                return Err(StepError::fatal(format!("The drive of this server is gone from the disk. {last}")));
+            }
+            // Somebody deleted its folder; its volume would stay behind for ever.
+            self.clear_old_container(cx, &self.container_name(server)).await?;
+            self.destroy_drive(&drive.id).await?;
+        }
+        let known = cx.journal.snapshots().await.map_err(StepError::Retry)?;
+        let newest = golden(&known, &server.game)
+            .ok_or_else(|| StepError::fatal("There is no snapshot to clone a drive from."))?;
+        let drive = DriveRef { id: self.new_drive_id(cx)?, snapshot: newest.id.clone(), world: WorldAt::Empty };
+        self.make_drive(server, &drive).await?;
+        let mut owned = server.owned.clone();
+        owned.drive = Some(drive);
+        Ok(Gain::owned(owned).with_note(newest.id.to_string()))
+    }
+
+    pub(super) async fn undo_clone_drive(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let id = self.new_drive_id(cx)?;
+        let kept = server.owned.drive.as_ref().is_some_and(|drive| drive.id != id);
+        if kept || cx.job.has_begun(Step::StartGame) || cx.job.has_begun(Step::ReplaceDrive) {
+            // It was there before, or a game has written on it: what it holds may be the only copy.
+            return Ok(Gain::default());
+        }
+        self.destroy_drive(&id).await?;
+        let mut owned = server.owned.clone();
+        owned.drive = None;
+        Ok(Gain::owned(owned))
+    }
+
+    /// A fresh drive in place of the present one: on the newest snapshot for an update, on the same one for a
+    /// restore. The engine has made sure that the world was kept by this very job.
+    pub(super) async fn replace_drive(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(old) = server.owned.drive.clone() else { return Ok(Gain::note("there was no drive yet")) };
+        let known = cx.journal.snapshots().await.map_err(StepError::Retry)?;
+        let newest = golden(&known, &server.game).map(|snapshot| snapshot.id.clone());
+        let snapshot = match cx.job.action {
+            Action::Restore { .. } if self.has_snapshot(&old.snapshot).await? => Some(old.snapshot.clone()),
+            Action::Restore { .. } | Action::Start | Action::Update => newest,
+            Action::Stop | Action::Restart | Action::Backup | Action::Delete | Action::BuildSnapshot => newest,
+        };
+        let snapshot = snapshot.ok_or_else(|| StepError::fatal("There is no snapshot to clone a drive from."))?;
+        let new = DriveRef { id: self.new_drive_id(cx)?, snapshot, world: WorldAt::Empty };
+        if old.id != new.id {
+            self.make_drive(server, &new).await?;
+            self.destroy_drive(&old.id).await?;
+        }
+        let note = new.snapshot.to_string();
+        let mut owned = server.owned.clone();
+        owned.drive = Some(new);
+        Ok(Gain::owned(owned).with_note(note))
+    }
+
+    pub(super) async fn delete_drive(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        if let Some(drive) = &server.owned.drive {
+            self.destroy_drive(&drive.id).await?;
+        }
+        let mut owned = server.owned.clone();
+        owned.drive = None;
+        Ok(Gain::owned(owned))
+    }
+
+    async fn has_snapshot(&self, id: &SnapshotId) -> Result<bool, StepError> {
+        let files = self.snapshot_files(id);
+        blocking(move || files.is_dir()).await
+    }
+
+    async fn make_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
+        let dir = self.drive_dir(&drive.id);
+        let owner = (self.settings.uid, self.settings.gid);
+        match self.settings.drives {
+            DriveKind::Overlay => {
+                blocking(move || make_dir(&dir.join("upper"), owner).and_then(|()| make_dir(&dir.join("work"), owner)))
+                    .await?
+                    .map_err(disk_error("making the drive's folders"))?;
+            }
+            DriveKind::Copy => {
+                let from = self.snapshot_files(&drive.snapshot);
+                blocking(move || copy_tree(&from, &dir, owner)).await?.map_err(disk_error("copying the snapshot"))?;
+            }
+        }
+        self.declare(server, drive).await
+    }
+
+    /// Tells the daemon about the drive. Nothing is mounted until a container uses it.
+    async fn declare(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
+        if self.settings.drives == DriveKind::Copy {
+            return Ok(());
+        }
+        let name = self.volume_name(&drive.id);
+        if self.docker.volume(&name).await.map_err(docker_error("looking for the drive's volume"))?.is_some() {
+            return Ok(());
+        }
+        let dir = self.drive_dir(&drive.id);
+        let volume = OverlayVolume {
+            name,
+            lower: path_text(&self.snapshot_files(&drive.snapshot))?,
+            upper: path_text(&dir.join("upper"))?,
+            work: path_text(&dir.join("work"))?,
+            labels: self.labels(Some(&server.id), "drive"),
+        };
+        self.docker.create_overlay_volume(&volume).await.map_err(docker_error("making the drive's volume"))?;
+        Ok(())
+    }
+
+    async fn destroy_drive(&self, id: &str) -> Result<(), StepError> {
+        // A container that still names the volume keeps it; hands that an interrupted transfer left are ours.
+        self.docker
+            .remove(&self.hands_name(id), true)
+            .await
+            .or_else(gone_is_fine)
+            .map_err(docker_error("removing a helper container"))?;
+        match self.docker.remove_volume(&self.volume_name(id)).await {
+            Ok(()) | Err(DockerError::Gone(_)) => {}
+            Err(error) => return Err(docker_error("removing the drive's volume")(error)),
+        }
+        let dir = self.drive_dir(id);
+        blocking(move || clear(&dir)).await?.map_err(disk_error("deleting the drive's folder"))
+    }
+
+    fn hands_name(&self, drive: &str) -> String {
+        format!("{}-hands-{drive}", self.prefix())
+    }
+
+    /// A container on the drive that is made and never started: how files on a drive are read and written through
+    /// the daemon, which sees the merged view and may do what an ordinary user may not.
+    pub(super) async fn hands(&self, server: &Server, drive: &DriveRef, image: &str) -> Result<String, StepError> {
+        self.declare(server, drive).await?;
+        let name = self.hands_name(&drive.id);
+        self.docker
+            .remove(&name, true)
+            .await
+            .or_else(gone_is_fine)
+            .map_err(docker_error("removing an old helper container"))?;
+        let spec = ContainerSpec {
+            name,
+            image: image.to_owned(),
+            // It is never started, only looked into. But Docker wants a command, and an image may name none.
+            entrypoint: vec!["true".to_owned()],
+            labels: self.labels(Some(&server.id), "hands"),
+            user: Some(self.user()),
+            mounts: vec![self.mount(drive)?],
+            ..ContainerSpec::default()
+        };
+        self.docker.create(&spec).await.map_err(docker_error("reaching the drive"))
+    }
+
+    pub(super) async fn let_go(&self, drive: &DriveRef) -> Result<(), StepError> {
+        let name = self.hands_name(&drive.id);
+        self.docker.remove(&name, true).await.or_else(gone_is_fine).map_err(docker_error("removing a helper container"))
+    }
+
+    /// Folders and volumes with our label that no server claims.
+    pub(super) async fn find_strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
+        let mut strays = vec![];
+        let ids: HashSet<&str> = servers.iter().map(|server| server.id.0.as_str()).collect();
+        let instance = [(super::LABEL_INSTANCE.to_owned(), self.settings.instance.clone())];
+        let claimed = |labels: &std::collections::HashMap<String, String>| {
+            labels.get(super::LABEL_SERVER).is_none_or(|id| ids.contains(id.as_str()))
+        };
+        for container in self.docker.list(&instance).await? {
+            if !claimed(&container.labels) {
+                strays.push(format!("container {} ({})", container.name, container.status));
+            }
+        }
+        for volume in self.docker.list_volumes(&instance).await? {
+            if !claimed(&volume.labels) {
+                strays.push(format!("volume {}", volume.name));
+            }
+        }
+        let drives: HashSet<String> =
+            servers.iter().filter_map(|server| Some(server.owned.drive.as_ref()?.id.clone())).collect();
+        let folder = self.settings.data_dir.join("drives");
+        let found = tokio::task::spawn_blocking(move || names_in(&folder)).await??;
+        // A drive that is being made belongs to its server by name before it does by record.
+        let of_server = |name: &str| name.rsplit_once('-').is_some_and(|(server, _)| ids.contains(server));
+        strays.extend(
+            found
+                .into_iter()
+                .filter(|name| !drives.contains(name) && !of_server(name))
+                .map(|name| format!("drive {name}")),
+        );
+        Ok(strays)
+    }
+}
+
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}
+
+/// A full disk is named as such: it is the one failure here that people can mend.
+pub(super) fn disk_error(what: &str) -> impl FnOnce(io::Error) -> StepError + '_ {
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StepError::fatal(format!("{what}: the disk is full. Free some space and try again."))
+        }
+        _ => StepError::fatal(format!("{what}: {error}")),
+    }
+}
+
+/// So little room that what ended for want of it is told from what ended for another reason.
+const FULL_BYTES: u64 = 1 << 20;
+
+/// Whether nothing more goes onto the disk that this lies on.
+pub(super) fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail * found.f_frsize < FULL_BYTES || found.f_favail == 0)
+}
+
+/// A folder that belongs to the user games run as. Only root can give it away, and everybody else already is that user.
+pub(super) fn make_dir(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    let found = std::fs::metadata(path)?;
+    if (found.uid(), found.gid()) != (uid, gid) {
+        chown(path, Some(uid), Some(gid))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// Deletes a whole tree that is ours, with what the kernel leaves in it: an overlay's `work/work` belongs to root with
+/// no permissions at all, is empty, and can be removed but not entered.
+pub(super) fn clear(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(path.join("work").join("work")) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory => {}
+        // Not empty: then it is no overlay's, and the walk below meets it.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        Err(error) => return Err(error),
+    }
+    // Sealed and read-only folders must be writable before what is in them can go.
+    for entry in walkdir::WalkDir::new(path).into_iter() {
+        match entry {
+            Ok(entry) if entry.file_type().is_dir() => {
+                let mode = entry.metadata().map_err(io::Error::from)?.permissions().mode();
+                if mode & 0o700 != 0o700 {
+                    std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode | 0o700))?;
+                }
+            }
+            Ok(_) => {}
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Counts files and the blocks they use. Folders that cannot be entered are an error, never a zero.
+pub fn usage(path: &Path) -> io::Result<Usage> {
+    let mut usage = Usage::default();
+    let mut seen = HashSet::new();
+    for entry in walkdir::WalkDir::new(path) {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        if !found.is_dir() {
+            usage.files += 1;
+        }
+        if found.nlink() == 1 || found.is_dir() || seen.insert((found.dev(), found.ino())) {
+            usage.bytes += found.blocks() * 512;
+        }
+    }
+    Ok(usage)
+}
+
+/// A whole copy in `to/files`, put in place only when it is complete.
+fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
+    let (done, partial) = (to.join("files"), to.join(".partial"));
+    if done.is_dir() {
+        return Ok(());
+    }
+    clear(&partial)?;
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry?;
+        let target = partial.join(entry.path().strip_prefix(from).expect("the walk stays below its root"));
+        let found = entry.metadata()?;
+        if found.is_dir() {
+            make_dir(&target, owner)?;
+            // The snapshot's own folder is sealed; the copy is there to be written.
+            std::fs::set_permissions(&target, std::fs::Permissions::from_mode(found.mode() | 0o700))?;
+        } else if found.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(entry.path())?, &target)?;
+            std::os::unix::fs::lchown(&target, Some(owner.0), Some(owner.1))?;
+        } else {
+            copy_file(entry.path(), &target)?;
+            chown(&target, Some(owner.0), Some(owner.1))?;
+            std::fs::set_permissions(&target, std::fs::Permissions::from_mode(found.mode() & 0o7777))?;
+        }
+    }
+    std::fs::rename(&partial, &done)
+}
+
+/// Shares the blocks where the file system can (btrfs, XFS), and copies where it cannot.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = std::fs::File::open(from)?;
+    let target = std::fs::File::create(to)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+        std::fs::copy(from, to)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_with_sealed_folders_is_cleared() {
+        let home = tempfile::tempdir().unwrap();
+        let inner = home.path().join("drive/files/sealed");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("file"), "x").unwrap();
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o555)).unwrap();
+        clear(&home.path().join("drive")).unwrap();
+        assert!(!home.path().join("drive").exists());
+        clear(&home.path().join("drive")).unwrap();
+    }
+
+    #[test]
+    fn a_hard_link_is_counted_once() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("a"), vec![1; 100_000]).unwrap();
+        let one = usage(home.path()).unwrap();
+        std::fs::hard_link(home.path().join("a"), home.path().join("b")).unwrap();
+        let two = usage(home.path()).unwrap();
+        assert_eq!((one.files, two.files, one.bytes), (1, 2, two.bytes));
+    }
+
+    #[test]
+    fn a_copied_drive_is_whole_and_writable() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, to) = (home.path().join("from"), home.path().join("to"));
+        std::fs::create_dir_all(from.join("dir")).unwrap();
+        std::fs::write(from.join("dir/file"), "content").unwrap();
+        std::os::unix::fs::symlink("file", from.join("dir/link")).unwrap();
+        std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o555)).unwrap();
+        let me = std::fs::metadata(home.path()).unwrap();
+        copy_tree(&from, &to, (me.uid(), me.gid())).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("files/dir/link")).unwrap(), "content");
+        std::fs::write(to.join("files/new"), "x").unwrap();
+    }
+}

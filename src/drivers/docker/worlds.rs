@@ -1,0 +1,413 @@
+//! Worlds between a drive and the vault. A world is read through the daemon, which sees the drive as the game does,
+//! twice: once to copy it and once to compare the copy, read back from the disk, with the original.
+
+use super::{DockerDriver, GAME_DIR, blocking, docker_error};
+use crate::clients::docker::Docker;
+use crate::engine::{StepCx, StepError};
+use crate::model::drive::DriveRef;
+use crate::model::job::{Action, Gain};
+use crate::model::server::Server;
+use crate::model::view::{Notice, spoken_bytes, spoken_files};
+use crate::model::world::{BackupId, WorldAt};
+use crate::vault::{self, Meta, OwnerId, Pack, Reason, Selection, Shift, Staging};
+use std::path::Path;
+use tokio_util::io::SyncIoBridge;
+
+/// A live world that changes under our hands is read again so often before it is kept as it is.
+const LIVE_TRIES: usize = 3;
+/// Bytes that wait between the vault's thread and the daemon.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// Where a world is read from.
+struct Source {
+    container: String,
+    /// Made for this, and to be let go.
+    hands: bool,
+}
+
+impl DockerDriver {
+    fn owner(server: &Server) -> Result<OwnerId, StepError> {
+        OwnerId::parse(&server.id.0).map_err(vault_error("naming the backup's owner"))
+    }
+
+    /// The backup that a job makes: the same name at every try.
+    fn backup_id(cx: &StepCx<'_>) -> Result<vault::BackupId, StepError> {
+        let time = jiff::Timestamp::from_millisecond(cx.job.created_at)
+            .map_err(|error| StepError::fatal(format!("the job's time is no time: {error}")))?;
+        vault::BackupId::parse(&format!("{}-j{}", time.strftime("%Y%m%dT%H%M%SZ"), cx.job.id))
+            .map_err(vault_error("naming the backup"))
+    }
+
+    async fn stage(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
+        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::backup_id(cx)?);
+        blocking(move || vault.stage(&owner, Some(id))).await?.map_err(vault_error("opening the vault"))
+    }
+
+    /// Whether this job's backup is in the vault already, as after a crash between keeping it and saying so.
+    async fn kept(&self, cx: &StepCx<'_>) -> Result<Option<vault::Backup>, StepError> {
+        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::backup_id(cx)?);
+        blocking(move || vault.list(&owner))
+            .await?
+            .map(|all| all.into_iter().filter(|one| *one.id() == id).find_map(|one| one.kept()))
+            .map_err(vault_error("reading the vault"))
+    }
+
+    /// Nothing to save: the game has no world, or never had a drive to keep one on.
+    fn worldless(&self, cx: &StepCx<'_>) -> Result<bool, StepError> {
+        let server = cx.server()?;
+        Ok(self.recipe(&server.game)?.world.paths.is_empty() || server.owned.drive.is_none())
+    }
+
+    async fn source(&self, server: &Server, drive: &DriveRef) -> Result<Source, StepError> {
+        let name = self.container_name(server);
+        if self.docker.inspect(&name).await.map_err(docker_error("looking for the container"))?.is_some() {
+            return Ok(Source { container: name, hands: false });
+        }
+        let image = self.hands_image(server).await?;
+        Ok(Source { container: self.hands(server, drive, &image).await?, hands: true })
+    }
+
+    async fn drop_source(&self, source: Source, drive: &DriveRef) -> Result<(), StepError> {
+        if source.hands { self.let_go(drive).await } else { Ok(()) }
+    }
+
+    pub(super) async fn pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+            return Ok(Gain::note("there is no world to save"));
+        };
+        let dir = self.drive_dir(&drive.id);
+        if !blocking(move || dir.is_dir()).await? {
+            return match cx.job.action {
+                // The drive was lost; a restore is the way out and must not be stopped by it.
+                Action::Restore { .. } => Ok(Gain::note("the drive is gone, so there is nothing to save")),
+                Action::Start | Action::Stop | Action::Restart | Action::Backup => Err(drive_gone()),
+                Action::Update | Action::Delete | Action::BuildSnapshot => Err(drive_gone()),
+            };
+        }
+        if self.kept(cx).await?.is_some() {
+            return Ok(Gain::note("already in the vault"));
+        }
+        let source = self.source(server, &drive).await?;
+        let read = self.read_world(cx, &source).await;
+        self.drop_source(source, &drive).await?;
+        let staging = read?;
+        let size = staging.size();
+        Ok(Gain::note(format!("{}, {}", spoken_files(size.files), spoken_bytes(size.bytes))))
+    }
+
+    async fn read_world(&self, cx: &StepCx<'_>, source: &Source) -> Result<Staging, StepError> {
+        let mut staging = self.stage(cx).await?;
+        staging =
+            blocking(move || staging.clear().map(|()| staging)).await?.map_err(vault_error("beginning the backup"))?;
+        let recipe = self.recipe(cx.game())?;
+        let mut read_any = false;
+        for path in &recipe.world.paths {
+            let Some(tar) = open_world_path(&self.docker, &source.container, path).await? else { continue };
+            let (selection, shift) = (self.selection(cx.game())?, shift_of(path)?);
+            staging = blocking(move || match staging.unpack(SyncIoBridge::new(tar), &selection, &shift) {
+                Ok(()) => Ok(staging),
+                Err(error @ vault::Error::NoSpace { .. }) => {
+                    // Half a copy is worth nothing, and on a full disk not even its failure could be written down.
+                    staging.discard()?;
+                    Err(error)
+                }
+                Err(error) => Err(error),
+            })
+            .await?
+            .map_err(vault_error("copying the world"))?;
+            read_any = true;
+        }
+        if !read_any {
+            // No such file yet: an empty world is one too, and the shrink guard looks at it.
+            let (selection, shift) = (self.selection(cx.game())?, Shift::none());
+            staging = blocking(move || staging.unpack(EMPTY_TAR, &selection, &shift).map(|()| staging))
+                .await?
+                .map_err(vault_error("copying the world"))?;
+        }
+        Ok(staging)
+    }
+
+    fn selection(&self, game: &str) -> Result<Selection, StepError> {
+        let world = &self.recipe(game)?.world;
+        Selection::new(&world.paths, &world.exclude).map_err(vault_error("reading the recipe's world"))
+    }
+
+    pub(super) async fn verify_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+            return Ok(Gain::default());
+        };
+        let dir = self.drive_dir(&drive.id);
+        if self.kept(cx).await?.is_some() || !blocking(move || dir.is_dir()).await? {
+            return Ok(Gain::default());
+        }
+        let live = self.is_running(server).await?;
+        let source = self.source(server, &drive).await?;
+        let compared = self.compare_world(cx, &source, live).await;
+        self.drop_source(source, &drive).await?;
+        compared
+    }
+
+    async fn compare_world(&self, cx: &StepCx<'_>, source: &Source, live: bool) -> Result<Gain, StepError> {
+        let tries = if live { LIVE_TRIES } else { 1 };
+        let mut difference = String::new();
+        for attempt in 1..=tries {
+            if attempt > 1 {
+                cx.out.line(format!("The game wrote while it was read ({difference}); reading it again."));
+                drop(self.read_world(cx, source).await?);
+            }
+            let staging = self.stage(cx).await?;
+            if !staging.is_filled() {
+                return Err(StepError::fatal(
+                    "The copy of the world is not in the vault any more. Try again from the beginning.",
+                ));
+            }
+            let found = self.compare_once(cx, source, staging).await?;
+            if found.is_whole() {
+                return Ok(Gain::note(format!("{} entries are the same on both sides", found.same)));
+            }
+            difference = first_of(&found);
+        }
+        match live {
+            // Bytes are better kept than dropped: the backup says of itself that it was not verified.
+            true => Ok(Gain::note(format!("the game kept writing, so this copy may be torn: {difference}"))),
+            false => Err(StepError::retry(format!("The copy of the world differs from the original: {difference}"))),
+        }
+    }
+
+    async fn compare_once(
+        &self,
+        cx: &StepCx<'_>,
+        source: &Source,
+        mut staging: Staging,
+    ) -> Result<vault::Comparison, StepError> {
+        let mut paths = vec![];
+        for path in &self.recipe(cx.game())?.world.paths {
+            paths.push((path.clone(), shift_of(path)?));
+        }
+        let selection = self.selection(cx.game())?;
+        let (docker, container) = (self.docker.clone(), source.container.clone());
+        let daemon = tokio::runtime::Handle::current();
+        blocking(move || {
+            let mut comparing = staging.comparing().map_err(vault_error("comparing the world"))?;
+            for (path, shift) in paths {
+                // One after the other: the daemon answers nothing more about a container whose archive is half read.
+                let Some(tar) = daemon.block_on(open_world_path(&docker, &container, &path))? else { continue };
+                let tar = SyncIoBridge::new_with_handle(tar, daemon.clone());
+                comparing.read(tar, &selection, &shift).map_err(vault_error("comparing the world"))?;
+            }
+            comparing.finish().map_err(vault_error("comparing the world"))
+        })
+        .await?
+    }
+
+    pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+            return Ok(Gain::default());
+        };
+        let dir = self.drive_dir(&drive.id);
+        let there = blocking(move || dir.is_dir()).await?;
+        let live = self.is_running(server).await?;
+        let backup = match self.kept(cx).await? {
+            Some(backup) => backup,
+            None if !there => return Ok(Gain::default()),
+            None => {
+                let meta = Meta {
+                    server: server.name.to_string(),
+                    game: server.game.clone(),
+                    recipe_version: self.recipes.install_key(&server.game),
+                    reason: reason(&cx.job.action),
+                    taken_at_ms: cx.job.created_at,
+                    live,
+                    by: cx.job.actor.name().to_owned(),
+                    note: None,
+                };
+                let staging = self.stage(cx).await?;
+                blocking(move || staging.keep(meta)).await?.map_err(vault_error("keeping the backup"))?
+            }
+        };
+        if let Some(shrunk) = &backup.shrunk {
+            let notice = Notice::Shrunk {
+                server: server.name.to_string(),
+                backup: backup.id.as_str().to_owned(),
+                was_bytes: shrunk.was.bytes,
+                now_bytes: shrunk.now.bytes,
+            };
+            cx.journal.notice(server, &notice, cx.now).await.map_err(StepError::Retry)?;
+        }
+        self.retire(server, cx).await?;
+        let id = BackupId(backup.id.as_str().to_owned());
+        let mut owned = server.owned.clone();
+        // A live world has moved on since; the drive stays the newest.
+        let world = if live { WorldAt::Played } else { WorldAt::Backup(id.clone()) };
+        owned.drive = Some(DriveRef { world, ..drive });
+        owned.world = Some(id);
+        let size = format!("{} ({} new)", spoken_bytes(backup.bytes), spoken_bytes(backup.new_bytes));
+        Ok(Gain::owned(owned).with_note(format!("{}, {size}", backup.id.as_str())))
+    }
+
+    /// Lets old backups go, never the present world and never the last good one.
+    async fn retire(&self, server: &Server, cx: &StepCx<'_>) -> Result<(), StepError> {
+        let (vault, owner, policy, now) = (self.vault.clone(), Self::owner(server)?, self.settings.retention, cx.now);
+        let present = server.owned.world.clone();
+        let gone = blocking(move || -> vault::Result<Vec<String>> {
+            let kept: Vec<_> = vault.list(&owner)?.into_iter().filter_map(|one| one.kept()).collect();
+            let mut gone = vec![];
+            for id in vault::retire(now, &kept, &policy) {
+                if present.as_ref().is_none_or(|present| present.0 != id.as_str()) {
+                    vault.delete(&owner, &id)?;
+                    gone.push(id.as_str().to_owned());
+                }
+            }
+            Ok(gone)
+        })
+        .await?;
+        match gone {
+            Ok(gone) => gone.iter().for_each(|id| cx.out.line(format!("Let the old backup {id} go."))),
+            // The new backup is kept; an old one that will not go is no reason to fail.
+            Err(error) => tracing::warn!(server = %server.name, "Old backups could not be let go: {error}"),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn undo_pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        if !self.worldless(cx)? {
+            let staging = self.stage(cx).await?;
+            blocking(move || staging.discard()).await?.map_err(vault_error("dropping the half backup"))?;
+        }
+        Ok(Gain::default())
+    }
+
+    pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(drive) = server.owned.drive.clone() else { return Ok(Gain::note("there is no drive yet")) };
+        let wanted = match &cx.job.action {
+            // Chosen by a person; it becomes the present world only when it is all there.
+            Action::Restore { backup } if drive.world == WorldAt::Empty => Some(backup),
+            Action::Restore { .. } | Action::Start | Action::Stop | Action::Restart => {
+                drive.must_push(server.owned.world.as_ref())
+            }
+            Action::Backup | Action::Update | Action::Delete | Action::BuildSnapshot => {
+                drive.must_push(server.owned.world.as_ref())
+            }
+        };
+        let Some(wanted) = wanted.cloned() else { return Ok(Gain::note("the drive holds the newest world")) };
+        if drive.world != WorldAt::Empty {
+            return Err(StepError::fatal(format!(
+                "The drive holds an older world than the newest backup, `{wanted}`. `/backup restore` puts that backup in its place."
+            )));
+        }
+        let (owner, id) =
+            (Self::owner(server)?, vault::BackupId::parse(&wanted.0).map_err(vault_error("naming the backup"))?);
+        let (vault, of, which) = (self.vault.clone(), owner.clone(), id.clone());
+        // What is damaged is never pushed: the game would save over it as if it were whole.
+        let report = blocking(move || vault.verify(&of, &which)).await?.map_err(vault_error("checking the backup"))?;
+        if !report.is_whole() {
+            return Err(StepError::fatal(format!(
+                "The backup `{wanted}` is damaged: {} files are missing and {} have changed. `/backup list` shows others.",
+                report.missing.len(),
+                report.corrupt.len()
+            )));
+        }
+        let image = self.hands_image(server).await?;
+        let hands = self.hands(server, &drive, &image).await?;
+        let pushed = self.upload_world(&hands, owner, id).await;
+        self.let_go(&drive).await?;
+        pushed?;
+        let mut owned = server.owned.clone();
+        owned.drive = Some(DriveRef { world: WorldAt::Backup(wanted.clone()), ..drive });
+        owned.world = Some(wanted.clone());
+        let note = format!("{wanted}, {}, {}", spoken_files(report.files), spoken_bytes(report.bytes));
+        Ok(Gain::owned(owned).with_note(note))
+    }
+
+    async fn upload_world(&self, hands: &str, owner: OwnerId, id: vault::BackupId) -> Result<(), StepError> {
+        let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
+        let (vault, uid, gid) = (self.vault.clone(), self.settings.uid, self.settings.gid);
+        let writer = SyncIoBridge::new(writer);
+        let packing = tokio::task::spawn_blocking(move || {
+            let how = Pack { prefix: "", uid: uid.into(), gid: gid.into() };
+            vault.pack(&owner, &id, writer, &how)
+        });
+        let sent = self.docker.upload_tar(hands, GAME_DIR, reader).await;
+        let packed =
+            packing.await.map_err(|error| StepError::fatal(format!("packing the world was cut off: {error}")))?;
+        // The vault's own error says more than a broken pipe does.
+        packed.map_err(vault_error("reading the backup"))?;
+        sent.map_err(docker_error("writing the world to the drive"))
+    }
+
+    pub(super) async fn undo_push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        if let Some(drive) = &cx.server()?.owned.drive {
+            self.let_go(drive).await?;
+        }
+        Ok(Gain::default())
+    }
+
+    fn recipes_worldless(&self, server: &Server) -> bool {
+        self.recipes.get(&server.game).is_some_and(|recipe| recipe.world.paths.is_empty())
+    }
+
+    /// An image to reach a drive with. Nothing runs in it, so any of the game's will do.
+    async fn hands_image(&self, server: &Server) -> Result<String, StepError> {
+        self.image_on_daemon(&server.game).await
+    }
+}
+
+/// One difference, for people.
+fn first_of(found: &vault::Comparison) -> String {
+    let count = found.missing.len() + found.extra.len() + found.differing.len();
+    let first = match (found.differing.first(), found.missing.first(), found.extra.first()) {
+        (Some(differing), _, _) => format!("{}: {}", differing.path, differing.why),
+        (None, Some(missing), _) => format!("{missing} is not in the copy"),
+        (None, None, Some(extra)) => format!("{extra} is not in the original any more"),
+        (None, None, None) => String::new(),
+    };
+    if count > 1 { format!("{first} (and {} more)", count - 1) } else { first }
+}
+
+/// What lies at this path of the world, as a tar; `None` where there is nothing yet.
+async fn open_world_path(
+    docker: &Docker,
+    container: &str,
+    path: &str,
+) -> Result<Option<impl tokio::io::AsyncRead + Send + Unpin + use<>>, StepError> {
+    let inside = format!("{GAME_DIR}/{path}");
+    if docker.stat_path(container, &inside).await.map_err(docker_error("looking for the world"))?.is_none() {
+        return Ok(None);
+    }
+    docker.download_tar(container, &inside).await.map(Some).map_err(docker_error("reading the world"))
+}
+
+/// Two blocks of zeroes: the end of a tar, and nothing before it.
+const EMPTY_TAR: &[u8] = &[0; 1024];
+
+/// Docker's archive of `/srv/game/a/b` names everything `b/…`; the backup keeps it as `a/b/…`.
+fn shift_of(path: &str) -> Result<Shift, StepError> {
+    let last = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path);
+    Shift::new(last, path).map_err(vault_error("reading the recipe's world"))
+}
+
+fn reason(action: &Action) -> Reason {
+    match action {
+        Action::Stop | Action::Restart => Reason::Stop,
+        Action::Backup => Reason::Manual,
+        Action::Restore { .. } => Reason::BeforeRestore,
+        Action::Update | Action::Start => Reason::BeforeUpdate,
+        Action::Delete => Reason::BeforeDelete,
+        Action::BuildSnapshot => Reason::Manual,
+    }
+}
+
+fn drive_gone() -> StepError {
+    StepError::fatal(
+        "The drive of this server is gone from the disk, so its world cannot be saved. `/backup restore` begins again from a backup.",
+    )
+}
+
+/// A full disk is fatal and says so; so is everything else the vault refuses.
+pub(super) fn vault_error(what: &str) -> impl FnOnce(vault::Error) -> StepError + '_ {
+    move |error| StepError::fatal(format!("{what}: {error}"))
+}

@@ -1,0 +1,500 @@
+//! Carries jobs out. The promises, each tested at every place where it could break (tests/engine.rs):
+//!
+//! - what is decided is written before it is done, and what was done is written after; a crash anywhere goes on;
+//! - a start that fails leaves nothing behind, a stop that fails destroys nothing;
+//! - one job at a time works on a server, and one engine at a time on a job.
+//!
+//! The engine owns no state: jobs live in the [`Journal`], places to run in a [`Driver`]. `run` drives a job to
+//! rest, `reconcile` decides about drift, `watch` is the loop around it.
+
+pub mod reconcile;
+pub mod run;
+pub mod watch;
+
+use crate::bus::{Bus, Nudge};
+use crate::model::access::Actor;
+use crate::model::drive::Snapshot;
+use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
+use crate::model::lease::{Memo, Rules};
+use crate::model::plan::{Situation, plan};
+use crate::model::recipe::without_ansi;
+use crate::model::server::{Backend, Seen, Server, Wanted};
+use crate::model::view::Notice;
+use crate::model::{GuildId, JobId, Ms, ServerId, drive};
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Knows the steps of one backend. `run` and `undo` may be called again for a step that had half happened, so both
+/// look before they make; everything made outside carries a label with the server's id. Both may also be dropped at
+/// any await (a time limit, a cancel): what they leave half-done is for `undo` or the next `run` to find.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    async fn run(&self, step: Step, cx: &StepCx<'_>) -> Result<Gain, StepError>;
+    async fn undo(&self, step: Step, cx: &StepCx<'_>) -> Result<Gain, StepError>;
+    /// How long one try of a step may take.
+    fn time_limit(&self, step: Step, cx: &StepCx<'_>) -> Duration;
+    /// What is there now, one answer for each server, in order. Says [`Seen::Unknown`] when it could not look.
+    async fn look(&self, servers: &[Server]) -> Vec<Seen>;
+    /// Ends the game's process at once, whatever any job does.
+    async fn kill(&self, server: &Server) -> anyhow::Result<()>;
+    /// Types one line into the game's console and returns its answer.
+    async fn console(&self, server: &Server, line: &str) -> Result<String, ConsoleFault>;
+    /// Tells the players something, in the game. Games without a way to do so ignore it.
+    async fn tell(&self, server: &Server, message: &str) -> anyhow::Result<()>;
+    /// The last lines of the game's own output, oldest first.
+    async fn logs(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>>;
+    /// Whatever carries our label and belongs to none of these servers, one line each.
+    async fn strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>>;
+    /// Bytes on disk that are the server's own, measured now; `None` where there is nothing to measure.
+    async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>>;
+    /// Deletes the files of a snapshot that is off the record and that nobody stands on.
+    async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()>;
+}
+
+/// Why the console gave no answer, for people.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleFault {
+    #[error("This game has no console.")]
+    None,
+    #[error("The server is not running.")]
+    NotRunning,
+    #[error("The console did not answer: {0}")]
+    Silent(String),
+    #[error("That line cannot be sent: {0}")]
+    Refused(String),
+}
+
+/// Retry: it may go well in a moment (a daemon that restarts). Fatal: it will not.
+#[derive(Debug)]
+pub enum StepError {
+    Retry(anyhow::Error),
+    Fatal(anyhow::Error),
+}
+
+impl StepError {
+    pub fn fatal(text: impl Into<String>) -> StepError {
+        StepError::Fatal(anyhow::Error::msg(text.into()))
+    }
+
+    pub fn retry(text: impl Into<String>) -> StepError {
+        StepError::Retry(anyhow::Error::msg(text.into()))
+    }
+}
+
+/// What a driver is told about the step at hand.
+pub struct StepCx<'a> {
+    pub job: &'a Job,
+    /// `None` only for jobs on a game's snapshot.
+    pub server: Option<&'a Server>,
+    pub journal: &'a dyn Journal,
+    pub out: Output,
+    pub now: Ms,
+}
+
+impl StepCx<'_> {
+    pub fn server(&self) -> Result<&Server, StepError> {
+        self.server.ok_or_else(|| StepError::fatal("this step needs a server, and the job has none"))
+    }
+
+    /// The game that the job is about.
+    pub fn game(&self) -> &str {
+        match (&self.job.subject, self.server) {
+            (Subject::Game(game), _) => game,
+            (Subject::Server(_), Some(server)) => &server.game,
+            (Subject::Server(_), None) => "",
+        }
+    }
+}
+
+/// Where a step's output goes, line by line: into the job's bounded log, with the server's secrets masked.
+#[derive(Clone)]
+pub struct Output {
+    sender: mpsc::Sender<String>,
+    secrets: Arc<Vec<String>>,
+}
+
+/// A longer line is cut: a progress bar without line ends must not fill the store.
+pub const OUTPUT_LINE_MAX_CHARS: usize = 500;
+/// Lines that may wait for the store; beyond that they are dropped, because a chatty script must not stop its step.
+const OUTPUT_BACKLOG: usize = 1000;
+/// Shorter values are not masked: hiding every `1` would hide the output.
+const SECRET_MIN_CHARS: usize = 4;
+
+impl Output {
+    pub fn new(secrets: Vec<String>) -> (Output, mpsc::Receiver<String>) {
+        let (sender, receiver) = mpsc::channel(OUTPUT_BACKLOG);
+        let secrets = secrets.into_iter().filter(|secret| secret.chars().count() >= SECRET_MIN_CHARS).collect();
+        (Output { sender, secrets: Arc::new(secrets) }, receiver)
+    }
+
+    pub fn line(&self, text: impl AsRef<str>) {
+        // Colours mean nothing in a channel, and would hide a secret that they run through.
+        let line = self.mask(without_ansi(text.as_ref()).trim_end());
+        let _ = self.sender.try_send(line.chars().take(OUTPUT_LINE_MAX_CHARS).collect());
+    }
+
+    pub fn mask(&self, text: &str) -> String {
+        mask(text, self.secrets.iter().map(String::as_str))
+    }
+}
+
+/// Replaces every secret by dots, before anything is cut.
+pub fn mask<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
+    let mut long: Vec<&str> = secrets.filter(|secret| secret.chars().count() >= SECRET_MIN_CHARS).collect();
+    // Longest first: masking a secret that is the beginning of another would leave the other's end readable.
+    long.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    long.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "••••"))
+}
+
+/// Where jobs live. A trait so that tests can crash between two writes; `store` is the real one.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Writes a new job, refused if its subject has an open one. With `wanted` the wish in the same transaction.
+    async fn open(&self, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<JobId, OpenError>;
+    async fn load(&self, id: JobId) -> anyhow::Result<Job>;
+    async fn open_jobs(&self) -> anyhow::Result<Vec<Job>>;
+    /// Takes or renews the right to work on a job until `until`; false when another engine has it.
+    async fn claim(&self, id: JobId, engine: &str, now: Ms, until: Ms) -> anyhow::Result<bool>;
+    async fn release(&self, id: JobId, engine: &str) -> anyhow::Result<()>;
+    /// Writes event number `job.seq` and what it gains, in one transaction. `engine` is checked against the claim;
+    /// `None` writes for a person (cancel, retry, force, abandon), who needs no claim.
+    async fn append(&self, job: &Job, engine: Option<&str>, recorded: &Recorded) -> Result<(), AppendError>;
+    /// Ends a job, with what that means for its server, in one transaction. Ending it twice changes nothing.
+    async fn close(&self, job: &Job, outcome: Outcome, after: Aftermath, now: Ms) -> anyhow::Result<()>;
+    /// Adds lines to the job's bounded log.
+    async fn output(&self, id: JobId, step: Step, now: Ms, lines: &[String]) -> anyhow::Result<()>;
+
+    async fn server(&self, id: &ServerId) -> anyhow::Result<Option<Server>>;
+    /// Every server that is not deleted.
+    async fn servers(&self) -> anyhow::Result<Vec<Server>>;
+    /// The values that must never be shown, by variable; with `CONSOLE_PASSWORD` among them.
+    async fn secrets(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>>;
+    async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>>;
+    async fn memo(&self, id: &ServerId) -> anyhow::Result<Memo>;
+    async fn set_memo(&self, id: &ServerId, memo: &Memo) -> anyhow::Result<()>;
+    /// When starts because of a crash were opened since `since`.
+    async fn crash_starts(&self, id: &ServerId, since: Ms) -> anyhow::Result<Vec<Ms>>;
+    async fn notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("another job works on it")]
+    Busy(Box<Job>),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Somebody else wrote this number first: load again and look.
+    #[error("the job changed meanwhile")]
+    Conflict,
+    #[error("another engine has taken the job over")]
+    ClaimLost,
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// What the end of a job means for its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    pub wanted: Option<Wanted>,
+    pub lease: LeaseChange,
+    pub deleted: bool,
+    pub update_done: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaseChange {
+    #[default]
+    Keep,
+    /// It runs until then, or longer if it was extended meanwhile. `None`: for ever.
+    Begin(Option<Ms>),
+    Clear,
+}
+
+/// What the end of a job means, as a pure rule.
+pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Aftermath {
+    let starts = job.record(Step::AwaitReady).is_some();
+    let stopped = job.has_begun(Step::StopGame);
+    let after_crash = match job.cause {
+        Cause::Crashed { .. } => true,
+        Cause::Asked | Cause::LeaseOver | Cause::Idle { .. } | Cause::NobodyJoined { .. } => false,
+        Cause::KeepsCrashing { .. } | Cause::ShouldBeOff => false,
+    };
+    let wanted = match (&job.action, outcome) {
+        (_, Outcome::Held) => None,
+        (Action::Start, Outcome::Succeeded) => Some(Wanted::On),
+        // People still want it: the watcher tries again, until it has tried often enough and stops it properly.
+        (Action::Start, Outcome::Failed) if after_crash => Some(Wanted::On),
+        (Action::Start, Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => Some(Wanted::Off),
+        (Action::Stop | Action::Delete, Outcome::Succeeded | Outcome::Failed) => Some(Wanted::Off),
+        (Action::Stop | Action::Delete, Outcome::Cancelled | Outcome::Abandoned) => {
+            Some(if stopped { Wanted::Off } else { Wanted::On })
+        }
+        (Action::Restart | Action::Restore { .. } | Action::Update, Outcome::Succeeded) => starts.then_some(Wanted::On),
+        (
+            Action::Restart | Action::Restore { .. } | Action::Update,
+            Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned,
+        ) => (starts && stopped).then_some(Wanted::Off),
+        (
+            Action::Backup | Action::BuildSnapshot,
+            Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned,
+        ) => None,
+    };
+    let lease = match wanted {
+        // As it was closed: with its lease, and with what the watcher remembers of it.
+        _ if outcome == Outcome::Abandoned => LeaseChange::Keep,
+        // A crash is no reason to run longer than people asked for.
+        Some(Wanted::On) if starts && outcome == Outcome::Succeeded && !after_crash => {
+            LeaseChange::Begin((rules.lease_ms > 0).then_some(now + rules.lease_ms))
+        }
+        Some(Wanted::Off) => LeaseChange::Clear,
+        Some(Wanted::On) | None => LeaseChange::Keep,
+    };
+    let moved = job.record(Step::ReplaceDrive).is_some() && outcome == Outcome::Succeeded;
+    Aftermath {
+        wanted,
+        lease,
+        deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
+        update_done: moved && matches!(job.action, Action::Update | Action::Start),
+    }
+}
+
+/// Whether a person who abandons this job means: do nothing by yourself. Stopping what a stop could not stop would
+/// only fail again, and again; a start that was abandoned may leave a host, and that one is put away.
+pub fn leaves_alone(job: &Job, outcome: Outcome) -> bool {
+    let stops = match job.action {
+        Action::Stop | Action::Restart | Action::Restore { .. } | Action::Update | Action::Delete => true,
+        Action::Start | Action::Backup | Action::BuildSnapshot => false,
+    };
+    stops && outcome == Outcome::Abandoned
+}
+
+/// Where time comes from: the system, or tokio's own clock that a test can pause.
+#[derive(Clone)]
+pub enum Clock {
+    System,
+    Test { base: Ms, start: tokio::time::Instant },
+}
+
+impl Clock {
+    pub fn test(base: Ms) -> Clock {
+        Clock::Test { base, start: tokio::time::Instant::now() }
+    }
+
+    pub fn now(&self) -> Ms {
+        match self {
+            Clock::System => jiff::Timestamp::now().as_millisecond(),
+            Clock::Test { base, start } => base + start.elapsed().as_millis() as Ms,
+        }
+    }
+}
+
+/// Times that hold where neither the server nor its recipe says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    pub rules: Rules,
+    /// How often the watcher looks.
+    pub watch_every: Duration,
+}
+
+/// The engine of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub journal: Arc<dyn Journal>,
+    pub drivers: HashMap<Backend, Arc<dyn Driver>>,
+    pub bus: Bus,
+    pub clock: Clock,
+    pub defaults: Defaults,
+    /// Tells two engines on one database apart.
+    pub id: String,
+    /// Wakes the loop that takes up jobs.
+    pub work: Notify,
+    /// Wakes a running step to look whether it was called off.
+    pub pokes: Mutex<HashMap<JobId, Arc<Notify>>>,
+    /// What was last seen of each server. A cache for showing; decisions look again.
+    pub board: Mutex<HashMap<ServerId, (Ms, Seen)>>,
+    /// Wakes the watcher.
+    pub watch: Notify,
+}
+
+/// Somebody wants something done with a server.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub action: Action,
+    pub cause: Cause,
+    pub actor: Actor,
+    pub channel: Option<String>,
+}
+
+impl Engine {
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        drivers: HashMap<Backend, Arc<dyn Driver>>,
+        bus: Bus,
+        clock: Clock,
+        defaults: Defaults,
+    ) -> Engine {
+        let inner = Inner {
+            journal,
+            drivers,
+            bus,
+            clock,
+            defaults,
+            id: uuid::Uuid::new_v4().to_string(),
+            work: Notify::new(),
+            pokes: Mutex::default(),
+            board: Mutex::default(),
+            watch: Notify::new(),
+        };
+        Engine { inner: Arc::new(inner) }
+    }
+
+    pub fn driver(&self, backend: Backend) -> Option<Arc<dyn Driver>> {
+        self.inner.drivers.get(&backend).cloned()
+    }
+
+    pub fn now(&self) -> Ms {
+        self.inner.clock.now()
+    }
+
+    /// The times that one server follows.
+    pub fn rules(&self, server: &Server) -> Rules {
+        let default = self.inner.defaults.rules;
+        let minutes = |own: Option<u32>, default| own.map_or(default, |own| Ms::from(own) * crate::model::MINUTE_MS);
+        let idle_ms = minutes(server.limits.idle_min, default.idle_ms);
+        let never_joined_ms = if idle_ms == 0 { 0 } else { default.never_joined_ms.max(idle_ms) };
+        Rules { idle_ms, never_joined_ms, lease_ms: minutes(server.limits.lease_min, default.lease_ms) }
+    }
+
+    /// Writes a job for a server, with the wish that goes with it, and sets to work.
+    pub async fn ask(&self, server: &Server, ask: Ask) -> Result<JobId, OpenError> {
+        let situation = self.situation(server).await?;
+        let wanted = match ask.action {
+            Action::Start | Action::Restart => Some(Wanted::On),
+            Action::Stop | Action::Delete => Some(Wanted::Off),
+            Action::Backup | Action::Restore { .. } | Action::Update | Action::BuildSnapshot => None,
+        };
+        let new = NewJob {
+            subject: Subject::Server(server.id.clone()),
+            guild: server.guild.clone(),
+            plan: plan(&ask.action, server.backend, situation),
+            action: ask.action,
+            cause: ask.cause,
+            actor: ask.actor,
+            channel: ask.channel,
+        };
+        self.open(new, wanted).await
+    }
+
+    /// Writes a job that builds a game's snapshot, and sets to work.
+    pub async fn ask_snapshot(&self, game: &str, guild: &GuildId, ask: Ask) -> Result<JobId, OpenError> {
+        let new = NewJob {
+            subject: Subject::Game(game.to_owned()),
+            guild: guild.clone(),
+            plan: plan(&Action::BuildSnapshot, Backend::Docker, Situation::default()),
+            action: Action::BuildSnapshot,
+            cause: ask.cause,
+            actor: ask.actor,
+            channel: ask.channel,
+        };
+        self.open(new, None).await
+    }
+
+    async fn open(&self, new: NewJob, wanted: Option<Wanted>) -> Result<JobId, OpenError> {
+        let id = self.inner.journal.open(new, wanted, self.now()).await?;
+        self.inner.bus.nudge(Nudge::Job(id));
+        self.inner.work.notify_one();
+        Ok(id)
+    }
+
+    /// Wakes the loop for a job that a person changed: cancelled, retried, forced or abandoned.
+    pub fn poke(&self, id: JobId) {
+        if let Some(poke) = self.inner.pokes.lock().expect("no holder of this lock can panic").get(&id) {
+            poke.notify_one();
+        }
+        self.inner.bus.nudge(Nudge::Job(id));
+        self.inner.work.notify_one();
+    }
+
+    /// What was last seen of a server, and when.
+    pub fn last_seen(&self, id: &ServerId) -> Option<(Ms, Seen)> {
+        self.inner.board.lock().expect("no holder of this lock can panic").get(id).cloned()
+    }
+
+    /// Looks now, and remembers.
+    pub async fn look(&self, server: &Server) -> Seen {
+        let mut seen = self.look_at_all(server.backend, std::slice::from_ref(server)).await;
+        let seen = seen.pop().expect("one answer for each server");
+        self.remember(&server.id, &seen);
+        seen
+    }
+
+    /// Keeps what was seen; nudges the fronts when it is news.
+    pub(crate) fn remember(&self, id: &ServerId, seen: &Seen) {
+        let before = {
+            let mut board = self.inner.board.lock().expect("no holder of this lock can panic");
+            board.insert(id.clone(), (self.now(), seen.clone()))
+        };
+        let same = before.is_some_and(|(_, before)| shown(&before) == shown(seen));
+        if !same {
+            self.inner.bus.nudge(Nudge::Server(id.clone()));
+        }
+    }
+
+    async fn situation(&self, server: &Server) -> anyhow::Result<Situation> {
+        let place = server.owned.container.is_some() || server.owned.host.is_some();
+        let (running, leftover) = match self.look(server).await {
+            Seen::Running { .. } => (true, false),
+            // Nobody could look: plan to stop it, which is harmless where it does not run.
+            Seen::Unknown { .. } => (place, false),
+            // It fell, and people want it on: it comes up again at the end.
+            Seen::Stopped { .. } => (place && server.wanted == Wanted::On, place && server.wanted == Wanted::Off),
+            Seen::Gone => (false, false),
+        };
+        let snapshots = self.inner.journal.snapshots().await?;
+        let sealed = drive::golden(&snapshots, &server.game).is_some();
+        Ok(Situation {
+            running,
+            leftover,
+            has_snapshot: sealed || builder_of(self.inner.journal.as_ref(), &server.game, None).await?.is_some(),
+            update_at_start: server.update_at_start && server.owned.drive.is_some(),
+        })
+    }
+}
+
+/// The open job that builds this game's snapshot now, if one does: asked for as such, or the first start of another
+/// server of the same game. `except` is the job that asks.
+pub async fn builder_of(journal: &dyn Journal, game: &str, except: Option<JobId>) -> anyhow::Result<Option<JobId>> {
+    for job in journal.open_jobs().await? {
+        if Some(job.id) == except || job.record(Step::RunInstaller).is_none() || job.rest().is_some() {
+            continue;
+        }
+        let same_game = match &job.subject {
+            Subject::Game(subject) => subject == game,
+            Subject::Server(id) => journal.server(id).await?.is_some_and(|server| server.game == game),
+        };
+        if same_game {
+            return Ok(Some(job.id));
+        }
+    }
+    Ok(None)
+}
+
+/// The part of what was seen that people are shown; latency changes at every look and is no news.
+fn shown(seen: &Seen) -> Seen {
+    let mut seen = seen.clone();
+    if let Seen::Running { players } = &mut seen {
+        players.latency_ms = None;
+    }
+    seen
+}

@@ -1,0 +1,252 @@
+//! What is, compared with what should be. Pure: it takes no hint about what changed, acts on nothing, and says what
+//! is missing. Unknown is unknown, never gone.
+
+use crate::model::job::{Action, Cause};
+use crate::model::lease::{self, Memo, Rules};
+use crate::model::server::{Seen, Wanted};
+use crate::model::{HOUR_MS, MINUTE_MS, Ms};
+
+/// So many restarts after crashes within [`CRASH_WINDOW_MS`] are tried; then it stays off and people are told.
+pub const CRASHES_MAX: usize = 3;
+pub const CRASH_WINDOW_MS: Ms = HOUR_MS;
+
+/// All that is known about one server at one moment.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub wanted: Wanted,
+    pub busy: Busy,
+    /// A rented host is on record for it.
+    pub host: bool,
+    pub seen: Seen,
+    pub lease_until: Option<Ms>,
+    pub memo: Memo,
+    pub rules: Rules,
+    /// When starts after crashes were opened, within the window.
+    pub crash_starts: Vec<Ms>,
+}
+
+/// What an open job, working or waiting for a person, does to the game.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    No,
+    /// It starts or stops the game, or both.
+    Moving,
+    /// The game goes on beside it.
+    Beside,
+}
+
+impl Busy {
+    pub fn of(action: &Action) -> Busy {
+        match action {
+            Action::Start | Action::Stop | Action::Restart => Busy::Moving,
+            Action::Restore { .. } | Action::Update | Action::Delete => Busy::Moving,
+            Action::Backup | Action::BuildSnapshot => Busy::Beside,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    Open { action: Action, cause: Cause },
+    WarnLease { left_ms: Ms },
+    WarnIdle { left_ms: Ms },
+}
+
+/// What to do about one server, and what to remember.
+pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
+    let memo = &facts.memo;
+    match (facts.busy, &facts.seen) {
+        (Busy::No, _) => {}
+        (Busy::Moving, _) => return (memo.between_games(), None),
+        // It is watched on, but the job has to end first.
+        (Busy::Beside, Seen::Running { players }) => return (memo.observe(now, players), None),
+        (Busy::Beside, Seen::Unknown { .. } | Seen::Gone | Seen::Stopped { .. }) => return (blind(memo), None),
+    }
+    if memo.left_alone && facts.seen != Seen::Gone {
+        return (memo.clone(), None);
+    }
+    let should_be_off = Some(Decision::Open { action: Action::Stop, cause: Cause::ShouldBeOff });
+    match (facts.wanted, &facts.seen) {
+        // Nobody could look. The lease and the idle rule wait until somebody can.
+        (Wanted::On | Wanted::Off, Seen::Unknown { .. }) => (blind(memo), None),
+        // What a failed start left of a host is paid for, and may hold the world of the game before.
+        (Wanted::Off, Seen::Stopped { .. }) if facts.host => (memo.clone(), should_be_off),
+        (Wanted::Off, Seen::Gone | Seen::Stopped { .. }) => (Memo::default(), None),
+        (Wanted::Off, Seen::Running { .. }) => (memo.clone(), should_be_off),
+        (Wanted::On, Seen::Gone | Seen::Stopped { .. }) => crashed(now, facts),
+        (Wanted::On, Seen::Running { players }) => running(now, facts, &memo.observe(now, players)),
+    }
+}
+
+/// Nobody could count: an idle spell needs a count without a gap.
+fn blind(memo: &Memo) -> Memo {
+    Memo { empty_since: None, idle_warned: false, ..memo.clone() }
+}
+
+fn crashed(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
+    let mut memo = facts.memo.between_games();
+    // A game that comes up and falls again is counted within the window; starts that fail may take longer than that.
+    let recent = facts.crash_starts.iter().filter(|at| **at > now - CRASH_WINDOW_MS).count();
+    let tries = recent.max(memo.crash_starts as usize);
+    // A stop tidies up and keeps the world; starting it again would only be paid for.
+    let stop = |cause| Some(Decision::Open { action: Action::Stop, cause });
+    if lease_over(now, facts) {
+        return (memo, stop(Cause::LeaseOver));
+    }
+    if tries >= CRASHES_MAX {
+        return (memo, stop(Cause::KeepsCrashing { times: tries as i64 + 1 }));
+    }
+    let (exit_code, out_of_memory) = match facts.seen {
+        Seen::Stopped { exit_code, out_of_memory } => (exit_code, out_of_memory),
+        Seen::Gone | Seen::Running { .. } | Seen::Unknown { .. } => (None, false),
+    };
+    memo.crash_starts += 1;
+    (memo, Some(Decision::Open { action: Action::Start, cause: Cause::Crashed { exit_code, out_of_memory } }))
+}
+
+fn running(now: Ms, facts: &Facts, memo: &Memo) -> (Memo, Option<Decision>) {
+    let mut memo = memo.clone();
+    let stop = |cause| Some(Decision::Open { action: Action::Stop, cause });
+    if lease_over(now, facts) {
+        return (memo, stop(Cause::LeaseOver));
+    }
+    let idle_left = lease::idle_left(now, &memo, &facts.rules);
+    if idle_left.is_some_and(|left| left <= 0) {
+        let cause = match memo.joined {
+            true => Cause::Idle { minutes: facts.rules.idle_ms / MINUTE_MS },
+            false => Cause::NobodyJoined { minutes: facts.rules.never_joined_ms / MINUTE_MS },
+        };
+        return (memo, stop(cause));
+    }
+    if let Some(left_ms) = facts.lease_until.map(|until| until - now) {
+        match lease::lease_warning(left_ms, memo.lease_warned) {
+            Some(due) => {
+                memo.lease_warned = Some(due);
+                return (memo, Some(Decision::WarnLease { left_ms }));
+            }
+            // Where it was extended, the warnings of the time that it won are due again.
+            None => memo.lease_warned = lease::lease_crossed(left_ms),
+        }
+    }
+    if let Some(left_ms) = idle_left
+        && left_ms <= lease::IDLE_WARNING_MS
+        && !memo.idle_warned
+    {
+        memo.idle_warned = true;
+        return (memo, Some(Decision::WarnIdle { left_ms }));
+    }
+    (memo, None)
+}
+
+fn lease_over(now: Ms, facts: &Facts) -> bool {
+    facts.lease_until.is_some_and(|until| until <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::server::Players;
+
+    fn seen_all() -> Vec<(&'static str, Seen)> {
+        let running = |online| Seen::Running { players: Players { online, ..Players::default() } };
+        vec![
+            ("unknown", Seen::Unknown { why: "no answer".into() }),
+            ("gone", Seen::Gone),
+            ("stopped", Seen::Stopped { exit_code: Some(139), out_of_memory: false }),
+            ("runs, 0 on", running(Some(0))),
+            ("runs, 2 on", running(Some(2))),
+            ("runs, ? on", running(None)),
+        ]
+    }
+
+    /// The whole truth: everything wanted, seen, lease, idleness and crashes, a line each.
+    #[test]
+    fn the_truth_table() {
+        let now = 100 * HOUR_MS;
+        let rules = Rules { idle_ms: 15 * MINUTE_MS, never_joined_ms: 30 * MINUTE_MS, lease_ms: 0 };
+        let mut table = String::new();
+        for (place, host) in [("no host", false), ("host", true)] {
+            for wanted in [Wanted::On, Wanted::Off] {
+                for (seen_name, seen) in seen_all() {
+                    for (lease_name, lease_until) in
+                        [("no lease", None), ("lease 5 min", Some(now + 5 * MINUTE_MS)), ("lease over", Some(now))]
+                    {
+                        for (memo_name, empty_since, crashes) in
+                            [("fresh", None, 0), ("empty 20 min", Some(now - 20 * MINUTE_MS), 3)]
+                        {
+                            let memo = Memo { empty_since, joined: true, ..Memo::default() };
+                            let facts = Facts {
+                                wanted,
+                                busy: Busy::No,
+                                host,
+                                seen: seen.clone(),
+                                lease_until,
+                                memo,
+                                rules,
+                                crash_starts: vec![now - MINUTE_MS; crashes],
+                            };
+                            for busy in [Busy::Moving, Busy::Beside] {
+                                assert_eq!(reconcile(now, &Facts { busy, ..facts.clone() }).1, None);
+                            }
+                            let left_alone = Memo { left_alone: true, ..facts.memo.clone() };
+                            let quiet = reconcile(now, &Facts { memo: left_alone, ..facts.clone() }).1;
+                            assert!(quiet.is_none() || facts.seen == Seen::Gone);
+                            let (_, decision) = reconcile(now, &facts);
+                            let decision = match decision {
+                                None => "-".to_owned(),
+                                Some(decision) => format!("{decision:?}"),
+                            };
+                            table += &format!(
+                                "{place:7} {wanted:?} | {seen_name:10} | {lease_name:11} | {memo_name:12} → {decision}\n"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn only_what_moves_the_game_forgets_the_evening() {
+        let seen = Seen::Running { players: Players { online: Some(0), ..Players::default() } };
+        let memo = Memo { empty_since: Some(5), joined: true, lease_warned: Some(10 * MINUTE_MS), ..Memo::default() };
+        let rules = Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 0 };
+        let facts = |busy| Facts {
+            wanted: Wanted::On,
+            busy,
+            host: false,
+            seen: seen.clone(),
+            lease_until: None,
+            memo: memo.clone(),
+            rules,
+            crash_starts: vec![],
+        };
+        assert_eq!(reconcile(9, &facts(Busy::Beside)).0, memo);
+        // A start after a crash goes on with the old lease, so its warnings stay told.
+        let kept = Memo { lease_warned: memo.lease_warned, ..Memo::default() };
+        assert_eq!(reconcile(9, &facts(Busy::Moving)).0, kept);
+    }
+
+    #[test]
+    fn a_full_server_is_never_idle_and_an_unknown_count_never_stops_one() {
+        let rules = Rules { idle_ms: MINUTE_MS, never_joined_ms: MINUTE_MS, lease_ms: 0 };
+        let facts = |online, memo| Facts {
+            wanted: Wanted::On,
+            busy: Busy::No,
+            host: false,
+            seen: Seen::Running { players: Players { online, ..Players::default() } },
+            lease_until: None,
+            memo,
+            rules,
+            crash_starts: vec![],
+        };
+        let mut memo = Memo::default();
+        for minute in 0..1000 {
+            let online = if minute % 2 == 0 { None } else { Some(3) };
+            let (next, decision) = reconcile(minute * MINUTE_MS, &facts(online, memo));
+            assert_eq!(decision, None, "minute {minute}");
+            memo = next;
+        }
+    }
+}

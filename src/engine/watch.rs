@@ -1,0 +1,146 @@
+//! The loop around `reconcile`: looks at every server, decides, and opens jobs. It acts on nothing itself, and boot
+//! and steady state are one path.
+
+use super::reconcile::{Busy, CRASH_WINDOW_MS, Decision, Facts, reconcile};
+use super::{Ask, Engine, OpenError};
+use crate::bus::Nudge;
+use crate::model::ServerId;
+use crate::model::access::Actor;
+use crate::model::job::{Action, Cause, Job};
+use crate::model::lease;
+use crate::model::server::{Backend, Seen, Server};
+use crate::model::view::Notice;
+use futures::FutureExt;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A driver that does not answer in this time has not looked: everything it was asked about is unknown.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Watches until `stop`.
+    pub async fn watch(&self, stop: CancellationToken) {
+        loop {
+            if let Err(error) = self.watch_once().await {
+                tracing::error!("The watcher could not finish its round: {error:#}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.inner.watch.notified() => {}
+                () = tokio::time::sleep(self.inner.defaults.watch_every) => {}
+            }
+        }
+    }
+
+    /// One round over all servers.
+    pub async fn watch_once(&self) -> anyhow::Result<()> {
+        let servers = self.inner.journal.servers().await?;
+        for backend in Backend::ALL {
+            let here: Vec<Server> = servers.iter().filter(|server| server.backend == backend).cloned().collect();
+            if here.is_empty() {
+                continue;
+            }
+            let before = self.busy().await?;
+            let seen = self.look_at_all(backend, &here).await;
+            for (server, seen) in here.iter().zip(&seen) {
+                self.remember(&server.id, seen);
+            }
+            // A job that was open at any time while the driver looked makes what was seen stale.
+            let after = self.busy().await?;
+            for (server, seen) in here.into_iter().zip(seen) {
+                let busy = after.get(&server.id).or(before.get(&server.id)).copied().unwrap_or(Busy::No);
+                if let Err(error) = self.decide(&server, seen, busy).await {
+                    tracing::error!(server = %server.name, "The watcher could not decide about a server: {error:#}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn busy(&self) -> anyhow::Result<HashMap<ServerId, Busy>> {
+        let open = self.inner.journal.open_jobs().await?;
+        let busy = |job: &Job| Some((job.subject.server()?.clone(), Busy::of(&job.action)));
+        Ok(open.iter().filter_map(busy).collect())
+    }
+
+    /// Asks a driver about its servers. Whatever is wrong with it, there is an answer for each, and soon.
+    pub(super) async fn look_at_all(&self, backend: Backend, servers: &[Server]) -> Vec<Seen> {
+        let unknown = |why: &str| vec![Seen::Unknown { why: why.to_owned() }; servers.len()];
+        let Some(driver) = self.driver(backend) else {
+            return unknown(&format!("the {} backend is not set up here", backend.word()));
+        };
+        let look = AssertUnwindSafe(driver.look(servers)).catch_unwind();
+        match tokio::time::timeout(LOOK_LIMIT, look).await {
+            Ok(Ok(seen)) if seen.len() == servers.len() => seen,
+            Ok(Ok(_)) => unknown("the driver did not answer for every server"),
+            Ok(Err(_)) => unknown("Spawnpoint made a mistake when it looked; the log has the details"),
+            Err(_) => unknown("looking took too long"),
+        }
+    }
+
+    async fn decide(&self, server: &Server, seen: Seen, busy: Busy) -> anyhow::Result<()> {
+        let now = self.now();
+        let journal = self.inner.journal.as_ref();
+        let memo = journal.memo(&server.id).await?;
+        // What people asked for may have changed while the driver looked.
+        let looked_at = server;
+        let Some(server) = journal.server(&server.id).await?.filter(|server| server.deleted_at.is_none()) else {
+            return Ok(());
+        };
+        // A whole job fitted in between; the next round looks again.
+        if busy == Busy::No && (server.wanted, &server.owned) != (looked_at.wanted, &looked_at.owned) {
+            return Ok(());
+        }
+        let facts = Facts {
+            wanted: server.wanted,
+            busy,
+            host: server.owned.host.is_some(),
+            seen,
+            lease_until: server.lease_until,
+            memo: memo.clone(),
+            rules: self.rules(&server),
+            crash_starts: journal.crash_starts(&server.id, now - CRASH_WINDOW_MS).await?,
+        };
+        let (next, decision) = reconcile(now, &facts);
+        if next != memo {
+            journal.set_memo(&server.id, &next).await?;
+        }
+        match decision {
+            None => Ok(()),
+            Some(Decision::Open { action, cause }) => self.open_watched(&server, action, cause).await,
+            Some(Decision::WarnLease { left_ms }) => {
+                let notice = Notice::LeaseEnds { server: server.name.to_string(), in_ms: left_ms };
+                self.warn(&server, notice, &format!("This server stops in {}.", lease::spoken(left_ms))).await
+            }
+            Some(Decision::WarnIdle { left_ms }) => {
+                let notice = Notice::IdleStop { server: server.name.to_string(), in_ms: left_ms };
+                self.warn(&server, notice, "").await
+            }
+        }
+    }
+
+    async fn open_watched(&self, server: &Server, action: Action, cause: Cause) -> anyhow::Result<()> {
+        tracing::info!(server = %server.name, action = action.word(), ?cause, "The watcher opens a job.");
+        let ask = Ask { action, cause, actor: Actor::Watcher, channel: server.channel.clone() };
+        match self.ask(server, ask).await {
+            // Somebody was faster; the next round looks again.
+            Ok(_) | Err(OpenError::Busy(_)) => Ok(()),
+            Err(OpenError::Other(error)) => Err(error),
+        }
+    }
+
+    async fn warn(&self, server: &Server, notice: Notice, in_game: &str) -> anyhow::Result<()> {
+        self.inner.journal.notice(server, &notice, self.now()).await?;
+        self.inner.bus.nudge(Nudge::Notice);
+        if !in_game.is_empty()
+            && let Some(driver) = self.driver(server.backend)
+            && let Err(error) = driver.tell(server, in_game).await
+        {
+            // The channel was told; a game that cannot be told is no reason to fail.
+            tracing::warn!(server = %server.name, "The players could not be told in the game: {error:#}");
+        }
+        Ok(())
+    }
+}

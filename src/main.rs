@@ -1,0 +1,84 @@
+//! The command line.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use spawnpoint::cli;
+use spawnpoint::config::Config;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Friends run game servers from Discord.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration file (default: config.toml, if it is there)
+    #[arg(long, short, global = true, env = "SPAWNPOINT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the bot until it is told to stop
+    Run {
+        /// Carry jobs out and watch servers, and leave Discord alone
+        #[arg(long)]
+        without_discord: bool,
+    },
+    /// Check the configuration and every recipe, and say all that is wrong
+    Check,
+    /// Say what is missing on this machine or in the Discord guild, and how to mend it
+    Doctor,
+    /// Do the main job once with a real game, in the terminal, and leave nothing behind
+    Demo {
+        /// The recipe to show
+        #[arg(long, default_value = "openttd")]
+        game: String,
+        /// Keep the golden snapshot's image for the next time
+        #[arg(long)]
+        keep_image: bool,
+    },
+}
+
+/// What systemd calls a configuration that starting again does not mend (EX_CONFIG of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    rustls::crypto::ring::default_provider().install_default().expect("nothing has chosen a TLS provider before");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("Spawnpoint could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    let config = match Config::load(arguments.config.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let result = match arguments.command {
+        Command::Run { without_discord } => return cli::run::run(&config, !without_discord).await,
+        Command::Check => cli::check::check(&config),
+        Command::Doctor => cli::doctor::doctor(&config).await,
+        Command::Demo { game, keep_image } => {
+            cli::demo::demo(&config, &game, keep_image).await.context("the demo stopped")
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

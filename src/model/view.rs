@@ -1,0 +1,164 @@
+//! What every front shows: the one picture of a job and of a server, as plain data. Fronts draw it and decide nothing.
+
+use super::access::Actor;
+use super::job::{Action, Cause, Job, Outcome, StepState};
+use super::server::{Backend, Players, State};
+use super::{JobId, Ms, ServerId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    pub id: JobId,
+    pub action: Action,
+    pub cause: Cause,
+    pub actor: Actor,
+    /// What it works on, for people: a server's name or a game's.
+    pub subject: String,
+    /// `None` for the building of a snapshot.
+    pub server: Option<ServerId>,
+    /// The channel where its message stands, for a front that has channels.
+    pub channel: Option<String>,
+    pub game: String,
+    pub steps: Vec<StepView>,
+    /// `None` while it runs.
+    pub outcome: Option<Outcome>,
+    pub cancel_requested: bool,
+    pub can_cancel: bool,
+    pub created_at: Ms,
+    pub ended_at: Option<Ms>,
+    /// How long the whole took when it last went well, from earlier jobs of this kind.
+    pub forecast_ms: Option<Ms>,
+    /// The last lines of the running or failed step's output, oldest first, secrets masked.
+    pub output: Vec<String>,
+    /// Where to join, once it is known.
+    pub address: Option<String>,
+    pub lease_until: Option<Ms>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    pub label: String,
+    pub state: StepState,
+    pub started_at: Option<Ms>,
+    pub ended_at: Option<Ms>,
+    pub forecast_ms: Option<Ms>,
+    pub attempts: u32,
+    pub note: Option<String>,
+    pub error: Option<String>,
+}
+
+impl JobView {
+    pub fn steps_of(job: &Job, forecast: impl Fn(super::job::Step) -> Option<Ms>) -> Vec<StepView> {
+        let view = |record: &super::job::StepRecord| StepView {
+            label: record.step.label().to_owned(),
+            state: record.state,
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+            forecast_ms: forecast(record.step),
+            attempts: record.attempts,
+            note: record.note.clone(),
+            error: record.error.clone(),
+        };
+        job.steps.iter().map(view).collect()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerView {
+    pub id: String,
+    pub name: String,
+    pub game: String,
+    /// The game's title.
+    pub title: String,
+    pub backend: Backend,
+    pub state: State,
+    /// The reason behind `failed` or `unknown`, for people.
+    pub why: Option<String>,
+    pub players: Option<Players>,
+    pub address: Option<String>,
+    pub lease_until: Option<Ms>,
+    /// When the idle rule ends it, if nobody joins.
+    pub idle_stop_at: Option<Ms>,
+    pub job: Option<JobView>,
+    pub snapshot: Option<String>,
+    /// A newer snapshot than the one its drive stands on.
+    pub newer_snapshot: Option<String>,
+    pub update_at_start: bool,
+    pub last_backup: Option<BackupView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupView {
+    pub id: String,
+    pub server: String,
+    pub taken_at: Ms,
+    pub files: u64,
+    pub bytes: u64,
+    /// Bytes on disk that no other backup shares.
+    pub own_bytes: Option<u64>,
+    pub reason: String,
+    pub by: Option<String>,
+    /// Why it is not to be trusted without a look: broken, or much smaller than the one before.
+    pub doubt: Option<String>,
+    /// The server's present world.
+    pub present: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    pub id: String,
+    pub game: String,
+    pub version: i64,
+    pub golden: bool,
+    pub sealed: bool,
+    pub created_at: Ms,
+    pub files: Option<i64>,
+    /// Bytes on disk of the snapshot itself, measured when it was sealed.
+    pub bytes: Option<i64>,
+    /// The recipe has changed since.
+    pub outdated: bool,
+    /// Names of the servers whose drives stand on it, with the bytes of each drive alone, measured now.
+    pub drives: Vec<(String, Option<u64>)>,
+}
+
+/// One thing that people should hear in a channel, outside of a job's message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "notice")]
+pub enum Notice {
+    LeaseEnds { server: String, in_ms: Ms },
+    IdleStop { server: String, in_ms: Ms },
+    Shrunk { server: String, backup: String, was_bytes: u64, now_bytes: u64 },
+    Orphan { what: String },
+}
+
+/// A count of files as people say it.
+pub fn spoken_files(count: u64) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
+/// Bytes as people say them.
+pub fn spoken_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 || value >= 100.0 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_round_numbers() {
+        let said: Vec<_> = [0, 999, 1000, 24_576, 1_500_000, 999_999_999, 20_000_000_000].map(spoken_bytes).into();
+        assert_eq!(said, ["0 B", "999 B", "1.0 KB", "24.6 KB", "1.5 MB", "1000 MB", "20.0 GB"]);
+    }
+}

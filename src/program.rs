@@ -1,0 +1,198 @@
+//! Puts the parts together: configuration in, a running program out. The only place, with `main`, that knows every
+//! type; nothing else makes a client from the configuration.
+
+use crate::app::{App, Choices, Parts};
+use crate::bus::Bus;
+use crate::clients::docker::{About, Docker};
+use crate::config::{Config, DriveKind as Wished};
+use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
+use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
+use crate::model::lease::Rules;
+use crate::model::server::Backend;
+use crate::model::{MINUTE_MS, Ms};
+use crate::recipes::Recipes;
+use crate::store::Store;
+use crate::vault::{BackupId, OwnerId, Policy, Vault};
+use anyhow::{Context, ensure};
+use secrecy::ExposeSecret;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The ids that games run as where Spawnpoint itself runs as root: nobody's, and the same on every machine.
+const GAME_IDS_FOR_ROOT: (u32, u32) = (4242, 4242);
+
+/// Looking for strays at the start takes no longer.
+const LOOK_AROUND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Everything, put together and not yet running.
+pub struct Program {
+    pub app: App,
+    pub engine: Engine,
+    pub store: Store,
+    pub bus: Bus,
+    vault: Vault,
+}
+
+impl Program {
+    pub async fn build(config: &Config) -> anyhow::Result<Program> {
+        make_data_dir(&config.data_dir)?;
+        let recipes = Arc::new(Recipes::load(&config.game_scripts)?);
+        let store = Store::connect(&database_url(config)).await.context("opening the database")?;
+        let instance = store.instance().await.context("reading the database")?;
+        let vault = Vault::open(&config.data_dir.join("vault")).context("opening the vault")?;
+        let retention = Policy {
+            keep_last: config.backups.keep_last,
+            keep_daily: config.backups.keep_daily,
+            keep_weekly: config.backups.keep_weekly,
+            max_age_days: None,
+        };
+        let mut drivers: HashMap<Backend, Arc<dyn Driver>> = HashMap::new();
+        if config.docker.enabled {
+            let docker = Docker::connect(endpoint(config).as_deref())?;
+            let kind = match docker.about().await {
+                Ok(about) => drive_kind(config.docker.drives, &about),
+                // It may come later; servers are unknown until then. What cannot be asked is taken for the usual.
+                Err(error) => {
+                    tracing::warn!("No Docker daemon answers yet: {error}");
+                    drive_kind_unasked(config.docker.drives)
+                }
+            };
+            let (uid, gid) = game_ids(config)?;
+            let settings = Settings {
+                instance,
+                data_dir: config.data_dir.clone(),
+                publish_address: config.docker.publish_address,
+                public_address: config.docker.public_address.clone(),
+                ports: (config.docker.ports.first, config.docker.ports.last),
+                uid,
+                gid,
+                build_host_network: config.docker.build_host_network,
+                drives: kind,
+                retention,
+            };
+            drivers
+                .insert(Backend::Docker, Arc::new(DockerDriver::new(docker, vault.clone(), recipes.clone(), settings)));
+        }
+        let bus = Bus::default();
+        let minutes = |minutes: u32| Ms::from(minutes) * MINUTE_MS;
+        let defaults = Defaults {
+            rules: Rules {
+                idle_ms: minutes(config.idle.stop_after_minutes),
+                never_joined_ms: minutes(config.idle.never_joined_minutes),
+                lease_ms: minutes(config.lease.minutes),
+            },
+            watch_every: Duration::from_secs(config.watch.every_seconds.max(1)),
+        };
+        let journal: Arc<dyn Journal> = Arc::new(store.clone());
+        let engine = Engine::new(journal, drivers, bus.clone(), Clock::System, defaults);
+        let choices = Choices {
+            players_role: config.discord.players_role.clone(),
+            extend_ms: minutes(config.lease.extend_minutes),
+        };
+        let app = App::new(Parts {
+            store: store.clone(),
+            engine: engine.clone(),
+            vault: vault.clone(),
+            recipes,
+            bus: bus.clone(),
+            choices,
+        });
+        Ok(Program { app, engine, store, bus, vault })
+    }
+
+    /// Carries out jobs and watches servers until `stop`.
+    pub fn work(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+        let (engine, stop) = (self.engine.clone(), stop.clone());
+        let (store, vault) = (self.store.clone(), self.vault.clone());
+        tokio::spawn(async move {
+            // What a crash left is no reason not to work.
+            if let Err(error) = look_around(&engine, &store, vault).await {
+                tracing::warn!("Leftovers of earlier runs could not be looked for: {error:#}");
+            }
+            tokio::join!(engine.run(stop.clone()), engine.watch(stop));
+        })
+    }
+}
+
+/// Once, before work begins: half backups that no open job goes on with are cleared away, and what carries our label
+/// and belongs to no server is named in the log. It is never deleted unasked.
+async fn look_around(engine: &Engine, store: &Store, vault: Vault) -> anyhow::Result<()> {
+    let open: Vec<String> = store.open_jobs_all().await?.iter().map(|job| format!("-j{}", job.id)).collect();
+    let wanted = move |_: &OwnerId, id: &BackupId| open.iter().any(|job| id.as_str().ends_with(job));
+    for path in tokio::task::spawn_blocking(move || vault.sweep(wanted)).await?? {
+        tracing::info!("Cleared a half backup away: {}", path.display());
+    }
+    let servers = store.servers_everywhere().await?;
+    for backend in Backend::ALL {
+        let Some(driver) = engine.driver(backend) else { continue };
+        // A daemon that does not answer is no reason to wait with the work.
+        let Ok(strays) = tokio::time::timeout(LOOK_AROUND_LIMIT, driver.strays(&servers)).await else { continue };
+        for stray in strays? {
+            tracing::warn!("Nobody claims this, and it was left alone: {stray}");
+        }
+    }
+    Ok(())
+}
+
+/// Where the daemon is: the configuration, or what Docker's own tools use.
+pub fn endpoint(config: &Config) -> Option<String> {
+    config.docker.endpoint.clone().filter(|text| !text.is_empty()).or_else(|| std::env::var("DOCKER_HOST").ok())
+}
+
+pub fn database_url(config: &Config) -> String {
+    match &config.database.url {
+        Some(url) => url.expose_secret().to_owned(),
+        None => format!("sqlite:{}?mode=rwc", config.data_dir.join("spawnpoint.db").display()),
+    }
+}
+
+/// Overlay where the daemon mounts with the rights that needs, a copy where it cannot.
+pub fn drive_kind(wished: Wished, about: &About) -> DriveKind {
+    match wished {
+        Wished::Copy => DriveKind::Copy,
+        Wished::Overlay => DriveKind::Overlay,
+        Wished::Auto if about.rootless || about.desktop || about.user_namespaces => DriveKind::Copy,
+        Wished::Auto => DriveKind::Overlay,
+    }
+}
+
+fn drive_kind_unasked(wished: Wished) -> DriveKind {
+    match wished {
+        Wished::Copy => DriveKind::Copy,
+        Wished::Overlay | Wished::Auto => DriveKind::Overlay,
+    }
+}
+
+/// Who games run as. An ordinary user can only be itself: what its games write must stay its own.
+pub fn game_ids(config: &Config) -> anyhow::Result<(u32, u32)> {
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match &config.docker.user {
+        None if own.0 == 0 => Ok(GAME_IDS_FOR_ROOT),
+        None => Ok(own),
+        Some(text) => {
+            let parsed = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+            let ids: (u32, u32) = parsed.with_context(|| {
+                format!("`user` under [docker] is written uid:gid, for instance 1000:1000, not `{text}`")
+            })?;
+            ensure!(ids.0 != 0, "games never run as root: give `user` under [docker] another uid than 0");
+            ensure!(
+                own.0 == 0 || own.0 == ids.0,
+                "only root can run games as another user; leave `user` under [docker] out"
+            );
+            Ok(ids)
+        }
+    }
+}
+
+fn make_data_dir(path: &Path) -> anyhow::Result<()> {
+    let make = || -> std::io::Result<()> {
+        std::fs::create_dir_all(path)?;
+        let probe: PathBuf = path.join(".writable");
+        std::fs::write(&probe, b"")?;
+        std::fs::remove_file(&probe)
+    };
+    make().with_context(|| format!("the data_dir {} cannot be written", path.display()))
+}

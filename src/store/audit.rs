@@ -1,0 +1,74 @@
+//! The audit log: who asked for what, and what became of it. Written once, changed never.
+
+use super::Store;
+use super::db::json;
+use crate::model::access::Actor;
+use crate::model::{GuildId, Ms};
+use anyhow::Context;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditEntry {
+    pub at: Ms,
+    pub guild: GuildId,
+    pub actor: Actor,
+    pub action: String,
+    /// A server's name as it was typed; the server need not exist.
+    pub server: Option<String>,
+    pub detail: String,
+    pub outcome: String,
+}
+
+impl Store {
+    pub async fn audit_add(&self, entry: &AuditEntry) -> anyhow::Result<()> {
+        let entry = entry.clone();
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM audit", []).await?;
+                    let id = row.context("a maximum is always there")?.int("next")?;
+                    let sql = "INSERT INTO audit (id, at, guild, actor, action, server, detail, outcome)
+                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+                    let args = [
+                        id.into(),
+                        entry.at.into(),
+                        entry.guild.0.into(),
+                        json(&entry.actor).into(),
+                        entry.action.into(),
+                        entry.server.as_deref().into(),
+                        entry.detail.into(),
+                        entry.outcome.into(),
+                    ];
+                    tx.run(sql, args).await?;
+                    anyhow::Ok(())
+                })
+            })
+            .await
+    }
+
+    /// The newest entries of the guild, of one server's name or of all; newest first.
+    pub async fn audit(&self, guild: &GuildId, server: Option<&str>, limit: usize) -> anyhow::Result<Vec<AuditEntry>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = match server {
+            Some(server) => {
+                let sql = "SELECT * FROM audit WHERE guild = $1 AND server = $2 ORDER BY id DESC LIMIT $3";
+                self.db.rows(sql, [(&guild.0).into(), server.into(), limit.into()]).await?
+            }
+            None => {
+                let sql = "SELECT * FROM audit WHERE guild = $1 ORDER BY id DESC LIMIT $2";
+                self.db.rows(sql, [(&guild.0).into(), limit.into()]).await?
+            }
+        };
+        let entry = |row: &super::db::Row| {
+            Ok(AuditEntry {
+                at: row.int("at")?,
+                guild: GuildId(row.text("guild")?),
+                actor: row.json("actor")?,
+                action: row.text("action")?,
+                server: row.maybe_text("server")?,
+                detail: row.text("detail")?,
+                outcome: row.text("outcome")?,
+            })
+        };
+        rows.iter().map(entry).collect()
+    }
+}

@@ -1,0 +1,137 @@
+//! What fronts must remember about their own messages, and the notices that wait to be told.
+
+use super::Store;
+use super::db::json;
+use crate::model::server::Server;
+use crate::model::view::Notice;
+use crate::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
+use anyhow::Context;
+
+/// Notices that one look hands out at most; the next look has the rest.
+const NOTICES_AT_ONCE: i64 = 100;
+/// A notice that was told is kept this long, to see what was said.
+const TOLD_NOTICE_KEPT_MS: Ms = 30 * 24 * HOUR_MS;
+/// Jobs whose message is looked after at most, newest first.
+const MESSAGES_AT_ONCE: i64 = 200;
+
+/// The message that shows a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobMessage {
+    pub channel: String,
+    pub message: String,
+    /// A fingerprint of the text that was sent last.
+    pub hash: String,
+}
+
+impl Store {
+    pub(super) async fn add_notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
+        let (guild, channel, server) = (server.guild.0.clone(), server.channel.clone(), server.id.0.clone());
+        let notice = json(notice);
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM notices", []).await?;
+                    let id = row.context("a maximum is always there")?.int("next")?;
+                    let sql = "INSERT INTO notices (id, guild, channel, server, notice, created_at)
+                       VALUES ($1, $2, $3, $4, $5, $6)";
+                    let channel = channel.as_deref();
+                    tx.run(sql, [id.into(), guild.into(), channel.into(), server.into(), notice.into(), now.into()])
+                        .await?;
+                    anyhow::Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Notices that nobody has told yet, oldest first.
+    pub async fn notices_waiting(&self) -> anyhow::Result<Vec<(i64, GuildId, Option<String>, Notice)>> {
+        let sql = "SELECT id, guild, channel, notice FROM notices WHERE told_at IS NULL ORDER BY id LIMIT $1";
+        let rows = self.db.rows(sql, [NOTICES_AT_ONCE.into()]).await?;
+        let notice = |row: &super::db::Row| {
+            Ok((row.int("id")?, GuildId(row.text("guild")?), row.maybe_text("channel")?, row.json("notice")?))
+        };
+        rows.iter().map(notice).collect()
+    }
+
+    pub async fn notice_told(&self, id: i64, now: Ms) -> anyhow::Result<()> {
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let told = "UPDATE notices SET told_at = $2 WHERE id = $1 AND told_at IS NULL";
+                    tx.run(told, [id.into(), now.into()]).await?;
+                    tx.run("DELETE FROM notices WHERE told_at < $1", [(now - TOLD_NOTICE_KEPT_MS).into()]).await?;
+                    anyhow::Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Channel and message of a server's panel.
+    pub async fn panel(&self, server: &ServerId) -> anyhow::Result<Option<(String, String)>> {
+        let row = self.db.row("SELECT channel, message FROM panels WHERE server = $1", [(&server.0).into()]).await?;
+        row.map(|row| Ok((row.text("channel")?, row.text("message")?))).transpose()
+    }
+
+    pub async fn set_panel(&self, server: &ServerId, channel: &str, message: &str) -> anyhow::Result<()> {
+        let sql = "INSERT INTO panels (server, channel, message) VALUES ($1, $2, $3)
+                   ON CONFLICT (server) DO UPDATE SET channel = excluded.channel, message = excluded.message";
+        self.db.run(sql, [(&server.0).into(), channel.into(), message.into()]).await?;
+        Ok(())
+    }
+
+    pub async fn forget_panel(&self, server: &ServerId) -> anyhow::Result<()> {
+        self.db.run("DELETE FROM panels WHERE server = $1", [(&server.0).into()]).await?;
+        Ok(())
+    }
+
+    /// All panels, also those of deleted servers: somebody has to take them down.
+    pub async fn panels(&self) -> anyhow::Result<Vec<(ServerId, String, String)>> {
+        let rows = self.db.rows("SELECT server, channel, message FROM panels ORDER BY server", []).await?;
+        rows.iter().map(|row| Ok((ServerId(row.text("server")?), row.text("channel")?, row.text("message")?))).collect()
+    }
+
+    pub async fn job_message(&self, job: JobId) -> anyhow::Result<Option<JobMessage>> {
+        let sql = "SELECT channel, message, hash FROM job_messages WHERE job = $1";
+        let row = self.db.row(sql, [job.0.into()]).await?;
+        let message = |row: super::db::Row| {
+            Ok(JobMessage { channel: row.text("channel")?, message: row.text("message")?, hash: row.text("hash")? })
+        };
+        row.map(message).transpose()
+    }
+
+    pub async fn set_job_message(&self, job: JobId, channel: &str, message: &str, hash: &str) -> anyhow::Result<()> {
+        let sql = "INSERT INTO job_messages (job, channel, message, hash) VALUES ($1, $2, $3, $4)
+                   ON CONFLICT (job) DO UPDATE
+                   SET channel = excluded.channel, message = excluded.message, hash = excluded.hash";
+        self.db.run(sql, [job.0.into(), channel.into(), message.into(), hash.into()]).await?;
+        Ok(())
+    }
+
+    /// Forgets a job's message, because it is gone or cannot be edited. An ended job then needs no more telling.
+    pub async fn forget_job_message(&self, job: JobId) -> anyhow::Result<()> {
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    tx.run("DELETE FROM job_messages WHERE job = $1", [job.0.into()]).await?;
+                    tx.run("UPDATE jobs SET end_told = 1 WHERE id = $1 AND outcome IS NOT NULL", [job.0.into()])
+                        .await?;
+                    anyhow::Ok(())
+                })
+            })
+            .await
+    }
+
+    /// The last text about a job was sent, and it told the end. Said by who drew it: only they know what they drew.
+    pub async fn job_end_told(&self, job: JobId) -> anyhow::Result<()> {
+        let sql = "UPDATE jobs SET end_told = 1 WHERE id = $1 AND outcome IS NOT NULL";
+        self.db.run(sql, [job.0.into()]).await?;
+        Ok(())
+    }
+
+    /// Jobs with a channel that are open, or whose end was not told yet.
+    pub async fn jobs_with_message_unfinished(&self) -> anyhow::Result<Vec<JobId>> {
+        let sql = "SELECT id FROM jobs WHERE end_told = 0 AND channel IS NOT NULL ORDER BY id DESC LIMIT $1";
+        let rows = self.db.rows(sql, [MESSAGES_AT_ONCE.into()]).await?;
+        rows.iter().rev().map(|row| Ok(JobId(row.int("id")?))).collect()
+    }
+}

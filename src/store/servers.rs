@@ -1,0 +1,273 @@
+//! Servers as people set them up, their secrets, and the port numbers they hold. A deleted server stays on record,
+//! because its backups do; its secrets, ports and grants go.
+
+use super::Store;
+use super::db::{Row, Tx, from_word, json, word};
+use crate::engine::{Aftermath, LeaseChange};
+use crate::model::access::Actor;
+use crate::model::lease::Memo;
+use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
+use crate::model::{GuildId, Ms, ServerId};
+use anyhow::Context;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("a server of this name exists in this guild")]
+    NameTaken,
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Store {
+    /// Writes a new server with its secrets.
+    pub async fn create_server(
+        &self,
+        server: &Server,
+        secrets: &HashMap<String, String>,
+        by: &Actor,
+    ) -> Result<(), CreateError> {
+        let (server, secrets, by) = (server.clone(), secrets.clone(), by.clone());
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let taken = "SELECT id FROM servers WHERE guild = $1 AND name = $2 AND deleted_at IS NULL";
+                    if tx.row(taken, [(&server.guild.0).into(), server.name.as_str().into()]).await?.is_some() {
+                        return Err(CreateError::NameTaken);
+                    }
+                    insert(tx, &server, &by).await?;
+                    for (key, value) in &secrets {
+                        set_secret(tx, &server.id, key, value).await?;
+                    }
+                    write_ports(tx, &server.id, &server.owned).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    pub async fn server_by_name(&self, guild: &GuildId, name: &str) -> anyhow::Result<Option<Server>> {
+        let sql = "SELECT * FROM servers WHERE guild = $1 AND name = $2 AND deleted_at IS NULL";
+        self.db.row(sql, [(&guild.0).into(), name.into()]).await?.map(|row| server_of(&row)).transpose()
+    }
+
+    /// The server of that id, also when it is deleted.
+    pub async fn server_any(&self, id: &ServerId) -> anyhow::Result<Option<Server>> {
+        let row = self.db.row("SELECT * FROM servers WHERE id = $1", [(&id.0).into()]).await?;
+        row.map(|row| server_of(&row)).transpose()
+    }
+
+    /// The guild's servers by name, without the deleted ones.
+    pub async fn servers_of(&self, guild: &GuildId) -> anyhow::Result<Vec<Server>> {
+        let sql = "SELECT * FROM servers WHERE guild = $1 AND deleted_at IS NULL ORDER BY name";
+        self.db.rows(sql, [(&guild.0).into()]).await?.iter().map(server_of).collect()
+    }
+
+    /// The guild's deleted servers, the last deleted first: their backups are still there.
+    pub async fn deleted_servers_of(&self, guild: &GuildId) -> anyhow::Result<Vec<Server>> {
+        let sql = "SELECT * FROM servers WHERE guild = $1 AND deleted_at IS NOT NULL ORDER BY deleted_at DESC, id";
+        self.db.rows(sql, [(&guild.0).into()]).await?.iter().map(server_of).collect()
+    }
+
+    /// Every server of every guild that is not deleted.
+    pub async fn servers_everywhere(&self) -> anyhow::Result<Vec<Server>> {
+        let sql = "SELECT * FROM servers WHERE deleted_at IS NULL ORDER BY created_at, id";
+        self.db.rows(sql, []).await?.iter().map(server_of).collect()
+    }
+
+    /// Replaces the settings; of the secrets it changes those that are named, and `None` takes one away.
+    pub async fn set_settings(
+        &self,
+        id: &ServerId,
+        settings: &BTreeMap<String, String>,
+        secrets: &HashMap<String, Option<String>>,
+    ) -> anyhow::Result<()> {
+        let (id, settings, secrets) = (id.clone(), json(settings), secrets.clone());
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let sql = "UPDATE servers SET settings = $2 WHERE id = $1 AND deleted_at IS NULL";
+                    must_exist(&id, tx.run(sql, [(&id.0).into(), settings.into()]).await?)?;
+                    for (key, value) in &secrets {
+                        match value {
+                            Some(value) => set_secret(tx, &id, key, value).await?,
+                            None => {
+                                let sql = "DELETE FROM secrets WHERE server = $1 AND key = $2";
+                                tx.run(sql, [(&id.0).into(), key.into()]).await?;
+                            }
+                        }
+                    }
+                    anyhow::Ok(())
+                })
+            })
+            .await
+    }
+
+    pub async fn set_limits(&self, id: &ServerId, limits: &Limits) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET limits = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), json(limits).into()]).await?)
+    }
+
+    pub async fn set_update_at_start(&self, id: &ServerId, yes: bool) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET update_at_start = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), yes.into()]).await?)
+    }
+
+    pub async fn set_channel(&self, id: &ServerId, channel: &str) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET channel = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), channel.into()]).await?)
+    }
+
+    pub async fn set_lease(&self, id: &ServerId, until: Option<Ms>) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET lease_until = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), until.into()]).await?)
+    }
+
+    pub async fn set_wanted(&self, id: &ServerId, wanted: Wanted) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET wanted = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), word(&wanted).into()]).await?)
+    }
+
+    /// The values that must never be shown, by variable.
+    pub async fn secrets_of(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>> {
+        let rows = self.db.rows("SELECT key, value FROM secrets WHERE server = $1", [(&id.0).into()]).await?;
+        rows.iter().map(|row| Ok((row.text("key")?, row.text("value")?))).collect()
+    }
+
+    /// What the watcher remembers about a server; an unknown server has the memo of a fresh one.
+    pub async fn memo_of(&self, id: &ServerId) -> anyhow::Result<Memo> {
+        let row = self.db.row("SELECT memo FROM servers WHERE id = $1", [(&id.0).into()]).await?;
+        row.map_or(Ok(Memo::default()), |row| row.json("memo"))
+    }
+
+    pub(super) async fn write_memo(&self, id: &ServerId, memo: &Memo) -> anyhow::Result<()> {
+        let sql = "UPDATE servers SET memo = $2 WHERE id = $1 AND deleted_at IS NULL";
+        must_exist(id, self.db.run(sql, [(&id.0).into(), json(memo).into()]).await?)
+    }
+}
+
+fn must_exist(id: &ServerId, changed: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(changed == 1, "server {id} does not exist or is deleted");
+    Ok(())
+}
+
+async fn insert(tx: &mut Tx, server: &Server, by: &Actor) -> anyhow::Result<()> {
+    let sql = "INSERT INTO servers (id, guild, name, game, backend, settings, limits, wanted, owned, lease_until, memo,
+                   update_at_start, channel, created_at, created_by, deleted_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    let args = [
+        (&server.id.0).into(),
+        (&server.guild.0).into(),
+        server.name.as_str().into(),
+        (&server.game).into(),
+        server.backend.word().into(),
+        json(&server.settings).into(),
+        json(&server.limits).into(),
+        word(&server.wanted).into(),
+        json(&server.owned).into(),
+        server.lease_until.into(),
+        json(&Memo::default()).into(),
+        server.update_at_start.into(),
+        server.channel.as_deref().into(),
+        server.created_at.into(),
+        json(by).into(),
+        server.deleted_at.into(),
+    ];
+    tx.run(sql, args).await?;
+    Ok(())
+}
+
+async fn set_secret(tx: &mut Tx, id: &ServerId, key: &str, value: &str) -> anyhow::Result<()> {
+    let sql = "INSERT INTO secrets (server, key, value) VALUES ($1, $2, $3)
+               ON CONFLICT (server, key) DO UPDATE SET value = excluded.value";
+    tx.run(sql, [(&id.0).into(), key.into(), value.into()]).await?;
+    Ok(())
+}
+
+pub(super) fn server_of(row: &Row) -> anyhow::Result<Server> {
+    let name = row.text("name")?;
+    let backend = row.text("backend")?;
+    Ok(Server {
+        id: ServerId(row.text("id")?),
+        guild: GuildId(row.text("guild")?),
+        name: ServerName::parse(&name).map_err(|why| anyhow::anyhow!("a stored name is none: {why}"))?,
+        game: row.text("game")?,
+        backend: Backend::parse(&backend).with_context(|| format!("the stored backend “{backend}” is unknown"))?,
+        settings: row.json("settings")?,
+        limits: row.json("limits")?,
+        wanted: row.word("wanted")?,
+        owned: row.json("owned")?,
+        lease_until: row.maybe_int("lease_until")?,
+        update_at_start: row.flag("update_at_start")?,
+        channel: row.maybe_text("channel")?,
+        created_at: row.int("created_at")?,
+        deleted_at: row.maybe_int("deleted_at")?,
+    })
+}
+
+/// Writes all that a server owns, and the ports with it.
+pub(super) async fn write_owned(tx: &mut Tx, id: &ServerId, owned: &Owned) -> anyhow::Result<()> {
+    let changed = tx.run("UPDATE servers SET owned = $2 WHERE id = $1", [(&id.0).into(), json(owned).into()]).await?;
+    must_exist(id, changed)?;
+    write_ports(tx, id, owned).await
+}
+
+/// Makes the table of ports say what `owned` says. A number that another server holds in the same place is refused.
+async fn write_ports(tx: &mut Tx, id: &ServerId, owned: &Owned) -> anyhow::Result<()> {
+    tx.run("DELETE FROM ports WHERE server = $1", [(&id.0).into()]).await?;
+    let row = tx.row("SELECT backend FROM servers WHERE id = $1", [(&id.0).into()]).await?;
+    let place = match from_word(&row.context("a server that owns ports must exist")?.text("backend")?)? {
+        Backend::Docker => "this machine".to_owned(),
+        // Servers on one host of your own share its numbers; a rented host is a place of its own.
+        Backend::Cloud => match &owned.host {
+            Some(host) => format!("host {host}"),
+            None => format!("server {id}"),
+        },
+    };
+    // Two of a recipe's ports may have one number with two protocols.
+    for port in owned.ports.values().copied().collect::<BTreeSet<u16>>() {
+        let port = i64::from(port);
+        let holder = "SELECT servers.name AS name FROM ports JOIN servers ON servers.id = ports.server
+                      WHERE ports.place = $1 AND ports.port = $2";
+        if let Some(row) = tx.row(holder, [(&place).into(), port.into()]).await? {
+            anyhow::bail!("port {port} already belongs to the server `{}`", row.text("name")?);
+        }
+        let sql = "INSERT INTO ports (place, port, server) VALUES ($1, $2, $3)";
+        tx.run(sql, [(&place).into(), port.into(), (&id.0).into()]).await?;
+    }
+    Ok(())
+}
+
+/// What the end of a job means for its server.
+pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath, now: Ms) -> anyhow::Result<()> {
+    if let Some(wanted) = after.wanted {
+        tx.run("UPDATE servers SET wanted = $2 WHERE id = $1", [(&id.0).into(), word(&wanted).into()]).await?;
+    }
+    match after.lease {
+        LeaseChange::Keep => {}
+        LeaseChange::Begin(None) => set_lease_and_forget(tx, id, None).await?,
+        LeaseChange::Begin(Some(until)) => {
+            let row = tx.row("SELECT lease_until FROM servers WHERE id = $1", [(&id.0).into()]).await?;
+            let present = row.context("the server of a job is gone")?.maybe_int("lease_until")?;
+            set_lease_and_forget(tx, id, Some(present.map_or(until, |present| present.max(until)))).await?;
+        }
+        LeaseChange::Clear => set_lease_and_forget(tx, id, None).await?,
+    }
+    if after.update_done {
+        tx.run("UPDATE servers SET update_at_start = 0 WHERE id = $1", [(&id.0).into()]).await?;
+    }
+    if after.deleted {
+        tx.run("UPDATE servers SET deleted_at = $2 WHERE id = $1", [(&id.0).into(), now.into()]).await?;
+        tx.run("DELETE FROM ports WHERE server = $1", [(&id.0).into()]).await?;
+        tx.run("DELETE FROM secrets WHERE server = $1", [(&id.0).into()]).await?;
+        tx.run("DELETE FROM grants WHERE server = $1", [(&id.0).into()]).await?;
+    }
+    Ok(())
+}
+
+/// With a new lease the watcher begins anew: what it remembered was about the run before.
+async fn set_lease_and_forget(tx: &mut Tx, id: &ServerId, until: Option<Ms>) -> anyhow::Result<()> {
+    let sql = "UPDATE servers SET lease_until = $2, memo = $3 WHERE id = $1";
+    tx.run(sql, [(&id.0).into(), until.into(), json(&Memo::default()).into()]).await?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The whole bot in this process: its front, the app, the engine and SQLite, with a scripted backend in place of real
+//! containers. It connects to a stand-in Discord, and can be ended and started again over the same home.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use super::discord::Discord;
+use secrecy::SecretString;
+use spawnpoint::app::{App, Choices, Parts};
+use spawnpoint::bus::Bus;
+use spawnpoint::config;
+use spawnpoint::drivers::fake::{Fake, Outside};
+use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
+use spawnpoint::model::MINUTE_MS;
+use spawnpoint::model::lease::Rules;
+use spawnpoint::model::server::Backend;
+use spawnpoint::recipes::Recipes;
+use spawnpoint::store::Store;
+use spawnpoint::vault::Vault;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The bot ends within this time, whatever it does.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+/// What outlives the bot: its data, its recipes, and the world outside.
+pub struct Home {
+    folder: tempfile::TempDir,
+    pub outside: Outside,
+}
+
+impl Home {
+    pub fn new() -> Home {
+        let folder = tempfile::tempdir().expect("a folder");
+        recipe(folder.path(), "toy", "Toy", "");
+        let needy = "[variables.WORLD_NAME]\ntype = \"string\"\nrequired = true\nhelp = \"What the world is called.\"\n\n\
+                     [variables.PASSWORD]\ntype = \"string\"\nsecret = true\ndefault = \"hush\"\nhelp = \"What friends type.\"\n\n\
+                     [variables.SIZE]\ntype = \"choice\"\nallowed = [\"small\", \"large\"]\ndefault = \"small\"\nhelp = \"How large.\"\n\n";
+        recipe(folder.path(), "needy", "Needy Game", needy);
+        Home { folder, outside: Outside::default() }
+    }
+}
+
+fn recipe(home: &Path, game: &str, title: &str, variables: &str) {
+    let folder = home.join("game-scripts").join(game);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let text = format!(
+        "format = 1\ngame = \"{game}\"\nname = \"{title}\"\ndescription = \"For tests.\"\n\n\
+         [ports.game]\nnumber = 27100\nprotocol = \"udp\"\njoin = true\n\n{variables}\
+         [resources]\nmemory_mb = 64\n\n[stop]\ngrace_s = 8\n\n[container]\nbase = \"spawnpoint-test/busybox:1\"\n\n\
+         [world]\npaths = [\"world\"]\n\n[ready]\nlog = [\"ready\"]\ntimeout_s = 20\n\n\
+         [console]\nprotocol = \"stdin\"\n"
+    );
+    std::fs::write(folder.join("recipe.toml"), text).expect("writing a recipe");
+    for script in ["bootstrap", "install", "start", "stop"] {
+        let path = folder.join(script);
+        std::fs::write(&path, "#!/bin/sh\nexit 0\n").expect("writing a script");
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("making it run");
+    }
+}
+
+pub struct Bot {
+    pub app: App,
+    pub store: Store,
+    pub bus: Bus,
+    stop: CancellationToken,
+    front: JoinHandle<Result<(), spawnpoint::discord::Exit>>,
+    work: JoinHandle<()>,
+}
+
+impl Bot {
+    pub async fn start(discord: &Discord, home: &Home) -> Bot {
+        Bot::start_with(discord, home, discord.token()).await
+    }
+
+    pub async fn start_with(discord: &Discord, home: &Home, token: &str) -> Bot {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = format!("sqlite:{}?mode=rwc", home.folder.path().join("test.db").display());
+        let store = Store::connect(&url).await.expect("a database");
+        let recipes = Recipes::load(&home.folder.path().join("game-scripts")).expect("good recipes");
+        let bus = Bus::default();
+        let mut drivers: HashMap<Backend, Arc<dyn Driver>> = HashMap::new();
+        drivers.insert(Backend::Docker, Arc::new(Fake::new(home.outside.clone())));
+        let defaults = Defaults {
+            rules: Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 120 * MINUTE_MS },
+            watch_every: Duration::from_millis(200),
+        };
+        let journal: Arc<dyn Journal> = Arc::new(store.clone());
+        let engine = Engine::new(journal, drivers, bus.clone(), Clock::System, defaults);
+        let app = App::new(Parts {
+            store: store.clone(),
+            engine: engine.clone(),
+            vault: Vault::open(&home.folder.path().join("vault")).expect("a vault"),
+            recipes: Arc::new(recipes),
+            bus: bus.clone(),
+            choices: Choices { players_role: "players".into(), extend_ms: 60 * MINUTE_MS },
+        });
+        let stop = CancellationToken::new();
+        let config = config::Discord {
+            token: Some(SecretString::from(token.to_owned())),
+            api_url: discord.api_url().to_owned(),
+            ..config::Discord::default()
+        };
+        let (front_app, front_stop) = (app.clone(), stop.clone());
+        let front = tokio::spawn(async move { spawnpoint::discord::run(front_app, &config, front_stop).await });
+        let work_stop = stop.clone();
+        let work = tokio::spawn(async move {
+            tokio::join!(engine.run(work_stop.clone()), engine.watch(work_stop));
+        });
+        Bot { app, store, bus, stop, front, work }
+    }
+
+    /// Ends it as SIGTERM does, and says how its front ended.
+    pub async fn end(self) -> Result<(), spawnpoint::discord::Exit> {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(END_WITHIN, async { (self.front.await, self.work.await) }).await;
+        let (front, work) = ended.expect("the bot ends when it is told to");
+        work.expect("the engine does not panic");
+        front.expect("the front does not panic")
+    }
+
+    /// How the front ended by itself.
+    pub async fn gave_up(self) -> Result<(), spawnpoint::discord::Exit> {
+        let front = tokio::time::timeout(END_WITHIN, self.front).await.expect("the front ends by itself");
+        self.stop.cancel();
+        self.work.await.expect("the engine does not panic");
+        front.expect("the front does not panic")
+    }
+}

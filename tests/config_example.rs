@@ -1,0 +1,115 @@
+//! config.example.toml is what people start from: it loads, it names every option that there is and no other, and
+//! what it calls a default is one.
+
+use spawnpoint::config::Config;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What stands before an option that has no default.
+const NO_DEFAULT: &str = "No default";
+
+fn example() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")).unwrap()
+}
+
+fn parse(text: &str) -> anyhow::Result<Config> {
+    Config::parse(text, std::iter::empty())
+}
+
+/// `# key = value`, and no sentence that happens to hold an `=`.
+fn option(line: &str) -> Option<(&str, &str)> {
+    let bare = line.strip_prefix("# ")?;
+    let (key, _) = bare.split_once(" = ")?;
+    key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then_some((key, bare))
+}
+
+/// Every option in the example by its path, with whether the text above says that it has no default.
+fn options() -> Vec<(String, bool)> {
+    let (mut section, mut above, mut found) = (String::new(), String::new(), vec![]);
+    for line in example().lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = format!("{name}.");
+        }
+        match option(line) {
+            Some((key, _)) => {
+                found.push((format!("{section}{key}"), above.contains(NO_DEFAULT)));
+                above.clear();
+            }
+            None => above += line,
+        }
+    }
+    found
+}
+
+/// What the parser knows, asked with a key that it does not: its error lists those that it does.
+fn known_keys(section: &str) -> Option<BTreeSet<String>> {
+    let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+    let error = format!("{:#}", parse(&format!("{header}no_such_key = 1\n")).err()?);
+    let (_, expected) = error.split_once("unknown field `no_such_key`, expected ")?;
+    Some(expected.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+#[test]
+fn the_example_loads_and_changes_nothing() {
+    let loaded = parse(&example()).unwrap();
+    assert_eq!(format!("{loaded:?}"), format!("{:?}", parse("").unwrap()));
+}
+
+#[test]
+fn every_option_is_explained_and_no_other() {
+    let mut known = BTreeSet::new();
+    for key in known_keys("").expect("the parser says which keys it knows") {
+        match known_keys(&key) {
+            Some(inner) => known.extend(inner.into_iter().map(|inner| format!("{key}.{inner}"))),
+            None => {
+                known.insert(key);
+            }
+        }
+    }
+    assert!(known.contains("data_dir") && known.contains("watch.every_seconds"), "the list was not read: {known:?}");
+    let told: BTreeSet<String> = options().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(told, known);
+}
+
+#[test]
+fn what_the_example_shows_as_default_is_the_default() {
+    let (mut defaults, mut everything) = (String::new(), String::new());
+    let mut without = options().into_iter().map(|(_, without)| without);
+    for line in example().lines() {
+        match option(line) {
+            Some((_, bare)) => {
+                everything += &format!("{bare}\n");
+                let none = without.next().expect("the same lines, in the same order");
+                defaults += &if none { "\n".to_owned() } else { format!("{bare}\n") };
+            }
+            None => {
+                defaults += &format!("{line}\n");
+                everything += &format!("{line}\n");
+            }
+        }
+    }
+    assert_eq!(format!("{:?}", parse(&defaults).unwrap()), format!("{:?}", parse("").unwrap()));
+    let all = parse(&everything).unwrap();
+    let shown = (
+        all.database.url.is_some(),
+        all.discord.token.is_some(),
+        all.discord.guilds.len(),
+        all.docker.endpoint.as_deref(),
+        all.docker.public_address.as_deref(),
+        all.docker.user.as_deref(),
+    );
+    let expected = (true, true, 1, Some("unix:///var/run/docker.sock"), Some("play.example.org"), Some("1000:1000"));
+    assert_eq!(shown, expected, "the examples of options that have no default");
+}
+
+#[test]
+fn every_option_can_be_given_by_the_environment() {
+    for (path, _) in options() {
+        let line = example();
+        let (_, bare) = line.lines().filter_map(option).find(|(key, _)| path.ends_with(key)).unwrap();
+        let value = bare.split_once(" = ").unwrap().1.trim_matches(|c| matches!(c, '"' | '[' | ']')).to_owned();
+        let name = format!("SPAWNPOINT_{}", path.replace('.', "__").to_uppercase());
+        Config::parse("", std::iter::once((name.clone(), value.clone())))
+            .unwrap_or_else(|error| panic!("{name}={value}: {error:#}"));
+    }
+}

@@ -1,0 +1,255 @@
+//! The watcher over whole evenings, on a clock that stands still unless everybody waits.
+
+use super::*;
+use spawnpoint::model::job::Job;
+use spawnpoint::model::lease;
+use spawnpoint::model::server::Seen;
+use spawnpoint::model::view::Notice;
+use tokio_util::sync::CancellationToken;
+
+/// A server on an engine that works and watches, as the program has it.
+pub struct Evening {
+    pub scene: Scene,
+    pub engine: Engine,
+    pub clock: Clock,
+    pub stop: CancellationToken,
+}
+
+impl Evening {
+    pub fn new(backend: Backend) -> Evening {
+        let scene = Scene::new(backend);
+        let clock = Clock::test(0);
+        let engine = scene.engine_with(Arc::new(scene.memory.clone()), clock.clone());
+        Evening { scene, engine, clock, stop: CancellationToken::new() }
+    }
+
+    /// A server that runs, with an engine at work.
+    pub async fn begun(backend: Backend) -> Evening {
+        let evening = Evening::new(backend);
+        evening.works();
+        evening.asks(Action::Start).await;
+        evening.minutes(1).await;
+        assert!(evening.scene.outside.is_running(&evening.scene.id));
+        evening
+    }
+
+    pub fn works(&self) {
+        let (engine, stop) = (self.engine.clone(), self.stop.clone());
+        tokio::spawn(async move { tokio::join!(engine.run(stop.clone()), engine.watch(stop)) });
+    }
+
+    /// The program ends, and another one begins.
+    pub async fn restarts(&mut self) {
+        self.stop.cancel();
+        self.seconds(1).await;
+        self.stop = CancellationToken::new();
+        self.engine = self.scene.engine_with(Arc::new(self.scene.memory.clone()), self.clock.clone());
+        self.works();
+    }
+
+    pub async fn asks(&self, action: Action) -> JobId {
+        let ask = Ask { action, cause: Cause::Asked, actor: Actor::Operator, channel: None };
+        self.engine.ask(&self.scene.server(), ask).await.unwrap()
+    }
+
+    pub async fn minutes(&self, minutes: u64) {
+        tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
+    }
+
+    pub async fn seconds(&self, seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    pub fn notices(&self) -> Vec<String> {
+        let rows = self.scene.memory.get();
+        let line = |notice: &Notice| match notice {
+            Notice::LeaseEnds { in_ms, .. } => format!("lease ends in {}", lease::spoken(*in_ms)),
+            Notice::IdleStop { in_ms, .. } => format!("idle stop in {}", lease::spoken(*in_ms)),
+            Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),
+        };
+        rows.notices.iter().map(line).collect()
+    }
+
+    pub fn players(&self, online: Option<u32>) {
+        self.scene.outside.players(&self.scene.id, online);
+    }
+
+    pub fn crashes(&self) {
+        self.scene.outside.crash_game(&self.scene.id, 139);
+    }
+
+    pub fn runs(&self) -> bool {
+        self.scene.outside.is_running(&self.scene.id)
+    }
+
+    /// Every job so far, a line each.
+    pub fn jobs(&self) -> Vec<String> {
+        let rows = self.scene.memory.get();
+        let line = |row: &common::Row| format!("{} {:?} {:?}", row.new.action.word(), row.new.cause, row.outcome);
+        rows.jobs.iter().map(line).collect()
+    }
+
+    pub fn job(&self, id: JobId) -> Job {
+        self.scene.memory.job(id)
+    }
+}
+
+pub const DONE: &str = "Some(Succeeded)";
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_before_a_job_ended_is_not_acted_on() {
+    for backend in Backend::ALL {
+        for action in [Action::Start, Action::Stop] {
+            let evening = Evening::new(backend);
+            if action == Action::Stop {
+                let id = evening.asks(Action::Start).await;
+                evening.engine.drive(id).await.unwrap();
+            }
+            let id = evening.asks(action.clone()).await;
+            evening.scene.outside.get().look_takes = Duration::from_secs(5);
+            let (watched, driven) = tokio::join!(evening.engine.watch_once(), evening.engine.drive(id));
+            watched.unwrap();
+            assert_eq!(driven.unwrap(), Some(Outcome::Succeeded));
+            assert_eq!(evening.jobs().len() as i64, id.0, "{backend:?} {action:?}: {:?}", evening.jobs());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_backup_forgets_nothing_of_the_evening() {
+    let evening = Evening::begun(Backend::Docker).await;
+    evening.players(Some(2));
+    evening.minutes(1).await;
+    evening.players(Some(0));
+    // The backup begins in the tenth minute of emptiness and lasts over several rounds.
+    evening.minutes(10).await;
+    evening.scene.outside.fault(Way::Run, Step::PullWorld, Kind::Hang, 1);
+    evening.scene.outside.get().limits.insert(Step::PullWorld.label().into(), Duration::from_secs(120));
+    evening.asks(Action::Backup).await;
+    evening.minutes(6).await;
+    let idle = format!("stop {:?} {DONE}", Cause::Idle { minutes: 15 });
+    assert_eq!(evening.jobs()[2..], [idle], "{:?}", evening.jobs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_hangs_or_panics_is_unknown_and_holds_nobody_up() {
+    for panics in [false, true] {
+        let evening = Evening::begun(Backend::Docker).await;
+        {
+            let mut things = evening.scene.outside.get();
+            (things.look_hangs, things.look_panics) = (!panics, panics);
+        }
+        let server = evening.scene.server();
+        let look = evening.engine.look(&server);
+        let seen = tokio::time::timeout(Duration::from_secs(60), look).await.expect("looking has a limit");
+        assert!(matches!(seen, Seen::Unknown { .. }), "{seen:?}");
+        evening.minutes(60).await;
+        assert_eq!(evening.jobs().len(), 1, "{:?}", evening.jobs());
+        // The watcher still lives: when the daemon answers again, it acts again.
+        {
+            let mut things = evening.scene.outside.get();
+            (things.look_hangs, things.look_panics) = (false, false);
+        }
+        evening.crashes();
+        evening.minutes(2).await;
+        assert_eq!(evening.jobs().len(), 2, "{:?}", evening.jobs());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_after_a_crash_keeps_the_lease_and_does_not_renew_it() {
+    let evening = Evening::begun(Backend::Docker).await;
+    let until = evening.scene.server().lease_until;
+    evening.players(Some(1));
+    evening.minutes(60).await;
+    evening.crashes();
+    evening.minutes(2).await;
+    evening.players(Some(1));
+    assert!(evening.runs());
+    assert!(until.is_some() && evening.scene.server().lease_until == until);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_starts_after_a_crash_are_bounded_and_end_with_the_world_saved() {
+    for backend in Backend::ALL {
+        // So long that the tries do not fall into one window.
+        for limit_min in [1, 45] {
+            let evening = Evening::begun(backend).await;
+            evening.scene.outside.play(&evening.scene.id);
+            evening
+                .scene
+                .outside
+                .get()
+                .limits
+                .insert(Step::StartGame.label().into(), Duration::from_secs(60 * limit_min));
+            evening.scene.outside.fault(Way::Run, Step::StartGame, Kind::Hang, 99);
+            evening.scene.memory.get().servers.get_mut(&evening.scene.id).unwrap().lease_until = None;
+            evening.crashes();
+            evening.minutes(12 * 60).await;
+            let crashed = Cause::Crashed { exit_code: Some(139), out_of_memory: false };
+            let first = format!("start {crashed:?} Some(Failed)");
+            let jobs = evening.jobs();
+            assert_eq!(jobs[1], first, "{jobs:?}");
+            assert_eq!(jobs.len(), 5, "{jobs:?}");
+            assert_eq!(jobs[4], format!("stop {:?} {DONE}", Cause::KeepsCrashing { times: 4 }), "{jobs:?}");
+            assert_eq!(evening.scene.server().wanted, Wanted::Off);
+            assert!(evening.scene.outside.get().hosts.is_empty());
+            assert_eq!(evening.scene.outside.get().backups.len(), 1);
+            evening.scene.check("crash guard");
+        }
+    }
+}
+
+/// A host that is paid for although its server is off is put away, with its world kept.
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_server_is_off_is_stopped_once_its_world_is_kept() {
+    let evening = Evening::begun(Backend::Cloud).await;
+    evening.scene.outside.play(&evening.scene.id);
+    // It crashed, somebody starts it, and that fails: the host of the first start is still there.
+    evening.scene.outside.fault(Way::Run, Step::StartGame, Kind::Before, 1);
+    evening.crashes();
+    evening.asks(Action::Start).await;
+    evening.minutes(5).await;
+    assert_eq!(evening.scene.server().wanted, Wanted::Off);
+    assert!(evening.scene.outside.get().hosts.is_empty(), "{:?}", evening.jobs());
+    assert_eq!(evening.scene.outside.get().backups.len(), 1);
+    assert_eq!(evening.jobs()[2..], [format!("stop {:?} {DONE}", Cause::ShouldBeOff)]);
+    evening.scene.check("host of a failed start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_stop_is_left_alone_until_somebody_asks_again() {
+    for backend in Backend::ALL {
+        for step in [Step::StopGame, Step::VerifyWorld] {
+            let evening = Evening::begun(backend).await;
+            evening.scene.outside.play(&evening.scene.id);
+            evening.scene.outside.fault(Way::Run, step, Kind::Before, 1);
+            let id = evening.asks(Action::Stop).await;
+            evening.minutes(1).await;
+            assert_eq!(evening.job(id).rest(), Some(Outcome::Held));
+            evening.scene.memory.write(id, Event::Abandoned { by: Actor::Operator }).await;
+            evening.minutes(12 * 60).await;
+            assert_eq!(evening.jobs().len(), 2, "{backend:?} {step:?}: {:?}", evening.jobs());
+            // From here on it is watched as before.
+            evening.asks(Action::Start).await;
+            evening.minutes(1).await;
+            evening.crashes();
+            evening.minutes(2).await;
+            let last = evening.jobs().pop().unwrap();
+            assert!(last.starts_with("start Crashed"), "{backend:?} {step:?}: {:?}", evening.jobs());
+            evening.scene.check("abandoned");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn players_who_cannot_be_told_hold_no_stop() {
+    for kind in [Kind::Before, Kind::Retry, Kind::Hang, Kind::Panic] {
+        let evening = Evening::begun(Backend::Docker).await;
+        evening.scene.outside.fault(Way::Run, Step::WarnPlayers, kind, 99);
+        let id = evening.asks(Action::Stop).await;
+        evening.minutes(2).await;
+        assert_eq!(evening.job(id).rest(), Some(Outcome::Succeeded), "{kind:?}: {}", evening.job(id));
+        assert!(evening.job(id).record(Step::WarnPlayers).unwrap().note.is_some());
+    }
+}

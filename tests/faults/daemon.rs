@@ -1,0 +1,146 @@
+//! A daemon that goes away in the middle of a job, and comes back.
+
+use super::relay::Relay;
+use super::*;
+use spawnpoint::app::Choice;
+use spawnpoint::model::server::State;
+
+/// Two that come in vain are enough to know that the program has noticed.
+const NOTICED: usize = 2;
+
+#[tokio::test]
+async fn an_install_goes_on_when_the_daemon_comes_back() {
+    if !ready().await {
+        return;
+    }
+    let waits = "cd \"$GAME_DIR\"\necho waiting\nwhile [ ! -f go ]; do sleep 0.1; done";
+    let variants = Variants::new().with("slow", &[("install", "cd \"$GAME_DIR\"", waits)]);
+    let relay = Relay::open().await;
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    let job = app.snapshot_build(&stage.caller, "slow", None).await.unwrap();
+    says(&stage, job, Step::RunInstaller, "waiting").await;
+    relay.fall();
+    relay.turned_away(NOTICED).await;
+    // It ends while nobody can see it.
+    let installer = containers_of(&stage, "installer").remove(0);
+    std::fs::write(stage.config.data_dir.join("snapshots/slow-1/files/go"), "").unwrap();
+    assert_eq!(docker(&["wait", &installer]), "0");
+    relay.rise();
+    let end = stage.succeeds(job).await;
+    assert!(end.steps.iter().all(|step| step.attempts <= 1), "it was followed to its end, not begun again: {end:#?}");
+    close(stage, &variants).await;
+}
+
+#[tokio::test]
+async fn a_start_goes_on_when_the_daemon_comes_back() {
+    if !ready().await {
+        return;
+    }
+    let waits = "echo waiting\nwhile [ ! -f go ]; do sleep 0.1; done\necho \"my secret";
+    let variants = Variants::new().with("slow", &[("start", "echo \"my secret", waits)]);
+    let relay = Relay::open().await;
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    stage.succeeds(app.snapshot_build(&stage.caller, "slow", None).await.unwrap()).await;
+    stage.create("world", "slow", &[]).await;
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    says(&stage, job, Step::AwaitReady, "waiting").await;
+    relay.fall();
+    relay.turned_away(NOTICED).await;
+    let container = container_of(&stage);
+    docker(&["exec", &container, "touch", "/srv/game/go"]);
+    relay.rise();
+    stage.succeeds(job).await;
+    assert_eq!(container_of(&stage), container, "the game was left alone");
+    close(stage, &variants).await;
+}
+
+/// The worst moment: the daemon has taken the request, and nobody hears what became of it.
+#[tokio::test]
+async fn an_answer_that_is_lost_at_any_kind_of_request_loses_nothing_else() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    let stage = Stage::open("tests/recipes", |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    stage.succeeds(app.snapshot_build(&stage.caller, "toy", None).await.unwrap()).await;
+    stage.create("world", "toy", &[]).await;
+    let starts: &[&[&str]] =
+        &[&["POST ", "/volumes/create"], &["POST ", "/containers/create"], &["POST ", "/start"], &["GET ", "/logs"]];
+    let stops: &[&[&str]] =
+        &[&["POST ", "/exec"], &["POST ", "/wait"], &["GET ", "/archive"], &["DELETE ", "/containers/"]];
+    let mut had = 0;
+    for (start, stop) in starts.iter().zip(stops) {
+        relay.fall_at(start);
+        let job = app.start(&stage.caller, "world", None).await.unwrap();
+        relay.caught().await;
+        relay.turned_away(NOTICED).await;
+        relay.rise();
+        stage.succeeds(job).await;
+        let log = log_of(&stage, "world").await;
+        assert!(log.contains(&format!("with {had} turns")), "after {stop:?}: {log}");
+        turns(&stage, "world", 1).await;
+        had += 1;
+
+        relay.fall_at(stop);
+        let job = app.stop(&stage.caller, "world", None).await.unwrap();
+        relay.caught().await;
+        relay.turned_away(NOTICED).await;
+        relay.rise();
+        let end = stage.end_of(job).await;
+        if end.outcome == Some(Outcome::Held) {
+            let why = error_of(&end);
+            assert!(why.contains("daemon") || why.contains("stream of the world"), "{stop:?}: {why}");
+            app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+            stage
+                .until("the end of what was tried again", async || {
+                    (app.job_view(job).await.unwrap().outcome == Some(Outcome::Succeeded)).then_some(())
+                })
+                .await;
+        } else {
+            assert_eq!(end.outcome, Some(Outcome::Succeeded), "{stop:?}: {end:#?}");
+        }
+        assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), had, "{stop:?}");
+    }
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_can_see_is_unknown_and_is_left_alone() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    let stage = Stage::open("tests/recipes", |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    let container = container_of(&stage);
+    relay.fall();
+    // The watcher comes every second: it has looked several times in vain.
+    let mut states = vec![];
+    for _ in 0..3 {
+        relay.turned_away(1).await;
+        let view = app.status(&stage.caller, "world").await.unwrap();
+        assert!(view.job.is_none(), "{view:#?}");
+        states.push((view.state, view.why.unwrap_or_default()));
+    }
+    let (last, why) = states.last().unwrap();
+    assert_eq!(*last, State::Unknown, "{states:?}");
+    assert!(why.contains("does not answer"), "{why}");
+    assert!(states.iter().all(|(state, _)| matches!(state, State::Running | State::Unknown)), "{states:?}");
+    let refused = app.console(&stage.caller, "world", "turn").await.unwrap_err();
+    assert!(refused.to_string().contains("daemon"), "{refused}");
+    relay.rise();
+    stage
+        .until("the server to be seen again", async || {
+            (app.status(&stage.caller, "world").await.unwrap().state == State::Running).then_some(())
+        })
+        .await;
+    assert!(stage.program.store.open_jobs_all().await.unwrap().is_empty());
+    assert_eq!(container_of(&stage), container, "the game was left alone");
+    turns(&stage, "world", 1).await;
+    stage.close().await;
+}

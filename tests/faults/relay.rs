@@ -1,0 +1,177 @@
+//! A small relay in front of the daemon's socket. It can fall silent at a chosen request, as a daemon does that dies
+//! after it has taken the request and before it has answered, and it counts who comes to ask meanwhile.
+
+use spawnpoint::clients::docker::DEFAULT_SOCKET;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+struct Trap {
+    /// What is in the request's first line, all of it.
+    words: Vec<String>,
+    then: Then,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    Fall,
+    Hold,
+}
+
+struct Inside {
+    trap: Mutex<Option<Trap>>,
+    /// Even: up, odd: down. Every connection belongs to one number and ends with it.
+    times: watch::Sender<usize>,
+    held: watch::Sender<bool>,
+    refused: AtomicUsize,
+}
+
+pub struct Relay {
+    home: tempfile::TempDir,
+    inside: Arc<Inside>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Relay {
+    pub async fn open() -> Relay {
+        let home = tempfile::Builder::new().prefix("spawnpoint-relay-").tempdir().unwrap();
+        let listener = UnixListener::bind(home.path().join("docker.sock")).unwrap();
+        let inside = Arc::new(Inside {
+            trap: Mutex::default(),
+            times: watch::Sender::new(0),
+            held: watch::Sender::new(false),
+            refused: AtomicUsize::new(0),
+        });
+        let of_task = inside.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((client, _)) = listener.accept().await else { return };
+                let times = *of_task.times.borrow();
+                if times % 2 == 1 {
+                    of_task.refused.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                tokio::spawn(serve(client, of_task.clone(), times));
+            }
+        });
+        Relay { home, inside, task }
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.path().to_str().unwrap().to_owned()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join("docker.sock")
+    }
+
+    /// Falls when a request like this has been handed on; its answer is lost.
+    pub fn fall_at(&self, words: &[&str]) {
+        self.set(words, Then::Fall);
+    }
+
+    /// Keeps a request like this back until [`Relay::release`].
+    pub fn hold_at(&self, words: &[&str]) {
+        self.set(words, Then::Hold);
+    }
+
+    fn set(&self, words: &[&str], then: Then) {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        *self.inside.trap.lock().unwrap() = Some(Trap { words, then });
+    }
+
+    /// Waits for the request that the trap was set for.
+    pub async fn caught(&self) {
+        self.until("the request", |inside| inside.trap.lock().unwrap().is_none()).await;
+    }
+
+    pub fn release(&self) {
+        self.inside.held.send_replace(false);
+    }
+
+    pub fn fall(&self) {
+        assert_eq!(*self.inside.times.borrow() % 2, 0, "it is down already");
+        self.inside.times.send_modify(|times| *times += 1);
+    }
+
+    pub fn rise(&self) {
+        assert_eq!(*self.inside.times.borrow() % 2, 1, "it is up already");
+        self.inside.times.send_modify(|times| *times += 1);
+    }
+
+    /// Waits until so many more have come in vain.
+    pub async fn turned_away(&self, count: usize) {
+        let before = self.inside.refused.load(Ordering::Relaxed);
+        self.until("somebody to come in vain", |inside| inside.refused.load(Ordering::Relaxed) >= before + count).await;
+    }
+
+    async fn until(&self, what: &str, there: impl Fn(&Inside) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !there(&self.inside) {
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
+    let Ok(daemon) = UnixStream::connect(DEFAULT_SOCKET).await else { return };
+    let mut fallen = inside.times.subscribe();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_daemon, mut to_daemon) = daemon.into_split();
+    let up = async {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+            let trap = take_if_caught(&inside, &bytes[..count]);
+            if trap == Some(Then::Hold) {
+                let mut held = inside.held.subscribe();
+                let _ = held.wait_for(|held| !held).await;
+            }
+            if to_daemon.write_all(&bytes[..count]).await.is_err() {
+                break;
+            }
+            if trap == Some(Then::Fall) {
+                // The daemon has it when it begins to answer; nobody else gets to see that.
+                let _ = to_daemon.flush().await;
+                inside.times.send_modify(|times| *times += 1);
+            }
+        }
+        let _ = to_daemon.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_daemon, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::select! {
+        _ = fallen.wait_for(|now| *now != times) => {}
+        _ = async { tokio::join!(up, down) } => {}
+    }
+}
+
+fn take_if_caught(inside: &Inside, bytes: &[u8]) -> Option<Then> {
+    let mut trap = inside.trap.lock().unwrap();
+    let head = String::from_utf8_lossy(bytes);
+    let line = head.lines().next().unwrap_or_default();
+    let caught = trap.as_ref().is_some_and(|trap| trap.words.iter().all(|word| line.contains(word)));
+    if !caught {
+        return None;
+    }
+    let then = trap.take().map(|trap| trap.then);
+    if then == Some(Then::Hold) {
+        inside.held.send_replace(true);
+    }
+    then
+}

@@ -1,0 +1,254 @@
+//! Real games, installed by their own recipes into real containers, with their own clients where those run without a
+//! screen. Minutes rather than seconds; .config/nextest.toml lets one run at a time.
+
+#[path = "common/stage.rs"]
+mod stage;
+
+use spawnpoint::config::Config;
+use spawnpoint::model::job::Outcome;
+use spawnpoint::model::server::State;
+use stage::{Stage, docker_or_skip};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const CI: &str = "CI";
+/// A friend who is not on by then connects anew.
+const TRY_AGAIN: Duration = Duration::from_secs(20);
+
+/// A stage with the recipes that are shipped, if this machine can run games.
+async fn games(tweak: impl FnOnce(&mut Config)) -> Option<Stage> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/base-image");
+    let made = Command::new(&script).output().expect("scripts/lib/base-image can be run");
+    if !made.status.success() {
+        let why = String::from_utf8_lossy(&made.stderr);
+        assert!(std::env::var(CI).is_err(), "no base image: {why}");
+        println!("skipped: no base image ({})", why.trim());
+        return None;
+    }
+    Some(Stage::open("game-scripts", tweak).await)
+}
+
+/// A container of a game's own image beside the game, on the machine's network as a friend's computer is.
+struct Client {
+    container: String,
+}
+
+impl Client {
+    /// Runs `script` with the server's snapshot read-only at /srv/game, and the server's address in `$HOST` and `$PORT`.
+    async fn join(stage: &Stage, server: &str, script: &str) -> Client {
+        let view = stage.program.app.status(&stage.caller, server).await.unwrap();
+        let address = view.address.expect("a running server has an address");
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let filter = format!("label=spawnpoint.instance={}", stage.instance);
+        let image =
+            docker(&["ps", "--filter", &filter, "--filter", "label=spawnpoint.role=game", "--format", "{{.Image}}"]);
+        let files = stage.config.data_dir.join("snapshots").join(view.snapshot.unwrap()).join("files");
+        let mount = format!("{}:/srv/game:ro", files.display());
+        let label = format!("spawnpoint.instance={}", stage.instance);
+        let container = docker(&[
+            "run",
+            "-d",
+            "-i",
+            "--network",
+            "host",
+            "--user",
+            "4242:4242",
+            "--label",
+            &label,
+            "-v",
+            &mount,
+            "-e",
+            "HOME=/tmp/home",
+            "-e",
+            &format!("HOST={host}"),
+            "-e",
+            &format!("PORT={port}"),
+            "--entrypoint",
+            "sh",
+            &image,
+            "-c",
+            script,
+        ]);
+        Client { container }
+    }
+
+    /// As a person closes the game.
+    fn leave(self) {
+        docker(&["kill", "--signal", "TERM", &self.container]);
+    }
+
+    fn log(&self) -> String {
+        let out = Command::new("docker").args(["logs", &self.container]).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the client said: {}", self.log());
+        }
+        docker(&["rm", "-f", &self.container]);
+    }
+}
+
+fn docker(args: &[&str]) -> String {
+    let out = Command::new("docker").args(args).output().expect("the docker command line client can be run");
+    assert!(out.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+async fn players_are(stage: &Stage, server: &str, wanted: u32) {
+    let what = format!("{wanted} players on {server}");
+    let count = async || {
+        let view = stage.program.app.status(&stage.caller, server).await.unwrap();
+        (view.players?.online == Some(wanted)).then_some(())
+    };
+    stage.until(&what, count).await;
+}
+
+async fn console(stage: &Stage, server: &str, line: &str) -> String {
+    stage.program.app.console(&stage.caller, server, line).await.unwrap()
+}
+
+/// What the recipe suggests first is harmless and is answered.
+async fn first_suggestion_answers(stage: &Stage, server: &str) -> String {
+    let all = stage.program.app.console_suggestions(&stage.caller.guild, server, "").await;
+    let answer = console(stage, server, &all[0]).await;
+    assert!(!answer.trim().is_empty(), "{} says nothing", all[0]);
+    answer
+}
+
+const OPENTTD_CLIENT: &str = r#"
+    config=$HOME/.config/openttd
+    mkdir -p "$config"
+    version='[version]\nversion_string = 13.0\nversion_number = 1D086D64\nini_version = 2\n[network]\n'
+    printf "${version}client_name = Ada\n" >"$config/private.cfg"
+    printf "${version}use_relay_service = never\n" >"$config/openttd.cfg"
+    cd /srv/game/usr/share/games/openttd
+    exec /srv/game/usr/games/openttd -n "$HOST:$PORT" -v null:ticks=100000000 -s null -m null -d net=2
+"#;
+
+#[tokio::test]
+async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_map() {
+    let Some(stage) = games(|config| config.idle.stop_after_minutes = 1).await else { return };
+    let app = &stage.program.app;
+    stage.create("trains", "openttd", &[("STARTING_YEAR", "1975"), ("MAP_SIZE", "64")]).await;
+    stage.start("trains").await;
+    let info = first_suggestion_answers(&stage, "trains").await;
+    assert!(info.contains("Current/maximum clients"), "{info}");
+    players_are(&stage, "trains", 0).await;
+    // Nobody is on, so the game stands still.
+    assert!(console(&stage, "trains", "getdate").await.contains("1975-01-01"));
+
+    // A client whose connection fails says so in its menu and waits there; a friend would try again.
+    let mut ada = Client::join(&stage, "trains", OPENTTD_CLIENT).await;
+    let mut tried = Instant::now();
+    let joins = async || {
+        let players = app.status(&stage.caller, "trains").await.unwrap().players?;
+        if players.online == Some(0) && tried.elapsed() > TRY_AGAIN {
+            println!("Ada tries again, after: {}", ada.log());
+            ada = Client::join(&stage, "trains", OPENTTD_CLIENT).await;
+            tried = Instant::now();
+        }
+        (players.online == Some(1)).then_some(())
+    };
+    stage.until("Ada on the server", joins).await;
+    let clients = console(&stage, "trains", "clients").await;
+    assert!(clients.contains("Ada"), "{clients}");
+    let moves = async || (!console(&stage, "trains", "getdate").await.contains("1975-01-0")).then_some(());
+    stage.until("ten days of the game", moves).await;
+    // A backup of the running game has it save first.
+    stage.succeeds(app.backup(&stage.caller, "trains", None).await.unwrap()).await;
+    let saves = console(&stage, "trains", "ls").await;
+    assert!(saves.contains("spawnpoint.sav"), "{saves}");
+    ada.leave();
+    players_are(&stage, "trains", 0).await;
+
+    // Nobody stops it: the idle rule does, and keeps the world.
+    let asleep = stage
+        .until("the idle stop", async || {
+            let view = app.status(&stage.caller, "trains").await.unwrap();
+            (view.state == State::Offline && view.job.is_none()).then_some(view)
+        })
+        .await;
+    assert!(asleep.last_backup.is_some_and(|backup| backup.present), "the world was kept");
+    stage.start("trains").await;
+    let companies = console(&stage, "trains", "companies").await;
+    assert!(companies.contains("Year Founded: 1975"), "the company of the first evening: {companies}");
+    let date = console(&stage, "trains", "getdate").await;
+    assert!(!date.contains("1975-01-0"), "{date}");
+    stage.stop_server("trains").await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
+    let Some(stage) = games(|_| {}).await else { return };
+    let app = &stage.program.app;
+    // A map that is not there is said at once.
+    stage.create("arena", "openarena", &[("MAP", "nowhere")]).await;
+    let end = stage.end_of(app.start(&stage.caller, "arena", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = end.steps.iter().find_map(|step| step.error.clone()).unwrap_or_default();
+    assert!(error.contains("There is no map called nowhere."), "{error}");
+    app.settings_apply(&stage.caller, "arena", [("MAP".to_owned(), "oa_dm2".to_owned())].into()).await.unwrap();
+
+    stage.start("arena").await;
+    let status = first_suggestion_answers(&stage, "arena").await;
+    assert!(status.contains("map: oa_dm2"), "{status}");
+    // Too long for one datagram.
+    let about = console(&stage, "arena", "serverinfo").await;
+    assert!(about.contains("com_protocol") && about.contains("g_timestamp"), "{about}");
+    console(&stage, "arena", "addbot gargoyle 1").await;
+    let bots = async || {
+        let players = app.status(&stage.caller, "arena").await.unwrap().players?;
+        (players.bots == Some(1)).then_some(players)
+    };
+    let players = stage.until("the bot", bots).await;
+    assert_eq!((players.online, players.map.as_deref()), (Some(0), Some("oa_dm2")), "{players:?}");
+
+    // What was set for good on the console outlives the container.
+    console(&stage, "arena", "seta capturelimit 5").await;
+    stage.stop_server("arena").await;
+    stage.start("arena").await;
+    let kept = console(&stage, "arena", "capturelimit").await;
+    assert!(kept.contains("\"5"), "{kept}");
+    stage.stop_server("arena").await;
+    stage.close().await;
+}
+
+const SUPERTUXKART_CLIENT: &str = r#"
+    mkdir -p "$HOME"
+    cd "$HOME"
+    export SUPERTUXKART_DATADIR=/srv/game/usr/share/games/supertuxkart
+    exec stdbuf -oL /srv/game/usr/games/supertuxkart --no-graphics --no-sound --network-ai=1 \
+        --connect-now="$HOST:$PORT" --server-password="$PASSWORD"
+"#;
+
+#[tokio::test]
+async fn supertuxkart_tells_in_its_log_who_is_on_and_asks_friends_for_the_password() {
+    let Some(stage) = games(|_| {}).await else { return };
+    stage.create("karts", "supertuxkart", &[("SERVER_PASSWORD", "banana"), ("GREETING", "Mind the peel")]).await;
+    stage.start("karts").await;
+    let peers = first_suggestion_answers(&stage, "karts").await;
+    assert!(peers.contains("No peers exist"), "{peers}");
+    players_are(&stage, "karts", 0).await;
+
+    let stranger = Client::join(&stage, "karts", &format!("PASSWORD=apple{SUPERTUXKART_CLIENT}")).await;
+    stage.until("the refusal", async || stranger.log().contains("password").then_some(())).await;
+    drop(stranger);
+    players_are(&stage, "karts", 0).await;
+    let friend = Client::join(&stage, "karts", &format!("PASSWORD=banana{SUPERTUXKART_CLIENT}")).await;
+    players_are(&stage, "karts", 1).await;
+    let peers = console(&stage, "karts", "listpeers").await;
+    assert!(!peers.contains("No peers exist"), "{peers}");
+    friend.leave();
+    players_are(&stage, "karts", 0).await;
+    stage.stop_server("karts").await;
+    stage.close().await;
+}

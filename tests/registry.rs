@@ -1,0 +1,92 @@
+//! A base image that this machine does not have, pulled with progress from a real registry on loopback.
+
+#[path = "common/stage.rs"]
+mod stage;
+
+use stage::{Stage, docker_or_skip, test_image};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ADDRESS: &str = "127.0.0.1:5057";
+
+struct Registry(Child);
+
+impl Registry {
+    /// Debian's docker-registry with its files in `home`; Docker trusts a registry on loopback without TLS.
+    fn start(home: &Path) -> Option<Registry> {
+        let config = home.join("registry.yml");
+        let files = home.join("registry");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
+            files.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let started = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = match started {
+            Ok(child) => child,
+            Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("no docker-registry: {error}"),
+            Err(error) => {
+                println!("skipped: no docker-registry ({error})");
+                return None;
+            }
+        };
+        let registry = Registry(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(ADDRESS).is_err() {
+            assert!(Instant::now() < deadline, "the registry does not listen");
+            std::thread::yield_now();
+        }
+        Some(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn docker(args: &[&str]) {
+    let out = Command::new("docker").args(args).output().expect("the docker client can be run");
+    assert!(out.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[tokio::test]
+async fn a_base_image_is_pulled_where_a_registry_answers() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("busybox");
+    let home = tempfile::tempdir().unwrap();
+    let Some(registry) = Registry::start(home.path()) else { return };
+    let base = format!("{ADDRESS}/base:1");
+    docker(&["tag", "spawnpoint-test/busybox:1", &base]);
+    docker(&["push", "-q", &base]);
+    docker(&["rmi", &base]);
+
+    let recipes = home.path().join("recipes");
+    let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/toy");
+    std::fs::create_dir(&recipes).unwrap();
+    assert!(Command::new("cp").arg("-a").arg(toy).arg(&recipes).status().unwrap().success());
+    let file = recipes.join("toy/recipe.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("spawnpoint-test/busybox:1", &base);
+    std::fs::write(&file, text).unwrap();
+
+    let stage = Stage::open(recipes.to_str().unwrap(), |_| {}).await;
+    let job = stage.program.app.snapshot_build(&stage.caller, "toy", None).await.unwrap();
+    stage.succeeds(job).await;
+    let output = stage.program.store.job_output(job, None, 400).await.unwrap().join("\n");
+    assert!(output.contains(&format!("Pulling {base}")), "{output}");
+    stage.close().await;
+    docker(&["rmi", &base]);
+    drop(registry);
+}
