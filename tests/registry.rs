@@ -80,13 +80,21 @@ async fn a_base_image_is_pulled_where_a_registry_answers() {
     let file = recipes.join("toy/recipe.toml");
     let text = std::fs::read_to_string(&file).unwrap().replace("spawnpoint-test/busybox:1", &base);
     std::fs::write(&file, text).unwrap();
+    // The daemon may still have the image of an earlier run, and would pull nothing: this recipe is no other's.
+    let script = recipes.join("toy/bootstrap");
+    let text = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, format!("{text}\n# {}\n", uuid::Uuid::new_v4())).unwrap();
 
     let stage = Stage::open(recipes.to_str().unwrap(), |_| {}).await;
     let job = stage.program.app.snapshot_build(&stage.caller, "toy", None).await.unwrap();
     stage.succeeds(job).await;
     let output = stage.program.store.job_output(job, None, 400).await.unwrap().join("\n");
     assert!(output.contains(&format!("Pulling {base}")), "{output}");
+    let built = stage.docker.images(&[("spawnpoint.instance".to_owned(), stage.instance.clone())]).await.unwrap();
     stage.close().await;
+    for image in built {
+        docker(&["rmi", &image]);
+    }
     docker(&["rmi", &base]);
     drop(registry);
 }
