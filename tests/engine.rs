@@ -49,6 +49,7 @@ fn fresh_server(id: &str, backend: Backend) -> Server {
         backend,
         settings: BTreeMap::new(),
         limits: Limits::default(),
+        place: Default::default(),
         wanted: Wanted::Off,
         owned: Owned::default(),
         lease_until: None,

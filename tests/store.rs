@@ -8,6 +8,7 @@ use postgres::Postgres;
 use spawnpoint::engine::{Aftermath, AppendError, Journal, LeaseChange, OpenError};
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
+use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Action, Cause, Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use spawnpoint::model::lease::Memo;
 use spawnpoint::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
@@ -45,6 +46,7 @@ fn server(id: &str, name: &str) -> Server {
         backend: Backend::Docker,
         settings: BTreeMap::new(),
         limits: Limits::default(),
+        place: Default::default(),
         wanted: Wanted::Off,
         owned: Owned::default(),
         lease_until: None,
@@ -337,7 +339,18 @@ async fn a_port_of_another_server_is_refused_with_the_event_that_brought_it() {
         for (id, host) in [("c", "host-1"), ("d", "host-2")] {
             let cloud = Server { backend: Backend::Cloud, ..server(id, id) };
             store.create_server(&cloud, &HashMap::new(), &Actor::Operator).await.unwrap();
-            let host = Some(host.to_owned());
+            let host = Some(HostRef {
+                provider: "hetzner".into(),
+                id: host.to_owned(),
+                region: "nbg1".into(),
+                size: "cx23".into(),
+                address: None,
+                firewall: None,
+                price: None,
+                created_at: 0,
+                host_key: String::new(),
+                played: false,
+            });
             gain(&store, id, Gain::owned(Owned { host, ..owned(&[7000]) })).await.unwrap();
         }
     })

@@ -5,6 +5,7 @@ use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission, permission};
 use crate::model::drive::golden;
+use crate::model::host::Place;
 use crate::model::job::Outcome;
 use crate::model::lease::idle_left;
 use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
@@ -121,6 +122,7 @@ impl App {
             backend,
             settings,
             limits,
+            place: Place::default(),
             wanted: Wanted::Off,
             owned: Owned::default(),
             lease_until: None,

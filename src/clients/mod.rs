@@ -1,6 +1,7 @@
 //! One file (or folder) per outside system. A client speaks that system's language and knows nothing of ours:
 //! it imports no other module of this crate.
 
+pub mod cloud;
 pub mod console;
 pub mod docker;
 pub mod query;

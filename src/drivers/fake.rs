@@ -5,11 +5,13 @@
 
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError, builder_of};
 use crate::model::access::Actor;
+use crate::model::cost::Price;
 use crate::model::drive::{DriveRef, Snapshot, SnapshotId, golden};
+use crate::model::host::HostRef;
 use crate::model::job::{Action, Event, Gain, Recorded, Step, StepState};
 use crate::model::server::{Backend, Players, Seen, Server};
 use crate::model::world::{BackupId, WorldAt};
-use crate::model::{JobId, ServerId};
+use crate::model::{HOUR_MS, JobId, ServerId};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -512,7 +514,7 @@ fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known:
             if !things.hosts.contains_key(&name) {
                 things.hosts.insert(name.clone(), place(&id, cx));
             }
-            owned.host = Some(name);
+            owned.host = Some(host_ref(name));
         }
         Step::AwaitHost => {
             let place = things.place_mut(&id).ok_or_else(|| StepError::fatal("There is no host."))?;
@@ -725,6 +727,22 @@ fn place(server: &ServerId, cx: &StepCx<'_>) -> Place {
         half_pushed: false,
         up: false,
         installed: false,
+    }
+}
+
+fn host_ref(id: String) -> HostRef {
+    HostRef {
+        provider: "fake".into(),
+        id,
+        region: "here".into(),
+        size: "small".into(),
+        address: Some([127, 0, 0, 1].into()),
+        firewall: None,
+        price: Some(Price { hourly: 10_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS }),
+        // Not from the clock: two runs of one story must end alike.
+        created_at: 0,
+        host_key: String::new(),
+        played: false,
     }
 }
 

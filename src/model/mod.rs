@@ -3,7 +3,9 @@
 
 pub mod access;
 pub mod config_edit;
+pub mod cost;
 pub mod drive;
+pub mod host;
 pub mod job;
 pub mod lease;
 pub mod plan;

@@ -2,6 +2,7 @@
 //! that follows from these. State is derived here and stored nowhere.
 
 use super::drive::DriveRef;
+use super::host::{HostRef, Place};
 use super::job::{Action, Job, Outcome};
 use super::world::BackupId;
 use super::{GuildId, Ms, ServerId};
@@ -94,9 +95,8 @@ pub enum Wanted {
 /// from there after a crash: nothing that exists outside is known by memory alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
-    /// The rented host, as its provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
+    pub host: Option<HostRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drive: Option<DriveRef>,
     /// The container's id.
@@ -139,6 +139,8 @@ pub struct Server {
     /// The recipe's variables as people set them; what is not here has the recipe's default.
     pub settings: BTreeMap<String, String>,
     pub limits: Limits,
+    /// Where its host is rented, on the cloud backend.
+    pub place: Place,
     pub wanted: Wanted,
     pub owned: Owned,
     /// When the running lease ends; `None` while it does not run, or for ever.

@@ -152,9 +152,9 @@ fn must_exist(id: &ServerId, changed: u64) -> anyhow::Result<()> {
 }
 
 async fn insert(tx: &mut Tx, server: &Server, by: &Actor) -> anyhow::Result<()> {
-    let sql = "INSERT INTO servers (id, guild, name, game, backend, settings, limits, wanted, owned, lease_until, memo,
+    let sql = "INSERT INTO servers (id, guild, name, game, backend, settings, limits, place, wanted, owned, lease_until, memo,
                    update_at_start, channel, created_at, created_by, deleted_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
     let args = [
         (&server.id.0).into(),
         (&server.guild.0).into(),
@@ -163,6 +163,7 @@ async fn insert(tx: &mut Tx, server: &Server, by: &Actor) -> anyhow::Result<()> 
         server.backend.word().into(),
         json(&server.settings).into(),
         json(&server.limits).into(),
+        json(&server.place).into(),
         word(&server.wanted).into(),
         json(&server.owned).into(),
         server.lease_until.into(),
@@ -195,6 +196,7 @@ pub(super) fn server_of(row: &Row) -> anyhow::Result<Server> {
         backend: Backend::parse(&backend).with_context(|| format!("the stored backend “{backend}” is unknown"))?,
         settings: row.json("settings")?,
         limits: row.json("limits")?,
+        place: row.json("place")?,
         wanted: row.word("wanted")?,
         owned: row.json("owned")?,
         lease_until: row.maybe_int("lease_until")?,
@@ -220,7 +222,7 @@ async fn write_ports(tx: &mut Tx, id: &ServerId, owned: &Owned) -> anyhow::Resul
         Backend::Docker => "this machine".to_owned(),
         // Servers on one host of your own share its numbers; a rented host is a place of its own.
         Backend::Cloud => match &owned.host {
-            Some(host) => format!("host {host}"),
+            Some(host) => format!("host {} {}", host.provider, host.id),
             None => format!("server {id}"),
         },
     };
