@@ -16,6 +16,8 @@ mod worlds;
 pub use drives::{DriveKind, usage};
 
 use crate::clients::docker::{Docker, DockerError};
+use crate::drivers::backups::Backups;
+use crate::drivers::blocking;
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::drive::Snapshot;
@@ -62,7 +64,7 @@ pub struct Settings {
 
 pub struct DockerDriver {
     docker: Docker,
-    vault: Vault,
+    backups: Backups,
     recipes: Arc<Recipes>,
     settings: Settings,
     /// Two starts in this process must not take the same port number between looking and writing it down.
@@ -71,7 +73,8 @@ pub struct DockerDriver {
 
 impl DockerDriver {
     pub fn new(docker: Docker, vault: Vault, recipes: Arc<Recipes>, settings: Settings) -> DockerDriver {
-        DockerDriver { docker, vault, recipes, settings, choosing_ports: tokio::sync::Mutex::default() }
+        let backups = Backups { vault, recipes: recipes.clone(), retention: settings.retention };
+        DockerDriver { docker, backups, recipes, settings, choosing_ports: tokio::sync::Mutex::default() }
     }
 
     fn recipe(&self, game: &str) -> Result<&Recipe, StepError> {
@@ -106,11 +109,6 @@ fn docker_error(what: &str) -> impl FnOnce(DockerError) -> StepError + '_ {
         let error = anyhow::Error::msg(format!("{what}: {error}"));
         if passing { StepError::Retry(error) } else { StepError::Fatal(error) }
     }
-}
-
-/// Runs blocking file work on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StepError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| StepError::fatal(format!("file work was cut off: {error}")))
 }
 
 #[async_trait]

@@ -2,35 +2,20 @@
 //! the console's port is never published beyond this machine.
 
 use super::DockerDriver;
-use crate::clients::console::{
-    Console, ConsoleError, Reply, openttd::OpenTtdAdmin, quake3::Quake3Rcon, source::SourceRcon,
-};
+use crate::clients::console::{Console, ConsoleError, Reply};
 use crate::clients::docker::DockerError;
-use crate::clients::query::{self, Answer};
+use crate::drivers::talk::{
+    ANSWER_MAX_BYTES, COMMAND_LIMIT, COUNT_WITHIN_LINES, GOODBYE, QUERY_LIMIT, STDIN_FIRST, STDIN_QUIET, ask,
+    console_at, count_in_log, fault, text_of,
+};
 use crate::engine::{ConsoleFault, StepCx, StepError};
 use crate::model::job::Gain;
-use crate::model::recipe::{ConsoleProtocol, PlayersInLog, QueryProtocol, Recipe};
+use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Recipe};
 use crate::model::server::{Players, Seen, Server};
 use async_trait::async_trait;
 use futures::StreamExt;
 use secrecy::SecretString;
 use std::net::SocketAddr;
-use std::time::Duration;
-
-/// One look at a game may take so long; a game that does not answer by then has an unknown count.
-const QUERY_LIMIT: Duration = Duration::from_secs(3);
-/// A game that says in its log how many are on is believed if it said so within so many lines.
-const COUNT_WITHIN_LINES: usize = 1000;
-/// One console command, connecting included.
-const COMMAND_LIMIT: Duration = Duration::from_secs(15);
-/// A game that answers on its own output is taken to have finished after this much quiet.
-const STDIN_QUIET: Duration = Duration::from_millis(600);
-/// And its first word may take this long.
-const STDIN_FIRST: Duration = Duration::from_secs(3);
-/// Bytes of an answer that are kept.
-const ANSWER_MAX_BYTES: usize = 1 << 20;
-/// Players get this long to say good-bye when somebody is on.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 impl DockerDriver {
     pub(super) async fn players(&self, server: &Server) -> Players {
@@ -48,29 +33,13 @@ impl DockerDriver {
         }
         let query = recipe.query.as_ref()?;
         let address = self.address_of(server, recipe, &query.port)?;
-        let answer = match &query.protocol {
-            QueryProtocol::A2s => query::a2s(address).await,
-            QueryProtocol::Minecraft => query::minecraft(address).await,
-            QueryProtocol::Quake3 => query::quake3(address).await,
-            QueryProtocol::Openttd => query::openttd(address).await,
-            QueryProtocol::Gamedig => query::gamedig(query.id.as_deref().unwrap_or_default(), address).await,
-        };
-        match answer {
-            Ok(answer) => Some(players_of(answer)),
-            Err(error) => {
-                tracing::debug!(server = %server.name, "A query was not answered: {error}");
-                None
-            }
-        }
+        ask(query, address).await
     }
 
     async fn players_in_log(&self, server: &Server, players: &PlayersInLog) -> Option<Players> {
         let lines = self.docker.recent_logs(&self.container_name(server), COUNT_WITHIN_LINES).await.ok()?;
-        let said = players.online(lines.iter().map(|line| line.text.as_str()));
-        // A log that was read from its beginning and says nothing is a game that nobody joined. The beginning of a longer
-        // one is unknown.
-        let online = said.or((lines.len() < COUNT_WITHIN_LINES).then_some(0));
-        Some(Players { online, ..Players::default() })
+        let lines: Vec<String> = lines.into_iter().map(|line| line.text).collect();
+        Some(count_in_log(players, &lines))
     }
 
     fn address_of(&self, server: &Server, recipe: &Recipe, port: &str) -> Option<SocketAddr> {
@@ -89,11 +58,7 @@ impl DockerDriver {
         })
         .await
         .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", COMMAND_LIMIT.as_secs())))??;
-        Ok(match reply {
-            Reply { answered: false, .. } => String::new(),
-            Reply { truncated: true, text, .. } => format!("{text}\n(the answer was longer and is cut here)"),
-            Reply { text, .. } => text,
-        })
+        Ok(text_of(reply))
     }
 
     async fn console_of(&self, server: &Server, recipe: &Recipe) -> Result<Box<dyn Console + '_>, ConsoleFault> {
@@ -104,14 +69,7 @@ impl DockerDriver {
         let port = console.port.as_deref().unwrap_or_default();
         let address = self.address_of(server, recipe, port).ok_or(ConsoleFault::NotRunning)?;
         let password = self.console_password(server).await?;
-        Ok(match console.protocol {
-            ConsoleProtocol::SourceRcon | ConsoleProtocol::MinecraftRcon => {
-                Box::new(SourceRcon::connect(address, &password).await.map_err(fault)?)
-            }
-            ConsoleProtocol::Quake3Rcon => Box::new(Quake3Rcon::connect(address, &password).await.map_err(fault)?),
-            ConsoleProtocol::OpenttdAdmin => Box::new(OpenTtdAdmin::connect(address, &password).await.map_err(fault)?),
-            ConsoleProtocol::Stdin => unreachable!("handled above"),
-        })
+        console_at(console.protocol, address, &password).await
     }
 
     /// The password that this container was made with, as the daemon knows it: it cannot differ from the game's.
@@ -219,29 +177,6 @@ impl Console for Stdin<'_> {
                 Ok(None) | Err(_) => return Ok(reply),
             }
         }
-    }
-}
-
-fn players_of(answer: Answer) -> Players {
-    Players {
-        online: answer.players,
-        max: answer.max_players,
-        bots: answer.bots,
-        names: answer.names,
-        map: answer.map,
-        version: answer.version,
-        latency_ms: Some(answer.latency.as_millis() as u64),
-        answers: true,
-    }
-}
-
-fn fault(error: ConsoleError) -> ConsoleFault {
-    match error {
-        ConsoleError::LineRefused(why) => ConsoleFault::Refused(why.to_owned()),
-        ConsoleError::Unreachable(_)
-        | ConsoleError::WrongPassword
-        | ConsoleError::NoAnswer
-        | ConsoleError::Protocol(_) => ConsoleFault::Silent(error.to_string()),
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::clients::docker::Docker;
+use crate::drivers::backups::{Backups, note_of, vault_error};
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::DriveRef;
 use crate::model::job::{Action, Gain};
 use crate::model::server::Server;
-use crate::model::view::{Notice, spoken_bytes, spoken_files};
+use crate::model::view::{spoken_bytes, spoken_files};
 use crate::model::world::{BackupId, WorldAt};
-use crate::vault::{self, Meta, OwnerId, Pack, Reason, Selection, Shift, Staging};
+use crate::vault::{self, OwnerId, Pack, Shift, Staging};
 use std::path::Path;
 use tokio_util::io::SyncIoBridge;
 
@@ -26,36 +27,10 @@ struct Source {
 }
 
 impl DockerDriver {
-    fn owner(server: &Server) -> Result<OwnerId, StepError> {
-        OwnerId::parse(&server.id.0).map_err(vault_error("naming the backup's owner"))
-    }
-
-    /// The backup that a job makes: the same name at every try.
-    fn backup_id(cx: &StepCx<'_>) -> Result<vault::BackupId, StepError> {
-        let time = jiff::Timestamp::from_millisecond(cx.job.created_at)
-            .map_err(|error| StepError::fatal(format!("the job's time is no time: {error}")))?;
-        vault::BackupId::parse(&format!("{}-j{}", time.strftime("%Y%m%dT%H%M%SZ"), cx.job.id))
-            .map_err(vault_error("naming the backup"))
-    }
-
-    async fn stage(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
-        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::backup_id(cx)?);
-        blocking(move || vault.stage(&owner, Some(id))).await?.map_err(vault_error("opening the vault"))
-    }
-
-    /// Whether this job's backup is in the vault already, as after a crash between keeping it and saying so.
-    async fn kept(&self, cx: &StepCx<'_>) -> Result<Option<vault::Backup>, StepError> {
-        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::backup_id(cx)?);
-        blocking(move || vault.list(&owner))
-            .await?
-            .map(|all| all.into_iter().filter(|one| *one.id() == id).find_map(|one| one.kept()))
-            .map_err(vault_error("reading the vault"))
-    }
-
     /// Nothing to save: the game has no world, or never had a drive to keep one on.
     fn worldless(&self, cx: &StepCx<'_>) -> Result<bool, StepError> {
         let server = cx.server()?;
-        Ok(self.recipe(&server.game)?.world.paths.is_empty() || server.owned.drive.is_none())
+        Ok(self.backups.worldless(&server.game) || server.owned.drive.is_none())
     }
 
     async fn source(&self, server: &Server, drive: &DriveRef) -> Result<Source, StepError> {
@@ -73,7 +48,7 @@ impl DockerDriver {
 
     pub(super) async fn pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
             return Ok(Gain::note("there is no world to save"));
         };
         let dir = self.drive_dir(&drive.id);
@@ -85,7 +60,7 @@ impl DockerDriver {
                 Action::Update | Action::Delete | Action::BuildSnapshot => Err(drive_gone()),
             };
         }
-        if self.kept(cx).await?.is_some() {
+        if self.backups.kept(cx).await?.is_some() {
             return Ok(Gain::note("already in the vault"));
         }
         let source = self.source(server, &drive).await?;
@@ -97,14 +72,14 @@ impl DockerDriver {
     }
 
     async fn read_world(&self, cx: &StepCx<'_>, source: &Source) -> Result<Staging, StepError> {
-        let mut staging = self.stage(cx).await?;
+        let mut staging = self.backups.stage(cx).await?;
         staging =
             blocking(move || staging.clear().map(|()| staging)).await?.map_err(vault_error("beginning the backup"))?;
         let recipe = self.recipe(cx.game())?;
         let mut read_any = false;
         for path in &recipe.world.paths {
             let Some(tar) = open_world_path(&self.docker, &source.container, path).await? else { continue };
-            let (selection, shift) = (self.selection(cx.game())?, shift_of(path)?);
+            let (selection, shift) = (self.backups.selection(cx.game())?, shift_of(path)?);
             staging = blocking(move || match staging.unpack(SyncIoBridge::new(tar), &selection, &shift) {
                 Ok(()) => Ok(staging),
                 Err(error @ vault::Error::NoSpace { .. }) => {
@@ -120,7 +95,7 @@ impl DockerDriver {
         }
         if !read_any {
             // No such file yet: an empty world is one too, and the shrink guard looks at it.
-            let (selection, shift) = (self.selection(cx.game())?, Shift::none());
+            let (selection, shift) = (self.backups.selection(cx.game())?, Shift::none());
             staging = blocking(move || staging.unpack(EMPTY_TAR, &selection, &shift).map(|()| staging))
                 .await?
                 .map_err(vault_error("copying the world"))?;
@@ -128,18 +103,13 @@ impl DockerDriver {
         Ok(staging)
     }
 
-    fn selection(&self, game: &str) -> Result<Selection, StepError> {
-        let world = &self.recipe(game)?.world;
-        Selection::new(&world.paths, &world.exclude).map_err(vault_error("reading the recipe's world"))
-    }
-
     pub(super) async fn verify_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
             return Ok(Gain::default());
         };
         let dir = self.drive_dir(&drive.id);
-        if self.kept(cx).await?.is_some() || !blocking(move || dir.is_dir()).await? {
+        if self.backups.kept(cx).await?.is_some() || !blocking(move || dir.is_dir()).await? {
             return Ok(Gain::default());
         }
         let live = self.is_running(server).await?;
@@ -157,7 +127,7 @@ impl DockerDriver {
                 cx.out.line(format!("The game wrote while it was read ({difference}); reading it again."));
                 drop(self.read_world(cx, source).await?);
             }
-            let staging = self.stage(cx).await?;
+            let staging = self.backups.stage(cx).await?;
             if !staging.is_filled() {
                 return Err(StepError::fatal(
                     "The copy of the world is not in the vault any more. Try again from the beginning.",
@@ -186,7 +156,7 @@ impl DockerDriver {
         for path in &self.recipe(cx.game())?.world.paths {
             paths.push((path.clone(), shift_of(path)?));
         }
-        let selection = self.selection(cx.game())?;
+        let selection = self.backups.selection(cx.game())?;
         let (docker, container) = (self.docker.clone(), source.container.clone());
         let daemon = tokio::runtime::Handle::current();
         blocking(move || {
@@ -204,78 +174,28 @@ impl DockerDriver {
 
     pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.recipes_worldless(server)) else {
+        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
             return Ok(Gain::default());
         };
         let dir = self.drive_dir(&drive.id);
         let there = blocking(move || dir.is_dir()).await?;
         let live = self.is_running(server).await?;
-        let backup = match self.kept(cx).await? {
-            Some(backup) => backup,
-            None if !there => return Ok(Gain::default()),
-            None => {
-                let meta = Meta {
-                    server: server.name.to_string(),
-                    game: server.game.clone(),
-                    recipe_version: self.recipes.install_key(&server.game),
-                    reason: reason(&cx.job.action),
-                    taken_at_ms: cx.job.created_at,
-                    live,
-                    by: cx.job.actor.name().to_owned(),
-                    note: None,
-                };
-                let staging = self.stage(cx).await?;
-                blocking(move || staging.keep(meta)).await?.map_err(vault_error("keeping the backup"))?
-            }
-        };
-        if let Some(shrunk) = &backup.shrunk {
-            let notice = Notice::Shrunk {
-                server: server.name.to_string(),
-                backup: backup.id.as_str().to_owned(),
-                was_bytes: shrunk.was.bytes,
-                now_bytes: shrunk.now.bytes,
-            };
-            cx.journal.notice(server, &notice, cx.now).await.map_err(StepError::Retry)?;
+        if !there && self.backups.kept(cx).await?.is_none() {
+            return Ok(Gain::default());
         }
-        self.retire(server, cx).await?;
+        let backup = self.backups.keep(cx, live).await?;
         let id = BackupId(backup.id.as_str().to_owned());
         let mut owned = server.owned.clone();
         // A live world has moved on since; the drive stays the newest.
         let world = if live { WorldAt::Played } else { WorldAt::Backup(id.clone()) };
         owned.drive = Some(DriveRef { world, ..drive });
         owned.world = Some(id);
-        let size = format!("{} ({} new)", spoken_bytes(backup.bytes), spoken_bytes(backup.new_bytes));
-        Ok(Gain::owned(owned).with_note(format!("{}, {size}", backup.id.as_str())))
-    }
-
-    /// Lets old backups go, never the present world and never the last good one.
-    async fn retire(&self, server: &Server, cx: &StepCx<'_>) -> Result<(), StepError> {
-        let (vault, owner, policy, now) = (self.vault.clone(), Self::owner(server)?, self.settings.retention, cx.now);
-        let present = server.owned.world.clone();
-        let gone = blocking(move || -> vault::Result<Vec<String>> {
-            let kept: Vec<_> = vault.list(&owner)?.into_iter().filter_map(|one| one.kept()).collect();
-            let mut gone = vec![];
-            for id in vault::retire(now, &kept, &policy) {
-                if present.as_ref().is_none_or(|present| present.0 != id.as_str()) {
-                    vault.delete(&owner, &id)?;
-                    gone.push(id.as_str().to_owned());
-                }
-            }
-            Ok(gone)
-        })
-        .await?;
-        match gone {
-            Ok(gone) => gone.iter().for_each(|id| cx.out.line(format!("Let the old backup {id} go."))),
-            // The new backup is kept; an old one that will not go is no reason to fail.
-            Err(error) => tracing::warn!(server = %server.name, "Old backups could not be let go: {error}"),
-        }
-        Ok(())
+        Ok(Gain::owned(owned).with_note(note_of(&backup)))
     }
 
     pub(super) async fn undo_pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         if !self.worldless(cx)? {
-            let staging = self.stage(cx).await?;
-            blocking(move || staging.discard()).await?.map_err(vault_error("dropping the half backup"))?;
+            return self.backups.discard(cx).await;
         }
         Ok(Gain::default())
     }
@@ -299,18 +219,8 @@ impl DockerDriver {
                 "The drive holds an older world than the newest backup, `{wanted}`. `/backup restore` puts that backup in its place."
             )));
         }
-        let (owner, id) =
-            (Self::owner(server)?, vault::BackupId::parse(&wanted.0).map_err(vault_error("naming the backup"))?);
-        let (vault, of, which) = (self.vault.clone(), owner.clone(), id.clone());
-        // What is damaged is never pushed: the game would save over it as if it were whole.
-        let report = blocking(move || vault.verify(&of, &which)).await?.map_err(vault_error("checking the backup"))?;
-        if !report.is_whole() {
-            return Err(StepError::fatal(format!(
-                "The backup `{wanted}` is damaged: {} files are missing and {} have changed. `/backup list` shows others.",
-                report.missing.len(),
-                report.corrupt.len()
-            )));
-        }
+        let (id, report) = self.backups.sound(server, &wanted).await?;
+        let owner = Backups::owner(server)?;
         let image = self.hands_image(server).await?;
         let hands = self.hands(server, &drive, &image).await?;
         let pushed = self.upload_world(&hands, owner, id).await;
@@ -325,7 +235,7 @@ impl DockerDriver {
 
     async fn upload_world(&self, hands: &str, owner: OwnerId, id: vault::BackupId) -> Result<(), StepError> {
         let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
-        let (vault, uid, gid) = (self.vault.clone(), self.settings.uid, self.settings.gid);
+        let (vault, uid, gid) = (self.backups.vault.clone(), self.settings.uid, self.settings.gid);
         let writer = SyncIoBridge::new(writer);
         let packing = tokio::task::spawn_blocking(move || {
             let how = Pack { prefix: "", uid: uid.into(), gid: gid.into() };
@@ -344,10 +254,6 @@ impl DockerDriver {
             self.let_go(drive).await?;
         }
         Ok(Gain::default())
-    }
-
-    fn recipes_worldless(&self, server: &Server) -> bool {
-        self.recipes.get(&server.game).is_some_and(|recipe| recipe.world.paths.is_empty())
     }
 
     /// An image to reach a drive with. Nothing runs in it, so any of the game's will do.
@@ -390,24 +296,8 @@ fn shift_of(path: &str) -> Result<Shift, StepError> {
     Shift::new(last, path).map_err(vault_error("reading the recipe's world"))
 }
 
-fn reason(action: &Action) -> Reason {
-    match action {
-        Action::Stop | Action::Restart => Reason::Stop,
-        Action::Backup => Reason::Manual,
-        Action::Restore { .. } => Reason::BeforeRestore,
-        Action::Update | Action::Start => Reason::BeforeUpdate,
-        Action::Delete => Reason::BeforeDelete,
-        Action::BuildSnapshot => Reason::Manual,
-    }
-}
-
 fn drive_gone() -> StepError {
     StepError::fatal(
         "The drive of this server is gone from the disk, so its world cannot be saved. `/backup restore` begins again from a backup.",
     )
-}
-
-/// A full disk is fatal and says so; so is everything else the vault refuses.
-pub(super) fn vault_error(what: &str) -> impl FnOnce(vault::Error) -> StepError + '_ {
-    move |error| StepError::fatal(format!("{what}: {error}"))
 }

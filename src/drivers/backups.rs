@@ -1,0 +1,164 @@
+//! What keeping a backup means, whatever backend the world came from: its name, its stage in the vault, what people
+//! are told of it, and which old ones may go.
+
+use super::blocking;
+use crate::engine::{StepCx, StepError};
+use crate::model::job::{Action, Gain};
+use crate::model::server::Server;
+use crate::model::view::{Notice, spoken_bytes};
+use crate::model::world::BackupId;
+use crate::recipes::Recipes;
+use crate::vault::{self, Backup, Meta, OwnerId, Policy, Reason, Report, Selection, Staging, Vault};
+use std::sync::Arc;
+
+/// The vault as the steps of a job use it. Cheap to clone.
+#[derive(Clone)]
+pub struct Backups {
+    pub vault: Vault,
+    pub recipes: Arc<Recipes>,
+    pub retention: Policy,
+}
+
+impl Backups {
+    pub fn owner(server: &Server) -> Result<OwnerId, StepError> {
+        OwnerId::parse(&server.id.0).map_err(vault_error("naming the backup's owner"))
+    }
+
+    /// The backup that a job makes: the same name at every try.
+    pub fn id_of(cx: &StepCx<'_>) -> Result<vault::BackupId, StepError> {
+        let time = jiff::Timestamp::from_millisecond(cx.job.created_at)
+            .map_err(|error| StepError::fatal(format!("the job's time is no time: {error}")))?;
+        vault::BackupId::parse(&format!("{}-j{}", time.strftime("%Y%m%dT%H%M%SZ"), cx.job.id))
+            .map_err(vault_error("naming the backup"))
+    }
+
+    pub async fn stage(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
+        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::id_of(cx)?);
+        blocking(move || vault.stage(&owner, Some(id))).await?.map_err(vault_error("opening the vault"))
+    }
+
+    /// Whether this job's backup is in the vault already, as after a crash between keeping it and saying so.
+    pub async fn kept(&self, cx: &StepCx<'_>) -> Result<Option<Backup>, StepError> {
+        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::id_of(cx)?);
+        blocking(move || vault.list(&owner))
+            .await?
+            .map(|all| all.into_iter().filter(|one| *one.id() == id).find_map(|one| one.kept()))
+            .map_err(vault_error("reading the vault"))
+    }
+
+    pub fn selection(&self, game: &str) -> Result<Selection, StepError> {
+        match self.recipes.get(game) {
+            Some(recipe) => Selection::new(&recipe.world.paths, &recipe.world.exclude)
+                .map_err(vault_error("reading the recipe's world")),
+            None => Err(StepError::fatal(format!("There is no recipe called `{game}` any more."))),
+        }
+    }
+
+    /// A recipe that names no world has nothing to save.
+    pub fn worldless(&self, game: &str) -> bool {
+        self.recipes.get(game).is_some_and(|recipe| recipe.world.paths.is_empty())
+    }
+
+    /// Makes the stage of this job a backup, unless it is one already, and tells people when it is far smaller than
+    /// the one before.
+    pub async fn keep(&self, cx: &StepCx<'_>, live: bool) -> Result<Backup, StepError> {
+        let server = cx.server()?;
+        let backup = match self.kept(cx).await? {
+            Some(backup) => backup,
+            None => {
+                let meta = Meta {
+                    server: server.name.to_string(),
+                    game: server.game.clone(),
+                    recipe_version: self.recipes.install_key(&server.game),
+                    reason: reason(&cx.job.action),
+                    taken_at_ms: cx.job.created_at,
+                    live,
+                    by: cx.job.actor.name().to_owned(),
+                    note: None,
+                };
+                let staging = self.stage(cx).await?;
+                blocking(move || staging.keep(meta)).await?.map_err(vault_error("keeping the backup"))?
+            }
+        };
+        if let Some(shrunk) = &backup.shrunk {
+            let notice = Notice::Shrunk {
+                server: server.name.to_string(),
+                backup: backup.id.as_str().to_owned(),
+                was_bytes: shrunk.was.bytes,
+                now_bytes: shrunk.now.bytes,
+            };
+            cx.journal.notice(server, &notice, cx.now).await.map_err(StepError::Retry)?;
+        }
+        self.retire(server, cx).await?;
+        Ok(backup)
+    }
+
+    /// Lets old backups go, never the present world and never the last good one.
+    async fn retire(&self, server: &Server, cx: &StepCx<'_>) -> Result<(), StepError> {
+        let (vault, owner, policy, now) = (self.vault.clone(), Self::owner(server)?, self.retention, cx.now);
+        let present = server.owned.world.clone();
+        let gone = blocking(move || -> vault::Result<Vec<String>> {
+            let kept: Vec<_> = vault.list(&owner)?.into_iter().filter_map(|one| one.kept()).collect();
+            let mut gone = vec![];
+            for id in vault::retire(now, &kept, &policy) {
+                if present.as_ref().is_none_or(|present| present.0 != id.as_str()) {
+                    vault.delete(&owner, &id)?;
+                    gone.push(id.as_str().to_owned());
+                }
+            }
+            Ok(gone)
+        })
+        .await?;
+        match gone {
+            Ok(gone) => gone.iter().for_each(|id| cx.out.line(format!("Let the old backup {id} go."))),
+            // The new backup is kept; an old one that will not go is no reason to fail.
+            Err(error) => tracing::warn!(server = %server.name, "Old backups could not be let go: {error}"),
+        }
+        Ok(())
+    }
+
+    pub async fn discard(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let staging = self.stage(cx).await?;
+        blocking(move || staging.discard()).await?.map_err(vault_error("dropping the half backup"))?;
+        Ok(Gain::default())
+    }
+
+    /// Reads a backup whole before it is pushed. What is damaged is never pushed: the game would save over it as if
+    /// it were whole.
+    pub async fn sound(&self, server: &Server, wanted: &BackupId) -> Result<(vault::BackupId, Report), StepError> {
+        let owner = Self::owner(server)?;
+        let id = vault::BackupId::parse(&wanted.0).map_err(vault_error("naming the backup"))?;
+        let (vault, which) = (self.vault.clone(), id.clone());
+        let report =
+            blocking(move || vault.verify(&owner, &which)).await?.map_err(vault_error("checking the backup"))?;
+        if !report.is_whole() {
+            return Err(StepError::fatal(format!(
+                "The backup `{wanted}` is damaged: {} files are missing and {} have changed. `/backup list` shows others.",
+                report.missing.len(),
+                report.corrupt.len()
+            )));
+        }
+        Ok((id, report))
+    }
+}
+
+/// What people read of a backup that was kept.
+pub fn note_of(backup: &Backup) -> String {
+    format!("{}, {} ({} new)", backup.id.as_str(), spoken_bytes(backup.bytes), spoken_bytes(backup.new_bytes))
+}
+
+fn reason(action: &Action) -> Reason {
+    match action {
+        Action::Stop | Action::Restart => Reason::Stop,
+        Action::Backup => Reason::Manual,
+        Action::Restore { .. } => Reason::BeforeRestore,
+        Action::Update | Action::Start => Reason::BeforeUpdate,
+        Action::Delete => Reason::BeforeDelete,
+        Action::BuildSnapshot => Reason::Manual,
+    }
+}
+
+/// A full disk is fatal and says so; so is everything else the vault refuses.
+pub fn vault_error(what: &str) -> impl FnOnce(vault::Error) -> StepError + '_ {
+    move |error| StepError::fatal(format!("{what}: {error}"))
+}
