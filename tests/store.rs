@@ -7,13 +7,14 @@ use futures::future::join_all;
 use postgres::Postgres;
 use spawnpoint::engine::{Aftermath, AppendError, Journal, LeaseChange, OpenError};
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
+use spawnpoint::model::cost::{Price, Rental};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
 use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Action, Cause, Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use spawnpoint::model::lease::Memo;
 use spawnpoint::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use spawnpoint::model::view::Notice;
-use spawnpoint::model::{GuildId, JobId, ServerId};
+use spawnpoint::model::{GuildId, HOUR_MS, JobId, ServerId};
 use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
 use spawnpoint::store::servers::CreateError;
@@ -353,6 +354,99 @@ async fn a_port_of_another_server_is_refused_with_the_event_that_brought_it() {
             });
             gain(&store, id, Gain::owned(Owned { host, ..owned(&[7000]) })).await.unwrap();
         }
+    })
+    .await;
+}
+
+fn host(id: &str, price: Option<Price>) -> HostRef {
+    HostRef {
+        provider: "hetzner".into(),
+        id: id.to_owned(),
+        region: "nbg1".into(),
+        size: "cx23".into(),
+        address: None,
+        firewall: None,
+        price,
+        created_at: 7,
+        host_key: String::new(),
+        played: false,
+    }
+}
+
+#[tokio::test]
+async fn a_rental_begins_and_ends_with_the_host_on_record() {
+    on_both(async |store, _| {
+        make(&store, "a", "world").await;
+        make(&store, "b", "other").await;
+        let price = Price { hourly: 6_300, monthly: Some(4_490_000), currency: "EUR".into(), unit_ms: HOUR_MS };
+        let open = |host: &str| Rental {
+            provider: "hetzner".into(),
+            host: host.into(),
+            server: ServerId("a".into()),
+            actor: Actor::Discord { id: "9".into(), name: "alice".into() },
+            region: "nbg1".into(),
+            size: "cx23".into(),
+            price: Some(price.clone()),
+            began_at: 7,
+            ended_at: None,
+        };
+        let with = |host: Option<HostRef>| Gain::owned(Owned { host, ..Owned::default() });
+        let mut job = start(&store, "a").await;
+        store.claim(job.id, "e", 0, 100).await.unwrap();
+        // Steps and undos of one job, each with what the server owns after it, in the order of their times.
+        let mut step = 20;
+        let mut turn = async |store: &Store, gain: Gain| {
+            step += 1;
+            let place = Step::CloneDrive;
+            let (begin, end) = match step % 2 {
+                1 if job.seq == 0 => (Event::Started { step: place }, Event::Finished { step: place, gain }),
+                _ => (Event::UndoStarted { step: place }, Event::Undone { step: place, gain }),
+            };
+            append(store, &mut job, "e", at(step, begin)).await?;
+            append(store, &mut job, "e", at(step, end)).await?;
+            if step % 2 == 0 {
+                store.close(&job, Outcome::Failed, Aftermath::default(), step).await.unwrap();
+                job = start(store, "a").await;
+                store.claim(job.id, "e", 0, 100).await.unwrap();
+            }
+            Ok::<(), AppendError>(())
+        };
+        let rentals = async |since| store.rentals(&guild(), since).await.unwrap();
+
+        turn(&store, with(Some(host("1", None)))).await.unwrap();
+        assert_eq!(rentals(0).await, [Rental { price: None, ..open("1") }]);
+        // The same host again changes nothing, but for the price that was not known before.
+        turn(&store, with(Some(host("1", Some(price.clone()))))).await.unwrap();
+        assert_eq!(rentals(0).await, [open("1")]);
+        turn(&store, with(Some(host("2", Some(price.clone()))))).await.unwrap();
+        let first = Rental { ended_at: Some(23), ..open("1") };
+        assert_eq!(rentals(0).await, [first.clone(), open("2")], "another host ends one and begins one");
+        turn(&store, with(None)).await.unwrap();
+        let second = Rental { ended_at: Some(24), ..open("2") };
+        assert_eq!(rentals(0).await, [first.clone(), second.clone()]);
+        assert_eq!(rentals(23).await, vec![second.clone()], "what ended before is left out");
+        assert_eq!(store.rentals(&GuildId("2".into()), 0).await.unwrap(), []);
+
+        // Gone without a job; and there after all.
+        turn(&store, with(Some(host("3", Some(price.clone()))))).await.unwrap();
+        store.host_gone(&host("3", None), 30).await.unwrap();
+        store.host_gone(&host("3", None), 31).await.unwrap();
+        store.host_gone(&host("nobody's", None), 31).await.unwrap();
+        let third = Rental { ended_at: Some(30), ..open("3") };
+        assert_eq!(rentals(0).await, [first.clone(), second.clone(), third]);
+        turn(&store, with(None)).await.unwrap();
+        assert_eq!(rentals(0).await[2].ended_at, Some(30), "what ended does not end again");
+        turn(&store, with(Some(host("3", None)))).await.unwrap();
+        assert_eq!(rentals(0).await[2], open("3"));
+        // A machine of your own bills nobody, and an event that is refused begins no rental.
+        let own = HostRef { provider: "ssh".into(), ..host("attic", None) };
+        turn(&store, with(Some(own))).await.unwrap();
+        assert_eq!(rentals(0).await.len(), 3);
+        gain(&store, "b", Gain::owned(owned(&[7000]))).await.unwrap();
+        let clash = Gain::owned(Owned { host: Some(host("4", None)), ..owned(&[7000]) });
+        turn(&store, clash).await.unwrap_err();
+        assert_eq!(rentals(0).await.len(), 3);
+        assert!(rentals(0).await.iter().all(|rental| rental.ended_at.is_some()));
     })
     .await;
 }

@@ -5,13 +5,13 @@
 
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError, builder_of};
 use crate::model::access::Actor;
-use crate::model::cost::Price;
+use crate::model::cost::{Price, Quote};
 use crate::model::drive::{DriveRef, Snapshot, SnapshotId, golden};
 use crate::model::host::HostRef;
 use crate::model::job::{Action, Event, Gain, Recorded, Step, StepState};
 use crate::model::server::{Backend, Players, Seen, Server};
 use crate::model::world::{BackupId, WorldAt};
-use crate::model::{HOUR_MS, JobId, ServerId};
+use crate::model::{HOUR_MS, JobId, Ms, ServerId};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -65,6 +65,10 @@ pub struct Things {
     /// Looking panics.
     pub look_panics: bool,
     pub limits: BTreeMap<String, Duration>,
+    /// What a host costs; `None`: 0.01 $ for every hour that was begun.
+    pub price: Option<Price>,
+    /// Hosts were created when they were made. Off, all say 0, so that two runs of one story end alike.
+    pub hosts_have_age: bool,
     /// Steps write these lines into their output.
     pub says: Vec<String>,
     /// The beginning of every error and of every note.
@@ -86,6 +90,7 @@ pub struct Place {
     pub half_pushed: bool,
     pub up: bool,
     pub installed: bool,
+    pub created_at: Ms,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -512,9 +517,10 @@ fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known:
             let found = names_of(&things.hosts, &id).into_iter().next();
             let name = found.unwrap_or_else(|| format!("host-{id}-{}", cx.job.id));
             if !things.hosts.contains_key(&name) {
-                things.hosts.insert(name.clone(), place(&id, cx));
+                let created_at = if things.hosts_have_age { cx.now } else { 0 };
+                things.hosts.insert(name.clone(), Place { created_at, ..place(&id, cx) });
             }
-            owned.host = Some(host_ref(name));
+            owned.host = Some(host_ref(things, name));
         }
         Step::AwaitHost => {
             let place = things.place_mut(&id).ok_or_else(|| StepError::fatal("There is no host."))?;
@@ -727,20 +733,29 @@ fn place(server: &ServerId, cx: &StepCx<'_>) -> Place {
         half_pushed: false,
         up: false,
         installed: false,
+        created_at: 0,
     }
 }
 
-fn host_ref(id: String) -> HostRef {
+impl Things {
+    fn quote(&self) -> Quote {
+        let usual = Price { hourly: 10_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS };
+        let price = self.price.clone().unwrap_or(usual);
+        Quote { provider: "fake".into(), region: "here".into(), size: "small".into(), price: Some(price) }
+    }
+}
+
+fn host_ref(things: &Things, id: String) -> HostRef {
+    let Quote { provider, region, size, price } = things.quote();
     HostRef {
-        provider: "fake".into(),
+        provider,
+        created_at: things.hosts.get(&id).map_or(0, |place| place.created_at),
         id,
-        region: "here".into(),
-        size: "small".into(),
+        region,
+        size,
         address: Some([127, 0, 0, 1].into()),
         firewall: None,
-        price: Some(Price { hourly: 10_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS }),
-        // Not from the clock: two runs of one story must end alike.
-        created_at: 0,
+        price,
         host_key: String::new(),
         played: false,
     }
@@ -817,5 +832,12 @@ impl Driver for Fake {
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         self.outside.get().snapshots.remove(&snapshot.id.0);
         Ok(())
+    }
+
+    async fn quote(&self, server: &Server) -> anyhow::Result<Option<Quote>> {
+        match server.backend {
+            Backend::Docker => Ok(None),
+            Backend::Cloud => Ok(Some(self.outside.get().quote())),
+        }
     }
 }

@@ -13,7 +13,9 @@ pub mod watch;
 
 use crate::bus::{Bus, Nudge};
 use crate::model::access::Actor;
+use crate::model::cost::{Quote, Rental};
 use crate::model::drive::Snapshot;
+use crate::model::host::HostRef;
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::{Memo, Rules};
 use crate::model::plan::{Situation, plan};
@@ -52,6 +54,13 @@ pub trait Driver: Send + Sync {
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>>;
     /// Deletes the files of a snapshot that is off the record and that nobody stands on.
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()>;
+    /// What a start of this server would rent now, and at which price: the same choice of provider, region and size
+    /// that `CreateHost` would make, from the provider's list of prices (which may be some hours old). People wait for
+    /// the answer, so it is a second or two at most, and nothing is made or reserved. `None` where nothing is rented;
+    /// an error where the price could not be had. A server that has a host already is quoted as if it had none.
+    async fn quote(&self, _server: &Server) -> anyhow::Result<Option<Quote>> {
+        Ok(None)
+    }
 }
 
 /// Why the console gave no answer, for people.
@@ -178,6 +187,12 @@ pub trait Journal: Send + Sync {
     /// When starts because of a crash were opened since `since`.
     async fn crash_starts(&self, id: &ServerId, since: Ms) -> anyhow::Result<Vec<Ms>>;
     async fn notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()>;
+
+    /// The guild's rentals that bill now or ended after `since`, deleted servers' too, in the order they began.
+    async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>>;
+    /// The provider says that there is no such host any more, although no job destroyed it: it bills no longer. What
+    /// the server has on record is left to the next job. Twice changes nothing.
+    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()>;
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -3,10 +3,13 @@
 
 use super::Store;
 use super::db::{Row, Tx, json, word};
+use super::rentals::turn_bill;
 use super::servers::{apply_aftermath, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
 use crate::engine::{Aftermath, AppendError, Journal, OpenError};
+use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
+use crate::model::host::HostRef;
 use crate::model::job::{Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::Memo;
 use crate::model::server::{Server, Wanted};
@@ -239,6 +242,14 @@ impl Journal for Store {
     async fn notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
         self.add_notice(server, notice, now).await
     }
+
+    async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
+        self.rentals_of(guild, since).await
+    }
+
+    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+        self.end_rental(host, now).await
+    }
 }
 
 /// The word of a tagged enum's variant, for a column that queries look at.
@@ -316,7 +327,7 @@ async fn append_in(tx: &mut Tx, write: Append) -> Result<(), AppendError> {
         return Err(AppendError::Conflict);
     }
     if let Some(gain) = gain_of(&recorded.event) {
-        write_gain(tx, job, &subject, gain).await?;
+        write_gain(tx, job, &subject, gain, recorded.at).await?;
     }
     Ok(())
 }
@@ -336,9 +347,10 @@ fn gain_of(event: &Event) -> Option<&Gain> {
     }
 }
 
-async fn write_gain(tx: &mut Tx, job: JobId, subject: &Subject, gain: &Gain) -> anyhow::Result<()> {
+async fn write_gain(tx: &mut Tx, job: JobId, subject: &Subject, gain: &Gain, at: Ms) -> anyhow::Result<()> {
     if let Some(owned) = &gain.owned {
         let server = subject.server().with_context(|| format!("job {job} gains for a server and has none"))?;
+        turn_bill(tx, job, server, owned.host.as_ref(), at).await?;
         write_owned(tx, server, owned).await?;
     }
     if let Some(snapshot) = &gain.snapshot {

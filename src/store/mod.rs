@@ -8,6 +8,7 @@ mod grants;
 mod jobs;
 mod log;
 pub mod messages;
+mod rentals;
 pub mod servers;
 mod snapshots;
 

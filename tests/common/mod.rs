@@ -2,12 +2,14 @@
 
 use async_trait::async_trait;
 use spawnpoint::engine::{Aftermath, AppendError, Journal, LeaseChange, OpenError};
+use spawnpoint::model::cost::{Rental, turn};
 use spawnpoint::model::drive::Snapshot;
+use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Cause, Event, Job, NewJob, Outcome, Recorded, Step};
 use spawnpoint::model::lease::Memo;
 use spawnpoint::model::server::{Server, Wanted};
 use spawnpoint::model::view::Notice;
-use spawnpoint::model::{JobId, Ms, ServerId};
+use spawnpoint::model::{GuildId, JobId, Ms, ServerId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,6 +23,7 @@ pub struct Rows {
     pub snapshots: BTreeMap<String, Snapshot>,
     pub memos: HashMap<ServerId, Memo>,
     pub notices: Vec<Notice>,
+    pub rentals: Vec<Rental>,
     pub output: Vec<String>,
     pub secrets: HashMap<String, String>,
     /// How often open jobs were asked for.
@@ -133,6 +136,7 @@ impl Journal for Memory {
             | Event::Abandoned { .. } => return Ok(()),
         };
         if let (Some(owned), Some(id)) = (gain.owned, job.subject.server()) {
+            bill(&mut rows, job, id, owned.host.as_ref(), recorded.at);
             rows.servers.get_mut(id).expect("the server exists").owned = owned;
         }
         if let Some(snapshot) = gain.snapshot {
@@ -214,6 +218,39 @@ impl Journal for Memory {
     async fn notice(&self, _server: &Server, notice: &Notice, _now: Ms) -> anyhow::Result<()> {
         self.get().notices.push(notice.clone());
         Ok(())
+    }
+
+    async fn rentals(&self, _guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
+        let wanted = |rental: &&Rental| rental.ended_at.is_none_or(|ended| ended > since);
+        Ok(self.get().rentals.iter().filter(wanted).cloned().collect())
+    }
+
+    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+        let mut rows = self.get();
+        let open = rows.rentals.iter_mut().filter(|rental| rental.host == host.id && rental.ended_at.is_none());
+        open.for_each(|rental| rental.ended_at = Some(now));
+        Ok(())
+    }
+}
+
+fn bill(rows: &mut Rows, job: &Job, server: &ServerId, host: Option<&HostRef>, at: Ms) {
+    let turn = turn(rows.servers[server].owned.host.as_ref(), host);
+    if turn.ends {
+        let open = rows.rentals.iter_mut().filter(|rental| rental.server == *server && rental.ended_at.is_none());
+        open.for_each(|rental| rental.ended_at = Some(at));
+    }
+    if let Some(host) = host.filter(|_| turn.begins) {
+        rows.rentals.push(Rental {
+            provider: host.provider.clone(),
+            host: host.id.clone(),
+            server: server.clone(),
+            actor: job.actor.clone(),
+            region: host.region.clone(),
+            size: host.size.clone(),
+            price: host.price.clone(),
+            began_at: host.created_at,
+            ended_at: None,
+        });
     }
 }
 
@@ -311,5 +348,15 @@ impl<J: Journal> Journal for Crashing<J> {
     }
     async fn notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
         self.journal.notice(server, notice, now).await
+    }
+
+    async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
+        self.alive()?;
+        self.journal.rentals(guild, since).await
+    }
+
+    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+        self.alive()?;
+        self.journal.host_gone(host, now).await
     }
 }

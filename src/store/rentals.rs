@@ -1,0 +1,90 @@
+//! Hosts that were rented, for the bill. A row comes and ends in the transaction of the event that says so, so no host
+//! is ever on record without its bill.
+
+use super::Store;
+use super::db::{Row, Tx, json};
+use crate::model::cost::{Rental, turn};
+use crate::model::host::HostRef;
+use crate::model::server::Owned;
+use crate::model::{GuildId, JobId, Ms, ServerId};
+use anyhow::Context;
+
+impl Store {
+    /// The guild's rentals that bill now or ended after `since`, in the order they began.
+    pub async fn rentals_of(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
+        let sql = "SELECT rentals.* FROM rentals JOIN servers ON servers.id = rentals.server
+                   WHERE servers.guild = $1 AND (rentals.ended_at IS NULL OR rentals.ended_at > $2)
+                   ORDER BY rentals.began_at, rentals.provider, rentals.host";
+        self.db.rows(sql, [(&guild.0).into(), since.into()]).await?.iter().map(rental_of).collect()
+    }
+
+    pub(super) async fn end_rental(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+        let open = "SELECT host FROM rentals WHERE provider = $1 AND host = $2 AND ended_at IS NULL";
+        // Asked every round as long as the host is on record: only the first one writes.
+        if self.db.row(open, [(&host.provider).into(), (&host.id).into()]).await?.is_none() {
+            return Ok(());
+        }
+        let sql = "UPDATE rentals SET ended_at = $3 WHERE provider = $1 AND host = $2 AND ended_at IS NULL";
+        self.db.run(sql, [(&host.provider).into(), (&host.id).into(), now.into()]).await?;
+        Ok(())
+    }
+}
+
+/// Begins and ends what a change of a server's host means. Called before that change is written.
+pub(super) async fn turn_bill(
+    tx: &mut Tx,
+    job: JobId,
+    server: &ServerId,
+    host: Option<&HostRef>,
+    at: Ms,
+) -> anyhow::Result<()> {
+    let row = tx.row("SELECT owned FROM servers WHERE id = $1", [(&server.0).into()]).await?;
+    let before: Owned = row.with_context(|| format!("server {server} does not exist"))?.json("owned")?;
+    let turn = turn(before.host.as_ref(), host);
+    if turn.ends {
+        let sql = "UPDATE rentals SET ended_at = $2 WHERE server = $1 AND ended_at IS NULL";
+        tx.run(sql, [(&server.0).into(), at.into()]).await?;
+    }
+    let Some(host) = host else { return Ok(()) };
+    let price = host.price.as_ref().map(json);
+    if turn.begins {
+        let row = tx.row("SELECT actor FROM jobs WHERE id = $1", [job.0.into()]).await?;
+        let actor = row.with_context(|| format!("there is no job {job}"))?.text("actor")?;
+        // One that was taken for gone and is found again has billed all the time.
+        let sql = "INSERT INTO rentals (provider, host, server, actor, region, size, price, began_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                   ON CONFLICT (provider, host) DO UPDATE SET ended_at = NULL, price = COALESCE(excluded.price, rentals.price)";
+        let args = [
+            (&host.provider).into(),
+            (&host.id).into(),
+            (&server.0).into(),
+            actor.into(),
+            (&host.region).into(),
+            (&host.size).into(),
+            price.as_deref().into(),
+            host.created_at.into(),
+        ];
+        tx.run(sql, args).await?;
+    } else if turn.priced {
+        let sql = "UPDATE rentals SET price = $3 WHERE provider = $1 AND host = $2";
+        tx.run(sql, [(&host.provider).into(), (&host.id).into(), price.as_deref().into()]).await?;
+    }
+    Ok(())
+}
+
+fn rental_of(row: &Row) -> anyhow::Result<Rental> {
+    Ok(Rental {
+        provider: row.text("provider")?,
+        host: row.text("host")?,
+        server: ServerId(row.text("server")?),
+        actor: row.json("actor")?,
+        region: row.text("region")?,
+        size: row.text("size")?,
+        price: match row.maybe_text("price")? {
+            Some(_) => Some(row.json("price")?),
+            None => None,
+        },
+        began_at: row.int("began_at")?,
+        ended_at: row.maybe_int("ended_at")?,
+    })
+}
