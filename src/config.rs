@@ -30,6 +30,7 @@ pub struct Config {
     pub idle: Idle,
     pub backups: Backups,
     pub watch: Watch,
+    pub dns: Dns,
 }
 
 impl Default for Config {
@@ -44,6 +45,7 @@ impl Default for Config {
             idle: Idle::default(),
             backups: Backups::default(),
             watch: Watch::default(),
+            dns: Dns::default(),
         }
     }
 }
@@ -217,6 +219,123 @@ impl Default for Watch {
     }
 }
 
+/// Names that follow servers. Without a zone there are none.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// The zone that names are made in.
+    pub zone: Option<String>,
+    /// How long resolvers may remember an address.
+    #[serde(deserialize_with = "plain")]
+    pub ttl_seconds: u32,
+    pub provider: Option<DnsProvider>,
+    pub rfc2136: Rfc2136,
+    pub cloudflare: Cloudflare,
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns {
+            zone: None,
+            ttl_seconds: 60,
+            provider: None,
+            rfc2136: Rfc2136::default(),
+            cloudflare: Cloudflare::default(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsProvider {
+    Rfc2136,
+    Cloudflare,
+}
+
+/// A name server that takes dynamic updates.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rfc2136 {
+    /// Address or name, and port.
+    pub server: String,
+    pub key_name: Option<String>,
+    pub key_secret: Option<SecretString>,
+    pub algorithm: DnsAlgorithm,
+}
+
+impl Default for Rfc2136 {
+    fn default() -> Rfc2136 {
+        Rfc2136 { server: "127.0.0.1:53".into(), key_name: None, key_secret: None, algorithm: DnsAlgorithm::HmacSha256 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum DnsAlgorithm {
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+    #[serde(rename = "hmac-sha512")]
+    HmacSha512,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cloudflare {
+    pub token: Option<SecretString>,
+    /// Found by the zone's name where it is left out.
+    pub zone_id: Option<String>,
+    /// Another address than Cloudflare's own lets a test stand in for it.
+    pub api_url: String,
+}
+
+pub const CLOUDFLARE_URL: &str = "https://api.cloudflare.com/client/v4";
+
+impl Default for Cloudflare {
+    fn default() -> Cloudflare {
+        Cloudflare { token: None, zone_id: None, api_url: CLOUDFLARE_URL.into() }
+    }
+}
+
+impl Dns {
+    /// Whether its options fit together. Each alone was checked when it was read.
+    ///
+    /// # Errors
+    /// A sentence that names the option to write.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let given = |value: &Option<String>| value.as_ref().is_some_and(|text| !text.trim().is_empty());
+        let secret = |value: &Option<SecretString>| {
+            use secrecy::ExposeSecret;
+            value.as_ref().is_some_and(|secret| !secret.expose_secret().trim().is_empty())
+        };
+        let provider = match (given(&self.zone), self.provider) {
+            (false, None) => return Ok(()),
+            (false, Some(_)) => {
+                anyhow::bail!("dns.provider is set and dns.zone is not: name the zone, for instance `example.org`")
+            }
+            (true, None) => anyhow::bail!("dns.zone is set and dns.provider is not: write `rfc2136` or `cloudflare`"),
+            (true, Some(provider)) => provider,
+        };
+        let (shortest, longest) = match provider {
+            DnsProvider::Rfc2136 => (10, 86_400),
+            DnsProvider::Cloudflare => (60, 86_400),
+        };
+        if !(shortest..=longest).contains(&self.ttl_seconds) {
+            anyhow::bail!("dns.ttl_seconds is {}: write a number from {shortest} to {longest}", self.ttl_seconds);
+        }
+        let missing = match provider {
+            DnsProvider::Rfc2136 => [
+                ("dns.rfc2136.key_name", given(&self.rfc2136.key_name)),
+                ("dns.rfc2136.key_secret", secret(&self.rfc2136.key_secret)),
+            ]
+            .to_vec(),
+            DnsProvider::Cloudflare => vec![("dns.cloudflare.token", secret(&self.cloudflare.token))],
+        };
+        match missing.into_iter().find(|(_, there)| !there) {
+            Some((option, _)) => anyhow::bail!("{option} is missing: the provider in dns.provider needs it"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Config {
     /// Reads the file, if there is one, and lays the environment over it.
     ///
@@ -232,6 +351,7 @@ impl Config {
         // Relative paths are relative to the file, wherever the program was started.
         let mut config =
             Config::parse(&text, env).with_context(|| format!("in the configuration {}", path.display()))?;
+        config.dns.check().with_context(|| format!("in the configuration {}", path.display()))?;
         let home = path.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
         for path in [&mut config.data_dir, &mut config.game_scripts] {
             *path = std::path::absolute(home.join(&*path)).context("finding the folder of the configuration")?;
@@ -276,7 +396,7 @@ fn explained(text: &str, error: &toml::de::Error) -> String {
 }
 
 /// Keys whose lines are never shown.
-const SECRET_KEYS: [&str; 3] = ["token", "url", "password"];
+const SECRET_KEYS: [&str; 4] = ["token", "url", "password", "secret"];
 
 /// Names with our prefix that are no options: where the configuration is, and what tests use.
 const NOT_OPTIONS: [&str; 3] = ["config", "specs", "log"];
@@ -391,6 +511,37 @@ mod tests {
             all += &format!("{pair:?}\n--> {}\n\n", error("", &[pair]));
         }
         insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn options_of_dns_that_do_not_fit_together_are_named() {
+        let whole = "[dns]\nzone = \"example.org\"\nprovider = \"rfc2136\"\n[dns.rfc2136]\nkey_name = \"k\"\nkey_secret = \"hush\"\n";
+        let cases = [
+            ("", None),
+            (whole, None),
+            ("[dns]\nzone = \"example.org\"\n", Some("dns.provider")),
+            ("[dns]\nprovider = \"cloudflare\"\n", Some("dns.zone")),
+            ("[dns]\nzone = \"example.org\"\nprovider = \"rfc2136\"\n", Some("dns.rfc2136.key_name")),
+            (
+                "[dns]\nzone = \"example.org\"\nprovider = \"rfc2136\"\n[dns.rfc2136]\nkey_name = \"k\"\n",
+                Some("dns.rfc2136.key_secret"),
+            ),
+            ("[dns]\nzone = \"example.org\"\nprovider = \"cloudflare\"\n", Some("dns.cloudflare.token")),
+            (
+                "[dns]\nzone = \"example.org\"\nprovider = \"cloudflare\"\nttl_seconds = 30\n",
+                Some("a number from 60 to 86400"),
+            ),
+        ];
+        for (text, wrong) in cases {
+            let found = Config::parse(text, env(&[])).unwrap().dns.check();
+            match (found, wrong) {
+                (Ok(()), None) => {}
+                (Err(error), Some(wrong)) if error.to_string().contains(wrong) => {}
+                (found, wrong) => panic!("{text}: {found:?}, expected {wrong:?}"),
+            }
+        }
+        let error = Config::parse("[dns.rfc2136]\nkey_secret = hush\n", env(&[])).unwrap_err();
+        assert!(!format!("{error:#}").contains("hush"), "{error:#}");
     }
 
     #[test]

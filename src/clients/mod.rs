@@ -3,5 +3,6 @@
 
 pub mod cloud;
 pub mod console;
+pub mod dns;
 pub mod docker;
 pub mod query;

@@ -1,0 +1,1 @@
+//! Names at Cloudflare, against a stand-in.
