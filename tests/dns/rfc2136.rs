@@ -197,7 +197,8 @@ async fn of_two_spawnpoints_one_gets_the_name_and_the_other_a_reason() {
         let label = format!("both-{round}");
         blue.point(&label, ip("192.0.2.1")).await.unwrap();
         let (set, cleared) = tokio::join!(blue.point(&label, ip("192.0.2.3")), blue.clear(&label));
-        (set.unwrap(), cleared.unwrap());
+        set.unwrap();
+        cleared.unwrap();
         let name = format!("{label}.example.org");
         let left = (server.dig(&name, "A").len(), server.dig(&name, "TXT").len());
         assert!(left == (0, 0) || left == (1, 1), "{left:?}");

@@ -125,25 +125,44 @@ impl Rfc2136 {
         }
     }
 
+    /// What stands at the name at one moment: several questions, and then one that asks whether all of it still holds.
     async fn look(&self, name: &HostName) -> Result<Option<Seen>, DnsError> {
-        if !self.in_use(name).await? {
-            return Ok(None);
-        }
-        let (mut entry, mut texts) = (Entry::default(), vec![]);
-        for kind in [RecordType::TXT, RecordType::A, RecordType::AAAA] {
-            for record in self.records(name, kind).await? {
-                match &record.data {
-                    RData::A(A(address)) => entry.lead(IpAddr::V4(*address), record.ttl),
-                    RData::AAAA(AAAA(address)) => entry.lead(IpAddr::V6(*address), record.ttl),
-                    RData::TXT(text) => {
-                        entry.texts.push(joined(text));
-                        texts.push(record);
+        for _ in 0..ROUNDS {
+            if !self.in_use(name).await? {
+                return Ok(None);
+            }
+            let (mut entry, mut texts) = (Entry::default(), vec![]);
+            let mut still = self.update()?;
+            for kind in [RecordType::TXT, RecordType::A, RecordType::AAAA] {
+                let (of_kind, others): (Vec<Record>, Vec<Record>) =
+                    self.records(name, kind).await?.into_iter().partition(|record| record.record_type() == kind);
+                // A CNAME answers every question.
+                others.iter().for_each(|record| entry.beside(&record.record_type().to_string()));
+                match of_kind.is_empty() {
+                    true => {
+                        still.add_pre_requisite(bare(name, kind, DNSClass::NONE)?);
                     }
-                    _ => entry.beside(&record.record_type().to_string()),
+                    false => demand(&mut still, &of_kind),
+                }
+                for record in of_kind {
+                    match &record.data {
+                        RData::A(A(address)) => entry.lead(IpAddr::V4(*address), record.ttl),
+                        RData::AAAA(AAAA(address)) => entry.lead(IpAddr::V6(*address), record.ttl),
+                        RData::TXT(text) => {
+                            entry.texts.push(joined(text));
+                            texts.push(record);
+                        }
+                        other => entry.beside(&other.record_type().to_string()),
+                    }
                 }
             }
+            still.add_pre_requisite(bare(name, RecordType::ANY, DNSClass::ANY)?);
+            match self.changed(still).await? {
+                Change::Done => return Ok(Some(Seen { entry, texts })),
+                Change::Overtaken => {}
+            }
         }
-        Ok(Some(Seen { entry, texts }))
+        Err(self.contested(name))
     }
 
     /// Sends an update. Prerequisites that do not hold are no error: somebody was quicker.
@@ -285,9 +304,10 @@ struct Seen {
     texts: Vec<Record>,
 }
 
-/// The texts at the name are still exactly those that were seen, our marker among them.
-fn demand(update: &mut Message, texts: Vec<Record>) {
-    for mut record in texts {
+/// These sets of records are still exactly as they were seen.
+fn demand(update: &mut Message, seen: &[Record]) {
+    for record in seen {
+        let mut record = record.clone();
         record.ttl = 0;
         update.add_pre_requisite(record);
     }
@@ -313,7 +333,7 @@ impl Zone for Rfc2136 {
                 }
                 Some(Seen { entry, texts }) => match entry.owner(&self.instance) {
                     Owner::Ours => {
-                        demand(&mut update, texts);
+                        demand(&mut update, &texts);
                         update.add_update(bare(name, RecordType::A, DNSClass::ANY)?);
                         update.add_update(bare(name, RecordType::AAAA, DNSClass::ANY)?);
                     }
@@ -344,7 +364,7 @@ impl Zone for Rfc2136 {
                 Owner::Another(_) | Owner::Somebody => return Err(foreign(name, &entry, &self.instance)),
             }
             let mut update = self.update()?;
-            demand(&mut update, texts);
+            demand(&mut update, &texts);
             update.add_update(bare(name, RecordType::A, DNSClass::ANY)?);
             update.add_update(bare(name, RecordType::AAAA, DNSClass::ANY)?);
             // The marker alone: another text beside it is somebody's.
