@@ -6,3 +6,4 @@ pub mod console;
 pub mod dns;
 pub mod docker;
 pub mod query;
+pub mod ssh;
