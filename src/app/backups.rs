@@ -1,9 +1,9 @@
-//! The vault as people see it.
+//! The vault as people see it, and their word on a backup that is in doubt.
 
-use super::{Answer, App};
+use super::{Answer, App, Did, Refusal};
 use crate::model::access::{Caller, Permission};
 use crate::model::server::Server;
-use crate::model::view::BackupView;
+use crate::model::view::{BackupView, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
 use crate::model::{GuildId, ServerId};
 use crate::vault::{self, Listed, OwnerId, Reason};
@@ -41,6 +41,65 @@ impl App {
             None => format!("{} · damaged", one.id),
         };
         known.iter().map(|one| (one.id.to_string(), label(one))).collect()
+    }
+
+    /// The same of those that wait for a person's word.
+    pub async fn doubted_choices(&self, guild: &GuildId, server: &str) -> Vec<(String, String)> {
+        let Ok(Some(server)) = self.store().server_by_name(guild, server).await else { return vec![] };
+        let known = self.vault_list(&server.id).await.unwrap_or_default();
+        let views = known.iter().map(|one| view(one, &server, None)).filter(|view| view.acceptable);
+        views.map(|view| (view.id.clone(), format!("{} · {}", view.id, view.doubt.unwrap_or_default()))).collect()
+    }
+
+    /// The doubted backup that somebody may accept, for the question before. Only a refusal is an event to record.
+    pub async fn doubted(&self, caller: &Caller, name: &str, backup: &str) -> Answer<BackupView> {
+        match self.doubted_unaudited(caller, name, backup).await {
+            Ok((_, view)) => Ok(view),
+            Err(refusal) => self.audited(caller, Did::new("accept", name).with(short(backup)), Err(refusal)).await,
+        }
+    }
+
+    async fn doubted_unaudited(&self, caller: &Caller, name: &str, backup: &str) -> Answer<(Server, BackupView)> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        let known = self.vault_list(&server.id).await?;
+        let Some(backup) = known.iter().find(|known| known.id.0 == backup.trim()) else {
+            return Err(Refusal::NotFound(format!(
+                "`{}` has no backup of that name. `/backup list` shows them.",
+                server.name
+            )));
+        };
+        let view = view(backup, &server, None);
+        if let Some(broken) = &backup.broken {
+            return Err(Refusal::Invalid(format!("That backup is damaged; no word of yours makes it whole: {broken}")));
+        }
+        if !view.acceptable {
+            let shrunk = backup.backup.as_ref().is_some_and(|backup| backup.shrunk.is_some());
+            let why = if shrunk { "was accepted already" } else { "is not much smaller than the one before it" };
+            return Err(Refusal::Invalid(format!("The backup `{}` {why}; there is nothing to accept.", backup.id)));
+        }
+        Ok((server, view))
+    }
+
+    /// A person's word that a much smaller world is right: from now on it counts as good, and the backups before it
+    /// are under the retention rules again.
+    pub async fn accept(&self, caller: &Caller, name: &str, backup: &str) -> Answer<String> {
+        let answer = async {
+            let (server, view) = self.doubted_unaudited(caller, name, backup).await?;
+            let (vault, owner) = (self.inner.vault.clone(), owner(&server.id)?);
+            let id = vault::BackupId::parse(&view.id).context("naming the backup")?;
+            tokio::task::spawn_blocking(move || vault.accept(&owner, &id))
+                .await
+                .context("accepting a backup")?
+                .context("accepting a backup")?;
+            self.changed(&server);
+            Ok(format!(
+                "Accepted the backup `{}` of `{}`. Its world counts as the right one; from the next backup on, older \
+                 ones go again when it is their time.",
+                view.id, server.name
+            ))
+        }
+        .await;
+        self.audited(caller, Did::new("accept", name).with(short(backup)), answer).await
     }
 
     pub(super) async fn last_backup(&self, server: &Server) -> anyhow::Result<Option<BackupView>> {
@@ -82,13 +141,18 @@ fn view(known: &Known, server: &Server, own_bytes: Option<u64>) -> BackupView {
             reason: "damaged".to_owned(),
             by: None,
             doubt: known.broken.clone(),
+            acceptable: false,
             present,
         };
     };
-    let doubt = match (&backup.shrunk, backup.verified) {
+    let acceptable = backup.suspicious();
+    let doubt = match (backup.shrunk.filter(|_| acceptable), backup.verified) {
         (Some(shrunk), _) => Some(format!(
-            "much smaller than the one before: {} files instead of {}",
-            shrunk.now.files, shrunk.was.files
+            "much smaller than the one before: {}, {} instead of {}, {}",
+            spoken_files(shrunk.now.files),
+            spoken_bytes(shrunk.now.bytes),
+            spoken_files(shrunk.was.files),
+            spoken_bytes(shrunk.was.bytes)
         )),
         (None, false) => Some("taken while the game was writing".to_owned()),
         (None, true) => None,
@@ -103,8 +167,14 @@ fn view(known: &Known, server: &Server, own_bytes: Option<u64>) -> BackupView {
         reason: said(backup.meta.reason).to_owned(),
         by: Some(backup.meta.by.clone()),
         doubt,
+        acceptable,
         present,
     }
+}
+
+/// What was typed, for the audit log.
+fn short(typed: &str) -> String {
+    typed.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 /// Why a backup was taken, for people.

@@ -25,6 +25,8 @@ pub enum Press {
     /// Asks first: it says what is lost.
     Force(JobId),
     Abandon(JobId),
+    /// Asks first: older backups may go then.
+    Accept(ServerId, BackupId),
     /// The answer "yes" to a question.
     Sure(Sure, Asker),
     /// The answer "no" to a question.
@@ -37,6 +39,7 @@ pub enum Sure {
     Delete(ServerId),
     Kill(ServerId),
     Restore(ServerId, BackupId),
+    Accept(ServerId, BackupId),
     DeleteSnapshot(String),
     Force(JobId),
 }
@@ -76,11 +79,13 @@ impl Press {
             Press::Retry(job) => format!("v1:retry:{job}"),
             Press::Force(job) => format!("v1:force:{job}"),
             Press::Abandon(job) => format!("v1:abandon:{job}"),
+            Press::Accept(server, backup) => format!("v1:accept:{server}:{backup}"),
             Press::Sure(sure, asker) => {
                 let what = match sure {
                     Sure::Delete(server) => format!("delete:{server}"),
                     Sure::Kill(server) => format!("kill:{server}"),
                     Sure::Restore(server, backup) => format!("restore:{server}:{backup}"),
+                    Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
                     Sure::Force(job) => format!("force:{job}"),
                 };
@@ -105,8 +110,12 @@ impl Press {
                 "delete" => Sure::Delete(server(what)?),
                 "kill" => Sure::Kill(server(what)?),
                 "restore" => {
-                    let (id, backup) = what.split_once(':')?;
-                    Sure::Restore(server(id)?, BackupId(backup.to_owned()))
+                    let (server, backup) = server_and_backup(what)?;
+                    Sure::Restore(server, backup)
+                }
+                "accept" => {
+                    let (server, backup) = server_and_backup(what)?;
+                    Sure::Accept(server, backup)
                 }
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
                 "force" => Sure::Force(job(what)?),
@@ -129,6 +138,10 @@ impl Press {
             "retry" => Press::Retry(job(what)?),
             "force" => Press::Force(job(what)?),
             "abandon" => Press::Abandon(job(what)?),
+            "accept" => {
+                let (server, backup) = server_and_backup(what)?;
+                Press::Accept(server, backup)
+            }
             _ => return None,
         })
     }
@@ -174,6 +187,11 @@ fn server(text: &str) -> Option<ServerId> {
     (!text.is_empty() && !text.contains(':')).then(|| ServerId(text.to_owned()))
 }
 
+fn server_and_backup(text: &str) -> Option<(ServerId, BackupId)> {
+    let (id, backup) = text.split_once(':')?;
+    Some((server(id)?, BackupId(backup.to_owned())))
+}
+
 fn job(text: &str) -> Option<JobId> {
     text.parse().ok().map(JobId)
 }
@@ -206,6 +224,7 @@ mod tests {
             Sure::Delete(server()),
             Sure::Kill(server()),
             Sure::Restore(server(), BackupId("20261121T075309Z-4f1c".into())),
+            Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
             Sure::Force(JobId(i64::MAX)),
         ];
@@ -221,6 +240,7 @@ mod tests {
             Press::Retry(JobId(2)),
             Press::Force(JobId(3)),
             Press::Abandon(JobId(4)),
+            Press::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
             Press::Never,
         ]);
         for press in all {

@@ -66,7 +66,8 @@ pub enum Permission {
     View,
     /// Start, stop, restart and extend; cancel and retry what runs; make backups.
     Play,
-    /// Type into the console, read the log, change settings, create servers, restore and update.
+    /// Type into the console, read the log, change settings, create servers, restore and update, accept a world
+    /// that became smaller.
     Operate,
     /// Everything: delete, kill, force, build snapshots, grant permissions, read the audit log.
     Admin,

@@ -100,6 +100,8 @@ pub struct BackupView {
     pub by: Option<String>,
     /// Why it is not to be trusted without a look: broken, or much smaller than the one before.
     pub doubt: Option<String>,
+    /// The doubt is only about its size: a person can say that the smaller world is right.
+    pub acceptable: bool,
     /// The server's present world.
     pub present: bool,
 }

@@ -24,7 +24,7 @@ from simcord.backend.errors import SetupError
 from simcord.backend.models import Interaction, Message, Overwrite
 from simcord.builders import ChannelHandle, GuildHandle, RoleHandle, UserHandle
 from simcord.components import walk_components
-from simcord.enums import ComponentType, OptionType, OverwriteType
+from simcord.enums import ComponentType, InteractionType, OptionType, OverwriteType
 from simcord.results import InteractionResult, ResponseMessage
 
 # How often a wait looks again although nothing was reported: the passing of time is not reported.
@@ -60,6 +60,8 @@ class World(simcord.Env):
         self.violations: list[dict[str, Any]] = []
         self._waiting: set[asyncio.Future[None]] = set()
         self.backend.subscribers.append(lambda _event, _payload: self.touch())
+        self._prepare_message = self.backend.prepare_message
+        self.backend.prepare_message = self._prepare  # type: ignore[method-assign]
 
     @property
     def token(self) -> str:
@@ -237,6 +239,21 @@ class World(simcord.Env):
                 if spec.get("label") is None or label_of(part) == spec["label"]:
                     return message
         raise SetupError(f"{actor.name} sees nothing like {spec} in #{channel.name}")
+
+    def _prepare(self, *fields: Any, **named: Any) -> Message:
+        """Discord always says which message was clicked and what opened a form; strict clients refuse an interaction
+        whose message does not, and simcord omits it."""
+        metadata = named.get("interaction_metadata")
+        record = self.backend.interactions.get(int(metadata["id"])) if metadata else None
+        if metadata and record:
+            clicked = {"interacted_message_id": str(record.source_message_id)} if record.source_message_id else {}
+            match record.type:
+                case InteractionType.MESSAGE_COMPONENT:
+                    metadata.update(clicked)
+                case InteractionType.MODAL_SUBMIT:
+                    before = InteractionType.MESSAGE_COMPONENT if clicked else InteractionType.APPLICATION_COMMAND
+                    metadata["triggering_interaction_metadata"] = {**metadata, "type": int(before), **clicked}
+        return self._prepare_message(*fields, **named)
 
     async def click(self, actor: MemberActor, channel: ChannelHandle, spec: dict[str, Any]) -> InteractionResult:
         message = self.find_component(actor, channel, spec)

@@ -1,6 +1,6 @@
 //! `/backup …`.
 
-use super::{Context, Done, asked, complete};
+use super::{Context, Done, asked, complete, presses};
 use crate::discord::ids::Sure;
 use crate::discord::render::{answers, lists, text};
 use crate::model::ServerId;
@@ -8,7 +8,7 @@ use crate::model::job::Action;
 use crate::model::world::BackupId;
 
 /// Backups of worlds
-#[poise::command(slash_command, guild_only, subcommands("create", "list", "restore"))]
+#[poise::command(slash_command, guild_only, subcommands("create", "list", "restore", "accept"))]
 pub async fn backup(_ctx: Context<'_>) -> Done {
     Ok(())
 }
@@ -69,6 +69,26 @@ async fn restore(
         );
         let sure = Sure::Restore(ServerId(view.id), BackupId(text::clip(backup.trim(), 40)));
         Ok(lists::question(&question, "Restore it", sure, asked.asker()))
+    };
+    asked.answer(work).await;
+    Ok(())
+}
+
+/// Say that a much smaller world is right, after a warning about it
+#[poise::command(slash_command)]
+async fn accept(
+    ctx: Context<'_>,
+    #[description = "Which server"]
+    #[autocomplete = "complete::server"]
+    server: String,
+    #[description = "Which backup"]
+    #[autocomplete = "complete::doubted"]
+    backup: String,
+) -> Done {
+    let asked = asked(&ctx);
+    let work = async {
+        let view = asked.app.status(&asked.caller().await?, &server).await?;
+        presses::ask_to_accept(&asked, &ServerId(view.id), &BackupId(backup)).await
     };
     asked.answer(work).await;
     Ok(())

@@ -36,6 +36,11 @@ pub async fn backup(ctx: Context<'_>, typed: &str) -> Choices {
     offered(typed, labelled(ctx.framework.user_data.app.backup_choices(&guild, server))).await
 }
 
+pub async fn doubted(ctx: Context<'_>, typed: &str) -> Choices {
+    let (Some(guild), Some(server)) = (guild(&ctx), option(&ctx, "server")) else { return Choices::new() };
+    offered(typed, labelled(ctx.framework.user_data.app.doubted_choices(&guild, server))).await
+}
+
 pub async fn snapshot(ctx: Context<'_>, typed: &str) -> Choices {
     offered(typed, labelled(ctx.framework.user_data.app.snapshot_choices())).await
 }

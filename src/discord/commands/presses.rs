@@ -7,6 +7,7 @@ use crate::discord::ids::{Press, Sure};
 use crate::discord::render::{Said, answers, lists};
 use crate::model::job::{Action, Outcome};
 use crate::model::view::JobView;
+use crate::model::world::BackupId;
 use crate::model::{JobId, ServerId};
 
 pub fn outdated() -> Refusal {
@@ -45,6 +46,7 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
             };
             asked.answer(work).await;
         }
+        Press::Accept(server, backup) => asked.answer(ask_to_accept(asked, &server, &backup)).await,
         Press::Sure(_, asker) if asker.user != asked.user.id.get() => {
             let who = "Only who was asked can answer that.".to_owned();
             asked.answer(async { Err(Refusal::NotAllowed(who)) }).await;
@@ -90,10 +92,22 @@ async fn choose(asked: &Asked<'_>, id: JobId, choice: Choice) -> Answer<Said> {
     Ok(Said::new(asked.app.choose(&asked.caller().await?, &view.subject, choice).await?))
 }
 
+/// The question before a doubted backup is accepted, by command and by button.
+pub async fn ask_to_accept(asked: &Asked<'_>, id: &ServerId, backup: &BackupId) -> Answer<Said> {
+    let view = named(asked.app, id).await?;
+    let doubted = asked.app.doubted(&asked.caller().await?, &view.name, &backup.0).await?;
+    let sure = Sure::Accept(id.clone(), BackupId(doubted.id.clone()));
+    Ok(lists::question(&lists::whether_to_accept(&view.name, &doubted), "Accept it", sure, asked.asker()))
+}
+
 async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
     match sure {
         Sure::Delete(id) => job(asked, &id, &Action::Delete).await,
         Sure::Restore(id, backup) => job(asked, &id, &Action::Restore { backup }).await,
+        Sure::Accept(id, backup) => {
+            let view = named(asked.app, &id).await?;
+            Ok(Said::new(asked.app.accept(&asked.caller().await?, &view.name, &backup.0).await?))
+        }
         Sure::Kill(id) => {
             let view = named(asked.app, &id).await?;
             Ok(Said::new(asked.app.kill(&asked.caller().await?, &view.name).await?))

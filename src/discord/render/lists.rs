@@ -23,7 +23,25 @@ pub fn backups(server: &str, backups: &[BackupView]) -> Said {
         code(server),
         bytes(total)
     );
+    let doubted = backups.iter().any(|backup| backup.acceptable);
+    let advice = doubted.then_some(
+        "\nA world became much smaller. Until somebody decides, no backup that could undo it goes. Was it meant? \
+         `/backup accept` says so. Was something lost? `/backup restore` goes back to one before it.",
+    );
+    let head = head + advice.unwrap_or_default();
     Said::new(lines_that_fit(&head, backups.iter().map(backup_line)))
+}
+
+/// What it means to accept a doubted backup.
+pub fn whether_to_accept(server: &str, backup: &BackupView) -> String {
+    let doubt = backup.doubt.as_deref().map(|doubt| format!(" It is {}.", plain(doubt, REMARK_SHOWN)));
+    format!(
+        "Accept the backup {} of {}?{} If you accept it, this smaller world counts as the right one, and the backups \
+         of the larger one go when it is their time. If something was lost, leave it: `/backup restore` goes back.",
+        code(&backup.id),
+        code(server),
+        doubt.unwrap_or_default()
+    )
 }
 
 fn backup_line(backup: &BackupView) -> String {
@@ -220,6 +238,7 @@ mod tests {
             reason: "asked for".into(),
             by: Some("@everyone".into()),
             doubt: None,
+            acceptable: false,
             present: false,
         }
     }
@@ -228,7 +247,11 @@ mod tests {
     fn backups_with_what_is_doubtful() {
         let list = [
             BackupView { present: true, ..backup("20261121T075309Z-4f1c") },
-            BackupView { doubt: Some("much smaller than the one before".into()), ..backup("20261120T075309Z-1111") },
+            BackupView {
+                doubt: Some("much smaller than the one before".into()),
+                acceptable: true,
+                ..backup("20261120T075309Z-1111")
+            },
             BackupView {
                 taken_at: 0,
                 reason: "damaged".into(),
@@ -238,6 +261,7 @@ mod tests {
         ];
         insta::assert_snapshot!(shown(&backups("world", &list)), @r"
         **3 backups of `world`**, 3.6 MB on disk that no other backup shares
+        A world became much smaller. Until somebody decides, no backup that could undo it goes. Was it meant? `/backup accept` says so. Was something lost? `/backup restore` goes back to one before it.
         `20261121T075309Z-4f1c` · <t:1795000000:R> · 1 file, 18 MB · asked for by @␣everyone · the present world
         `20261120T075309Z-1111` · <t:1795000000:R> · 1 file, 18 MB · asked for by @␣everyone · careful: much smaller than the one before
         `20261119T075309Z-2222` · damaged · careful: a file is missing

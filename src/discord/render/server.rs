@@ -7,6 +7,7 @@ use super::{Look, Said};
 use crate::discord::ids::Press;
 use crate::model::server::{Players, State};
 use crate::model::view::{BackupView, Notice, ServerView};
+use crate::model::world::BackupId;
 use crate::model::{Ms, ServerId};
 
 /// Player names in a panel; the rest are counted.
@@ -167,14 +168,21 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
             code(server),
             took(*in_ms)
         )),
-        Notice::Shrunk { server, backup, was_bytes, now_bytes } => Said::new(format!(
-            "Look at the world of {}: its newest backup {} is much smaller than the one before, {} instead of {}. \
-             Both are kept. `/backup list` shows them, `/backup restore` goes back.",
-            code(server),
-            code(backup),
-            bytes(*now_bytes),
-            bytes(*was_bytes)
-        )),
+        Notice::Shrunk { server: name, backup, was_bytes, now_bytes } => {
+            let said = Said::new(format!(
+                "Look at the world of {}: its newest backup {} is much smaller than the one before, {} instead of {}. \
+                 Both are kept until somebody decides. Something was lost? `/backup restore` goes back. It is meant \
+                 to be like that? Then accept it.",
+                code(name),
+                code(backup),
+                bytes(*now_bytes),
+                bytes(*was_bytes)
+            ));
+            match server {
+                Some(id) => said.button(Press::Accept(id.clone(), BackupId(backup.clone())), "Accept it", Look::Plain),
+                None => said,
+            }
+        }
         Notice::Orphan { what } => Said::new(format!(
             "Found something with Spawnpoint's label that belongs to no server: {}. It was left alone.",
             plain(what, REMARK_SHOWN)
@@ -222,6 +230,7 @@ mod tests {
             reason: "at a stop".into(),
             by: Some("alice".into()),
             doubt: None,
+            acceptable: false,
             present: true,
         }
     }
@@ -376,7 +385,8 @@ mod tests {
 
         Nobody is on `world`. It stops in 2 min, with its world kept, unless somebody joins.
 
-        Look at the world of `world`: its newest backup `20261121T075309Z-4f1c` is much smaller than the one before, 900 bytes instead of 18 MB. Both are kept. `/backup list` shows them, `/backup restore` goes back.
+        Look at the world of `world`: its newest backup `20261121T075309Z-4f1c` is much smaller than the one before, 900 bytes instead of 18 MB. Both are kept until somebody decides. Something was lost? `/backup restore` goes back. It is meant to be like that? Then accept it.
+        [Accept it]
 
         Found something with Spawnpoint's label that belongs to no server: the container \`x\` of @␣everyone. It was left alone.
         ");
