@@ -9,9 +9,35 @@
 //! - `destroy` of what is gone already is fine; that it was accepted says nothing, `host` says when it is gone;
 //! - a 429 or 5xx is [`CloudError::Busy`], with the provider's `Retry-After`; nothing is retried in here without end.
 
+mod digitalocean;
+mod hetzner;
+mod http;
+mod linode;
+mod vultr;
+
 use async_trait::async_trait;
+use secrecy::SecretString;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// The providers that [`open`] knows, by the names that the configuration has for them.
+pub const PROVIDERS: [&str; 4] = ["linode", "hetzner", "digitalocean", "vultr"];
+
+/// A provider's API by its name in the configuration. `api_url` replaces the provider's own address, without a slash
+/// at its end. Asks nothing yet: a wrong token shows with the first call.
+pub fn open(provider: &str, token: SecretString, api_url: Option<&str>) -> Result<Arc<dyn CloudApi>, CloudError> {
+    Ok(match provider {
+        "linode" => Arc::new(linode::Linode::open(&token, api_url)?),
+        "hetzner" => Arc::new(hetzner::Hetzner::open(&token, api_url)?),
+        "digitalocean" => Arc::new(digitalocean::DigitalOcean::open(&token, api_url)?),
+        "vultr" => Arc::new(vultr::Vultr::open(&token, api_url)?),
+        other => {
+            let known = PROVIDERS.join(", ");
+            return Err(CloudError::Refused(format!("`{other}` is no provider of hosts: there are {known}.")));
+        }
+    })
+}
 
 #[async_trait]
 pub trait CloudApi: Send + Sync {
@@ -26,10 +52,10 @@ pub trait CloudApi: Send + Sync {
     async fn destroy(&self, id: &str) -> Result<(), CloudError>;
     /// What can be rented, with prices. Sizes that exist but cannot be had now say so.
     async fn offers(&self) -> Result<Vec<Offer>, CloudError>;
-    /// Makes the firewall of one server, or finds the one with this name; gives its id. `None` where the provider has
-    /// none to offer.
+    /// Makes the firewall of one server, or finds the one with this name and these labels and sets its ports; gives its
+    /// id. `None` where the provider has none to offer.
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError>;
-    /// Fine when it is gone already.
+    /// Fine when it is gone already. [`CloudError::Busy`] while a host that leaves still holds on to it.
     async fn delete_firewall(&self, id: &str) -> Result<(), CloudError>;
     /// Everything else with this instance's label: firewalls, keys, volumes.
     async fn extras(&self, instance: &str) -> Result<Vec<Extra>, CloudError>;
@@ -39,56 +65,79 @@ pub trait CloudApi: Send + Sync {
 
 /// What everything of ours carries at a provider. Written as the provider writes such things: labels, or tags made of
 /// [`Labels::tags`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
-    /// Which Spawnpoint made it: lower case letters, digits and dashes.
+    /// Which Spawnpoint made it: lower case letters, digits and dashes, at most 37.
     pub instance: String,
-    /// The server it is for.
+    /// The server it is for; likewise. Empty where somebody took it off by hand.
     pub server: String,
-    /// The job that made it.
+    /// The job that made it; likewise.
     pub job: String,
 }
 
+/// Linode allows a tag 3 to 50 characters, and is the strictest. One letter for the key leaves room for a UUID.
+const TAG_INSTANCE: &str = "spawnpoint-i-";
+const TAG_SERVER: &str = "spawnpoint-s-";
+const TAG_JOB: &str = "spawnpoint-j-";
+
 impl Labels {
-    /// For providers whose tags have no values: `spawnpoint-instance-…`, `spawnpoint-server-…`, `spawnpoint-job-…`.
+    /// For providers whose tags have no values: `spawnpoint-i-…`, `spawnpoint-s-…`, `spawnpoint-j-…` for instance,
+    /// server and job.
     pub fn tags(&self) -> [String; 3] {
-        [tag("instance", &self.instance), tag("server", &self.server), tag("job", &self.job)]
+        [instance_tag(&self.instance), format!("{TAG_SERVER}{}", self.server), format!("{TAG_JOB}{}", self.job)]
     }
 
-    /// Takes the tags apart again; `None` when they are not ours.
+    /// Takes the tags apart again; `None` when they do not name an instance.
     pub fn from_tags<'a>(tags: impl Iterator<Item = &'a str> + Clone) -> Option<Labels> {
-        let value = |key: &str| {
-            let prefix = format!("{TAG}-{key}-");
-            tags.clone().find_map(|tag| tag.strip_prefix(&prefix).map(str::to_owned))
-        };
-        Some(Labels { instance: value("instance")?, server: value("server")?, job: value("job").unwrap_or_default() })
+        let value = |prefix: &str| tags.clone().find_map(|tag| tag.strip_prefix(prefix).map(str::to_owned));
+        Some(Labels {
+            instance: value(TAG_INSTANCE)?,
+            server: value(TAG_SERVER).unwrap_or_default(),
+            job: value(TAG_JOB).unwrap_or_default(),
+        })
     }
 }
 
-const TAG: &str = "spawnpoint";
-
-/// One tag for providers whose tags have no values.
-pub fn tag(key: &str, value: &str) -> String {
-    format!("{TAG}-{key}-{value}")
+/// The tag that everything of one instance carries.
+fn instance_tag(instance: &str) -> String {
+    format!("{TAG_INSTANCE}{instance}")
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HostSpec {
     /// A host name: lower case letters, digits and dashes, at most 63 characters. The same for every try of one job.
     pub name: String,
     pub labels: Labels,
     pub region: String,
     pub size: String,
-    /// The provider's word for an image; `None`: its Debian 12.
+    /// The provider's word for an image; `None`: its Debian 12 for the size's processor.
     pub image: Option<String>,
     /// The cloud-init user data, as text. It holds the host's private key: never logged, never in an error.
     pub user_data: String,
-    /// From [`CloudApi::open_firewall`].
+    /// From [`CloudApi::open_firewall`], called with the same instance and server in its labels.
     pub firewall: Option<String>,
+}
+
+impl std::fmt::Debug for HostSpec {
+    /// Leaves the user data out: it holds a private key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let HostSpec { name, labels, region, size, image, user_data, firewall } = self;
+        f.debug_struct("HostSpec")
+            .field("name", name)
+            .field("labels", labels)
+            .field("region", region)
+            .field("size", size)
+            .field("image", image)
+            .field("user_data", &format_args!("{} bytes", user_data.len()))
+            .field("firewall", firewall)
+            .finish()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirewallSpec {
+    /// Begins with a letter; letters, digits and dashes. Where a provider allows less, a longer one is shortened, always
+    /// in the same way.
     pub name: String,
     pub labels: Labels,
     /// Open to everybody; everything else that comes in is dropped. SSH is among them when the caller says so.
@@ -132,6 +181,8 @@ pub struct Offer {
     pub region: String,
     pub cpus: u32,
     pub memory_mb: u32,
+    /// The processor is an ARM one; most games are made for x86 only.
+    pub arm: bool,
     pub disk_gb: u32,
     /// Millionths of `currency` for an hour.
     pub hourly: i64,
@@ -139,7 +190,7 @@ pub struct Offer {
     pub monthly: Option<i64>,
     /// `USD` or `EUR`.
     pub currency: &'static str,
-    /// The smallest time that is billed, in milliseconds.
+    /// What the time is rounded up to for the bill, in milliseconds.
     pub unit_ms: i64,
     pub available: bool,
 }
@@ -176,4 +227,48 @@ pub enum CloudError {
     /// An answer that is not what the API's description says.
     #[error("{0}")]
     Strange(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Labels {
+        // The longest that each can be: a UUID with its dashes, and a job's number.
+        let uuid = "0193d3a4-7f2b-7c11-9a8e-5d0c7b6a4f21".to_owned();
+        Labels { instance: uuid.clone(), server: uuid, job: i64::MAX.to_string() }
+    }
+
+    #[test]
+    fn tags_fit_the_strictest_of_the_providers_and_come_apart_again() {
+        let tags = labels().tags();
+        for tag in &tags {
+            assert!((3..=50).contains(&tag.len()), "{tag}: Linode takes 3 to 50 characters");
+            assert!(tag.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')), "{tag}");
+        }
+        let among_others = ["web", "spawnpoint"].into_iter().chain(tags.iter().map(String::as_str));
+        assert_eq!(Labels::from_tags(among_others), Some(labels()));
+        assert_eq!(Labels::from_tags(["web", "spawnpoint-s-x"].into_iter()), None);
+    }
+
+    #[test]
+    fn who_prints_a_request_for_a_host_sees_no_key() {
+        let spec = HostSpec {
+            name: "host".into(),
+            labels: labels(),
+            region: "r".into(),
+            size: "s".into(),
+            image: None,
+            user_data: "PRIVATE KEY".into(),
+            firewall: None,
+        };
+        let text = format!("{spec:?}");
+        assert!(!text.contains("PRIVATE") && text.contains("11 bytes"), "{text}");
+    }
+
+    #[test]
+    fn a_provider_that_is_not_known_is_named_with_those_that_are() {
+        let error = open("aws", "t".into(), None).err().expect("an error");
+        assert_eq!(error.to_string(), "`aws` is no provider of hosts: there are linode, hetzner, digitalocean, vultr.");
+    }
 }
