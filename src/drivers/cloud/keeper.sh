@@ -72,6 +72,7 @@ TYPE_LIMIT_CHARS=4000
 LOOK_S=1
 CLOSE_LOOK_S=0.1
 MOST_LINES=100000
+SIGINT=2
 
 home=/srv/spawnpoint
 units=/run/systemd/system
@@ -623,32 +624,47 @@ serve() {
 
 # --- Stopping --------------------------------------------------------------------------------------------------------
 
-# Fills `chiefs` with the processes that a signal is for: those that were not started by another of the game, and where
-# one is a shell, which passes nothing on, what it started.
+# Whether a process has a handler of its own for the signal of this number.
+catches() {
+    local line mask=0
+    while IFS= read -r line; do
+        case $line in SigCgt:*) mask=${line##*[[:space:]]} ;; esac
+    done <"/proc/$1/status" || return 1
+    [ $((16#$mask >> ($2 - 1) & 1)) -eq 1 ]
+} 2>/dev/null
+
+# A shell that waits for a program passes nothing on to it, unless it was told to: then it has a handler. For SIGINT it
+# always has one, and expects that its program got the signal as well, as it would from a keyboard.
+passes_nothing_on() {
+    local name=''
+    { read -r name <"/proc/$1/comm"; } 2>/dev/null || return 1
+    case $name in
+    start | sh | bash | dash | ash | ksh | zsh) [ "$2" -eq "$SIGINT" ] || ! catches "$1" "$2" ;;
+    *) return 1 ;;
+    esac
+}
+
+# Fills `chiefs` with the processes that the signal of this number is for: those that were not started by another of the
+# game, and what a shell among them has started.
 chief_processes() {
-    local pid parent name grown
+    local pid parent grown=1
     local -A parents=() chosen=()
     processes game
-    chiefs=()
     for pid in "${found[@]}"; do
         if process "$pid"; then parents[$pid]=${fields[1]}; fi
     done
     for pid in "${!parents[@]}"; do
         [ -n "${parents[${parents[$pid]}]:-}" ] || chosen[$pid]=1
     done
-    grown=1
     while [ -n "$grown" ]; do
         grown=
         for pid in "${!parents[@]}"; do
             parent=${parents[$pid]}
             if [ -n "${chosen[$pid]:-}" ] || [ -z "${chosen[$parent]:-}" ]; then continue; fi
-            { read -r name <"/proc/$parent/comm"; } 2>/dev/null || continue
-            case $name in
-            start | sh | bash | dash | ash | ksh | zsh)
+            if passes_nothing_on "$parent" "$1"; then
                 chosen[$pid]=1
                 grown=1
-                ;;
-            esac
+            fi
         done
     done
     chiefs=("${!chosen[@]}")
@@ -658,8 +674,8 @@ ask_to_end() {
     local signal
     setting signal TERM
     signal=${REPLY#SIG}
-    kill -l "$signal" >/dev/null 2>&1 || signal=TERM
-    chief_processes
+    if [[ ! $signal =~ ^[A-Z] ]] || ! kill -l "$signal" >/dev/null 2>&1; then signal=TERM; fi
+    chief_processes "$(kill -l "$signal")"
     if [ "${#chiefs[@]}" -gt 0 ]; then
         kill "-$signal" "${chiefs[@]}" 2>/dev/null || true
     fi
@@ -953,6 +969,7 @@ firewall() {
     done < <(ssh_ports)
     [ "${#tcp[@]}" -gt 0 ] || tcp+=(22)
     # One transaction: there is no moment without rules, and if one is refused the old ones stay.
+    # 1 and 58 are ICMP and ICMPv6: a slim host has no list of their names.
     # An address that the host has on loan must be renewed: the two ports of DHCP.
     {
         echo 'table inet spawnpoint'
@@ -962,7 +979,7 @@ firewall() {
         echo '    type filter hook input priority 0; policy drop;'
         echo '    iifname "lo" accept'
         echo '    ct state established,related accept'
-        echo '    meta l4proto { icmp, ipv6-icmp } accept'
+        echo '    meta l4proto { 1, 58 } accept'
         echo '    udp dport { 68, 546 } accept'
         printf '%s\n' "${tcp[@]}" | sort -nu | sed 's/.*/    tcp dport & accept/'
         if [ "${#udp[@]}" -gt 0 ]; then
