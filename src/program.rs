@@ -3,8 +3,9 @@
 
 use crate::app::{App, Choices, Parts};
 use crate::bus::Bus;
+use crate::clients::dns::{self, Dns};
 use crate::clients::docker::{About, Docker};
-use crate::config::{Config, DriveKind as Wished};
+use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished};
 use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
 use crate::model::lease::Rules;
@@ -135,6 +136,38 @@ async fn look_around(engine: &Engine, store: &Store, vault: Vault) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// The names in DNS that follow servers, where the configuration names a zone. Asks nobody yet.
+///
+/// # Errors
+/// What in `[dns]` cannot be right, as a sentence.
+pub fn names(config: &Config, instance: &str) -> anyhow::Result<Option<Dns>> {
+    let given = &config.dns;
+    given.check()?;
+    let (Some(zone), Some(provider)) = (&given.zone, given.provider) else { return Ok(None) };
+    let provider = match provider {
+        DnsProvider::Rfc2136 => {
+            let key = &given.rfc2136;
+            dns::Provider::Rfc2136(dns::rfc2136::Settings {
+                server: key.server.clone(),
+                key_name: key.key_name.clone().unwrap_or_default(),
+                key_secret: key.key_secret.clone().unwrap_or_default(),
+                algorithm: match key.algorithm {
+                    DnsAlgorithm::HmacSha256 => dns::Algorithm::HmacSha256,
+                    DnsAlgorithm::HmacSha512 => dns::Algorithm::HmacSha512,
+                },
+            })
+        }
+        DnsProvider::Cloudflare => dns::Provider::Cloudflare(dns::cloudflare::Settings {
+            token: given.cloudflare.token.clone().unwrap_or_default(),
+            zone_id: given.cloudflare.zone_id.clone(),
+            api_url: given.cloudflare.api_url.clone(),
+        }),
+    };
+    let settings =
+        dns::Settings { zone: zone.clone(), ttl_seconds: given.ttl_seconds, instance: instance.to_owned(), provider };
+    Ok(Some(Dns::from_config(settings).context("under [dns] in the configuration")?))
 }
 
 /// Where the daemon is: the configuration, or what Docker's own tools use.

@@ -5,7 +5,7 @@ use crate::clients::docker::{About, ContainerSpec, Docker, DockerError, Mount, O
 use crate::config::Config;
 use crate::discord;
 use crate::drivers::docker::DriveKind;
-use crate::program::{database_url, drive_kind, endpoint, game_ids};
+use crate::program::{database_url, drive_kind, endpoint, game_ids, names as names_in_dns};
 use crate::recipes::{self, Recipes};
 use crate::store::Store;
 use anyhow::Context;
@@ -14,6 +14,9 @@ use std::path::Path;
 
 /// Less free space than this and a game may not fit.
 const DISK_LOW_BYTES: u64 = 5_000_000_000;
+
+/// A name that is looked for and never made.
+const UNUSED_LABEL: &str = "spawnpoint-doctor";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub async fn doctor(config: &Config) -> anyhow::Result<bool> {
     } else {
         findings.push(Finding::Note("The docker backend is switched off (`enabled` under [docker]).".into()));
     }
+    findings.extend(names(config).await);
     findings.extend(discord_guilds(config).await);
     for finding in &findings {
         println!("{}", line(finding));
@@ -48,6 +52,20 @@ pub async fn doctor(config: &Config) -> anyhow::Result<bool> {
         many => println!("{many} things are to be mended."),
     }
     Ok(wrong == 0)
+}
+
+/// Whether who keeps the zone answers, and knows the key. Nothing is written.
+async fn names(config: &Config) -> Option<Finding> {
+    let looked = match names_in_dns(config, "doctor") {
+        Ok(None) => return None,
+        Ok(Some(dns)) => dns.look(UNUSED_LABEL).await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    let zone = config.dns.zone.as_deref().unwrap_or_default();
+    Some(match looked {
+        Ok(_) => Finding::Fine(format!("Who keeps the DNS zone {zone} answers and accepts the key or token.")),
+        Err(error) => Finding::Wrong(format!("Names in DNS: {error:#}")),
+    })
 }
 
 fn line(finding: &Finding) -> String {

@@ -2,6 +2,8 @@
 
 use crate::bind::{NameServer, SECRET, SECRET_512, SECRET_STRANGER, dns, settings, with_key};
 use spawnpoint::clients::dns::{Algorithm, Dns, DnsError, HostName, Owner, Rfc2136, Zone, rfc2136};
+use spawnpoint::config::Config;
+use spawnpoint::program;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +53,25 @@ async fn a_name_follows_its_server_and_goes_with_it() {
     dns.clear("friday").await.unwrap();
     dns.clear("never-was").await.unwrap();
     assert_eq!(server.serial(), before);
+}
+
+#[tokio::test]
+async fn the_configuration_is_all_it_takes() {
+    let Some(server) = NameServer::start() else { return };
+    let text = format!(
+        "[dns]\nzone = \"Example.org.\"\nprovider = \"rfc2136\"\nttl_seconds = 120\n[dns.rfc2136]\nserver = \"{}\"\n\
+         key_name = \"second\"\nkey_secret = \"{SECRET_512}\"\nalgorithm = \"hmac-sha512\"\n",
+        server.address
+    );
+    let config = Config::parse(&text, std::iter::empty()).unwrap();
+    let dns = program::names(&config, "0123456789abcdef").unwrap().expect("a zone is named");
+    dns.point("friday", ip("192.0.2.1")).await.unwrap();
+    assert_eq!(server.dig("friday.example.org", "A"), ["192.0.2.1"]);
+    assert_eq!(server.ttl("friday.example.org", "A"), Some(120));
+    assert!(program::names(&Config::default(), "x").unwrap().is_none());
+    let broken = Config::parse(&text.replace(SECRET_512, "hush!"), std::iter::empty()).unwrap();
+    let error = format!("{:#}", program::names(&broken, "x").err().expect("a secret that is none"));
+    assert!(error.contains("base64") && !error.contains("hush"), "{error}");
 }
 
 #[tokio::test]

@@ -107,9 +107,9 @@ impl Entry {
         }
     }
 
-    /// Whether the name leads anywhere. A text of somebody's leads nowhere.
+    /// Whether who joins this name gets anywhere. A text or a mail exchanger of somebody's is no such thing.
     fn leads(&self) -> bool {
-        !self.addresses.is_empty() || !self.others.is_empty()
+        !self.addresses.is_empty() || self.others.iter().any(|kind| kind == "CNAME")
     }
 }
 
