@@ -13,6 +13,7 @@ use crate::model::server::{Backend, Limits, Owned, Seen, Server, ServerName, Wan
 use crate::model::view::ServerView;
 use crate::model::{GuildId, ServerId};
 use crate::store::servers::CreateError;
+use anyhow::Context;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -269,7 +270,9 @@ impl App {
             ConsoleFault::Silent(_) => Refusal::Busy(fault.to_string()),
         })?;
         let secrets = self.store().secrets_of(&server.id).await?;
-        Ok(crate::engine::mask(&without_ansi(&answer), secrets.values().map(String::as_str)))
+        // Apart from the conversation: a console may answer with megabytes.
+        let masked = move || crate::engine::mask(&without_ansi(&answer), secrets.values().map(String::as_str));
+        Ok(tokio::task::spawn_blocking(masked).await.context("masking a console's answer")?)
     }
 
     /// Commands of this game's console that begin with what was typed.

@@ -4,7 +4,7 @@ use super::{Answer, App, Did, Refusal};
 use crate::engine::Ask;
 use crate::model::JobId;
 use crate::model::access::{Caller, Permission};
-use crate::model::drive::{golden, users_of};
+use crate::model::drive::{Snapshot, golden, users_of};
 use crate::model::job::{Action, Cause, Subject};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Backend, Server};
@@ -61,11 +61,12 @@ impl App {
 
     pub async fn snapshot_choices(&self) -> Vec<(String, String)> {
         let snapshots = self.store().snapshots_all().await.unwrap_or_default();
-        let label = |id: &str, files: Option<i64>| match files {
-            Some(files) => format!("{id} · {files} files"),
-            None => format!("{id} · being built"),
+        let about = |one: &Snapshot| match (one.sealed_at, one.files) {
+            (None, _) => "being built".to_owned(),
+            (Some(_), Some(files)) => format!("{files} files"),
+            (Some(_), None) => "size unknown".to_owned(),
         };
-        snapshots.iter().map(|one| (one.id.to_string(), label(&one.id.0, one.files))).collect()
+        snapshots.iter().map(|one| (one.id.to_string(), format!("{} · {}", one.id, about(one)))).collect()
     }
 
     /// All snapshots with who stands on them, sizes measured: the snapshot's when it was sealed, the drives' now.

@@ -53,6 +53,8 @@ pub struct Things {
     pub calls: Vec<(Way, Step)>,
     /// Lines that were said in games and typed into consoles.
     pub told: Vec<String>,
+    /// What consoles answer to any line; empty: the line and `ok`.
+    pub answer: String,
     pub faults: Vec<Fault>,
     /// Does every step and every undo twice.
     pub twice: bool,
@@ -98,6 +100,7 @@ pub struct Game {
     pub running: bool,
     pub exit_code: Option<i64>,
     pub players: Option<u32>,
+    pub names: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -175,7 +178,7 @@ impl Outside {
 
     /// The game goes away by itself.
     pub fn crash_game(&self, server: &ServerId, exit_code: i64) {
-        let game = Game { running: false, exit_code: Some(exit_code), players: None };
+        let game = Game { running: false, exit_code: Some(exit_code), ..Game::default() };
         self.get().games.insert(server.clone(), game);
     }
 
@@ -340,9 +343,14 @@ impl Fake {
                 Backend::Cloud => things.hosts.values().any(|place| place.server == server.id),
             };
             match things.games.get(&server.id) {
-                Some(game) if exists && game.running => {
-                    Seen::Running { players: Players { online: game.players, answers: true, ..Players::default() } }
-                }
+                Some(game) if exists && game.running => Seen::Running {
+                    players: Players {
+                        online: game.players,
+                        names: game.names.clone(),
+                        answers: true,
+                        ..Players::default()
+                    },
+                },
                 Some(game) if exists => Seen::Stopped { exit_code: game.exit_code, out_of_memory: false },
                 None if exists => Seen::Stopped { exit_code: None, out_of_memory: false },
                 Some(_) | None => Seen::Gone,
@@ -804,8 +812,9 @@ impl Driver for Fake {
         if !self.outside.is_running(&server.id) {
             return Err(ConsoleFault::NotRunning);
         }
-        self.outside.get().told.push(line.to_owned());
-        Ok(format!("{line}: ok"))
+        let mut things = self.outside.get();
+        things.told.push(line.to_owned());
+        Ok(if things.answer.is_empty() { format!("{line}: ok") } else { things.answer.clone() })
     }
 
     async fn tell(&self, _server: &Server, message: &str) -> anyhow::Result<()> {

@@ -41,6 +41,10 @@ impl Home {
         recipe(folder.path(), "needy", "Needy Game", needy);
         Home { folder, outside: Outside::default() }
     }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 fn recipe(home: &Path, game: &str, title: &str, variables: &str) {
@@ -51,7 +55,7 @@ fn recipe(home: &Path, game: &str, title: &str, variables: &str) {
          [ports.game]\nnumber = 27100\nprotocol = \"udp\"\njoin = true\n\n{variables}\
          [resources]\nmemory_mb = 64\n\n[stop]\ngrace_s = 8\n\n[container]\nbase = \"spawnpoint-test/busybox:1\"\n\n\
          [world]\npaths = [\"world\"]\n\n[ready]\nlog = [\"ready\"]\ntimeout_s = 20\n\n\
-         [console]\nprotocol = \"stdin\"\n"
+         [console]\nprotocol = \"stdin\"\ncommands = [\"players\", \"save\", \"seed\"]\n"
     );
     std::fs::write(folder.join("recipe.toml"), text).expect("writing a recipe");
     for script in ["bootstrap", "install", "start", "stop"] {

@@ -351,6 +351,11 @@ impl Discord {
         self.tell("delete", json!({"channel": channel, "message": message})).await;
     }
 
+    /// A moderator deletes a channel with all that stands in it.
+    pub async fn delete_channel(&self, channel: &str) {
+        self.tell("delete_channel", json!({"channel": channel})).await;
+    }
+
     /// Replaces what the bot is denied in a channel, by discord.py's names: `view_channel`, `send_messages`, ….
     pub async fn deny_bot(&self, channel: &str, permissions: &[&str]) {
         self.tell("deny", json!({"channel": channel, "permissions": permissions})).await;

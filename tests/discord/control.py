@@ -42,8 +42,8 @@ class Control:
         # simcord brings fonts, so that a picture is the same on every machine.
         app.router.add_static("/fonts", render.FONTS)
         for name in (
-            "info world join deny slash autocomplete click select submit_modal say delete messages text answer wait "
-            "clock fault limit outage gateway state requests violations"
+            "info world join deny slash autocomplete click select submit_modal say delete delete_channel messages "
+            "text answer wait clock fault limit outage gateway state requests violations"
         ).split():
             app.router.add_post(f"/{name}", self._endpoint(getattr(self, f"_{name}")))
         return app
@@ -171,6 +171,10 @@ class Control:
 
     async def _text(self, asked: dict[str, Any]) -> Any:
         return {"text": text.channel_text(self.world, *self._viewed(asked))}
+
+    async def _delete_channel(self, asked: dict[str, Any]) -> Any:
+        self.world.backend.delete_channel(self.world.channel(asked["channel"]).id)
+        return {}
 
     async def _answer(self, asked: dict[str, Any]) -> Any:
         return text.answer(self.world, self.world.interaction(asked["interaction"]))

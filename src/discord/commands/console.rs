@@ -18,11 +18,8 @@ pub async fn console(
     let asked = asked(&ctx);
     let work = async {
         let answer = asked.app.console(&asked.caller().await?, &server, &command).await?;
-        Ok(render::output(
-            &format!("{} answered {}:", text::code(&server), text::code(&command)),
-            &answer,
-            "console.txt",
-        ))
+        let before = format!("{} answered {}:", text::code(&server), text::code(&command));
+        Ok(render::output_apart(before, answer, "console.txt").await?)
     };
     asked.answer(work).await;
     Ok(())

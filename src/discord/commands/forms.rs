@@ -142,7 +142,7 @@ pub async fn filled(asked: &Asked<'_>, panels: &Panels, from: &serenity::ModalIn
                 let view = named(asked.app, &id).await?;
                 let answer = asked.app.console(&asked.caller().await?, &view.name, &line).await?;
                 let before = format!("{} answered {}:", text::code(&view.name), text::code(&line));
-                Ok(render::output(&before, &answer, "console.txt"))
+                Ok(render::output_apart(before, answer, "console.txt").await?)
             };
             asked.answer(work).await;
         }

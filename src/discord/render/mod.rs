@@ -97,6 +97,11 @@ pub fn output(before: &str, output: &str, file_name: &str) -> Said {
     said
 }
 
+/// The same beside the conversation: megabytes take long enough to miss the three seconds that Discord waits.
+pub async fn output_apart(before: String, answer: String, file_name: &'static str) -> anyhow::Result<Said> {
+    Ok(tokio::task::spawn_blocking(move || output(&before, &answer, file_name)).await?)
+}
+
 /// The last `max` bytes, from the beginning of a character on, and whether something was cut.
 fn tail(text: &str, max: usize) -> (&str, bool) {
     if text.len() <= max {

@@ -38,8 +38,10 @@ pub fn clip(text: &str, max: usize) -> String {
 /// Without what changes how the text around it is read: control characters, line breaks, directions of writing.
 fn flat(text: &str) -> String {
     let mut flat = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
+            '\u{1b}' => skip_escape(&mut chars),
             '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => flat.push(' '),
             c if c.is_control() || overrides_direction(c) => {}
             c => flat.push(c),
