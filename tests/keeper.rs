@@ -1,6 +1,6 @@
 //! The keeper on a host that is a container: toy games of every kind are started, watched and stopped by the script that
-//! does it on real hosts, and it is killed wherever that could hurt. There is no systemd in these hosts; a container's
-//! restart is their reboot.
+//! does it on real hosts, and it is killed wherever that could hurt. A container's restart is a host's reboot. Only the
+//! last test has systemd in its host.
 
 use std::io::Write;
 use std::path::Path;
@@ -43,6 +43,10 @@ fn docker(arguments: &[&str]) -> String {
 impl Host {
     /// `None`, with a word about it, where there is no Docker; an error where there has to be (CI).
     fn open(options: &[&str]) -> Option<Host> {
+        Host::boot("keeper", options, &["sleep", "600"])
+    }
+
+    fn boot(image: &str, options: &[&str], first: &[&str]) -> Option<Host> {
         let there = Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
         if !there {
             assert!(std::env::var("CI").is_err(), "no Docker daemon answers");
@@ -50,12 +54,17 @@ impl Host {
             return None;
         }
         let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/test-images");
-        assert!(Command::new(images).arg("keeper").status().unwrap().success(), "the host's image cannot be made");
+        assert!(Command::new(images).arg(image).status().unwrap().success(), "the host's image cannot be made");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let host = Host { container: format!("sp-keeper-{}-{number}", std::process::id()) };
-        let mut run = vec!["run", "--detach", "--init", "--tmpfs", "/run", "--name", &host.container];
+        let mut run = vec!["run", "--detach", "--tmpfs", "/run", "--name", &host.container];
+        if image == "keeper" {
+            run.push("--init");
+        }
         run.extend(options);
-        run.extend(["spawnpoint-test/keeper:1", "sleep", "600"]);
+        let image = format!("spawnpoint-test/{image}:1");
+        run.push(&image);
+        run.extend(first);
         docker(&run);
         host.shell("mkdir -p /opt/spawnpoint");
         docker(&["cp", KEEPER, &format!("{}:/opt/spawnpoint/keeper", host.container)]);
@@ -651,4 +660,68 @@ fn where_there_is_no_firewall_to_set_it_says_so() {
     let Some(host) = Host::open(&[]) else { return };
     assert_eq!(host.does(&["firewall", "tcp:22"]), "no-nft");
     assert_eq!(host.does(&["unfirewall"]), "no-nft");
+}
+
+#[test]
+fn under_systemd_a_game_is_a_unit_with_limits_that_ends_cleanly_with_the_host() {
+    let options = [
+        "--cap-add=SYS_ADMIN",
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+        "--tmpfs=/tmp",
+        "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+        "--env=container=docker",
+    ];
+    let Some(host) = Host::boot("keeper-systemd", &options, &["/sbin/init"]) else { return };
+    host.until("systemd is up", || {
+        let state = said(&host.exec(&["systemctl", "is-system-running"], ""));
+        state == "running" || state == "degraded"
+    });
+    host.does(&["setup", ID]);
+    host.put("settings", "grace_s=20\ndeadman_s=600\nmemory_mb=64\ncpus=0.5\npids=50\n");
+    host.script("start", "trap 'echo whole >world; echo bye; exit 6' TERM\necho up; while :; do sleep 0.1; done");
+    assert_eq!(host.does(&["start", ID]), "started");
+    assert_eq!(host.does(&["start", ID]), "already");
+    host.until_log("up");
+    assert_eq!(
+        host.shell(&format!(
+            "systemctl show spawnpoint-{ID} -p CPUQuotaPerSecUSec,MemoryMax,TasksMax,NoNewPrivileges | sort"
+        )),
+        "CPUQuotaPerSecUSec=500ms\nMemoryMax=67108864\nNoNewPrivileges=yes\nTasksMax=50"
+    );
+    assert_eq!(host.shell(&format!("systemd-analyze verify /run/systemd/system/spawnpoint-{ID}.service 2>&1")), "");
+
+    // The game goes on while systemd brings its companion back.
+    let pid = || host.shell(&format!("systemctl show spawnpoint-{ID} -p MainPID --value"));
+    let first = pid();
+    host.shell(&format!("kill -9 {first}"));
+    host.until("systemd has brought it back", || !["0", &first].contains(&pid().as_str()));
+    assert_eq!(host.status("state"), "running");
+    assert_eq!(host.does(&["stop", ID]), "stopped");
+    assert_eq!(host.log(), "up\nbye");
+
+    // What systemd does when the host is shut down.
+    host.shell(&format!("rm {DIR}/game/world"));
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_log("up");
+    host.shell(&format!("systemctl stop spawnpoint-{ID}"));
+    assert_eq!(host.status("state"), "stopped");
+    assert_eq!(host.status("ended_by"), "shutdown");
+    assert_eq!(host.status("exit_code"), "6");
+    assert_eq!(host.shell(&format!("cat {DIR}/game/world")), "whole");
+
+    // The dead-man switch outlives the unit that it ends.
+    host.put("settings", "grace_s=20\ndeadman_s=2\nwarn_wait_s=0\n");
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_status("state", "stopped");
+    assert_eq!((host.status("deadman"), host.status("ended_by")), ("fired".into(), "deadman".into()));
+
+    host.put("settings", "memory_mb=64\n");
+    host.script("start", r#"perl -e 'my @a; push @a, "x" x 1000000 for 1..400'"#);
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_status("state", "stopped");
+    assert_eq!((host.status("oom"), host.status("exit_code")), ("1".into(), "137".into()));
+
+    assert_eq!(host.does(&["remove", ID]), "removed");
+    assert_eq!(host.shell("ls /run/systemd/system | grep spawnpoint || echo none"), "none");
 }
