@@ -193,7 +193,13 @@ impl CloudApi for Vultr {
 
     async fn offers(&self) -> Result<Vec<Offer>, CloudError> {
         let plans: Vec<Plan> = self.list("/plans", "plans").await?;
-        Ok(offers_of(&plans))
+        // The list of plans says where they are sold, each region what of that it has left.
+        let mut left = BTreeMap::new();
+        for region in plans.iter().flat_map(|plan| &plan.locations).collect::<BTreeSet<_>>() {
+            let there: Availability = self.http.get(&format!("/regions/{}/availability", word(region)?), &[]).await?;
+            left.insert(region.clone(), there.available_plans);
+        }
+        Ok(offers_of(&plans, &left))
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -256,8 +262,13 @@ fn wanted(ports: &[OpenPort]) -> BTreeSet<(String, String, String)> {
     ports.iter().flat_map(|port| [rule("v4", port), rule("v6", port)]).collect()
 }
 
-/// A plan names the regions where it can be had now; it is in no other's list.
-fn offers_of(plans: &[Plan]) -> Vec<Offer> {
+/// A region is a short word; only such a one becomes part of a path.
+fn word(region: &str) -> Result<&str, CloudError> {
+    let plain = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if plain { Ok(region) } else { Err(CloudError::Strange(format!("Vultr has a region with the name `{region}`."))) }
+}
+
+fn offers_of(plans: &[Plan], left: &BTreeMap<String, Vec<String>>) -> Vec<Offer> {
     let at = |plan: &Plan, region: &String| Offer {
         size: plan.id.clone(),
         region: region.clone(),
@@ -269,7 +280,7 @@ fn offers_of(plans: &[Plan]) -> Vec<Offer> {
         monthly: Some(millionths(plan.monthly_cost)),
         currency: "USD",
         unit_ms: UNIT_MS,
-        available: true,
+        available: left.get(region).is_some_and(|plans| plans.contains(&plan.id)),
     };
     plans.iter().flat_map(|plan| plan.locations.iter().map(move |region| at(plan, region))).collect()
 }
@@ -351,6 +362,11 @@ struct System {
 }
 
 #[derive(Deserialize)]
+struct Availability {
+    available_plans: Vec<String>,
+}
+
+#[derive(Deserialize)]
 struct Plan {
     id: String,
     vcpu_count: u32,
@@ -372,10 +388,12 @@ mod tests {
                     "locations": ["fra", "ewr"] })
         };
         let plans = json!([plan("new", json!(0.007)), plan("old", Value::Null)]);
-        let offers = offers_of(&serde_json::from_value::<Vec<Plan>>(plans).expect("plans"));
+        let left = BTreeMap::from([("fra".to_owned(), vec!["new".to_owned()])]);
+        let offers = offers_of(&serde_json::from_value::<Vec<Plan>>(plans).expect("plans"), &left);
         let short: Vec<_> = offers.iter().map(|o| (o.size.as_str(), o.region.as_str(), o.hourly)).collect();
         assert_eq!(short, [("new", "fra", 7_000), ("new", "ewr", 7_000), ("old", "fra", 7_500), ("old", "ewr", 7_500)]);
         assert_eq!(offers[0].monthly, Some(5_040_000));
+        assert_eq!(offers.iter().map(|offer| offer.available).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]
