@@ -486,15 +486,13 @@ fn a_keeper_that_is_killed_anywhere_is_simply_called_again() {
             "/opt/spawnpoint/keeper {verb} {ID} >/dev/null 2>&1 & pid=$!; sleep 0.{after_ms:03}; kill -9 $pid 2>/dev/null || true; wait || true"
         ));
     };
-    let mut runs = 0;
-    for after_ms in [2, 10, 20, 30, 40, 55, 70, 90, 120, 180, 260] {
+    for (before, after_ms) in [2, 10, 20, 30, 40, 55, 70, 90, 120, 180, 260].into_iter().enumerate() {
         host.shell(&format!("rm -f {DIR}/game/world"));
         cut("start", after_ms);
         let second = host.does(&["start", ID]);
         assert!(second == "started" || second == "already", "{second}");
-        runs += 1;
         host.until("it has begun", || {
-            host.shell(&format!("cat {DIR}/game/begun 2>/dev/null | wc -l")) == runs.to_string()
+            host.shell(&format!("cat {DIR}/game/begun 2>/dev/null | wc -l")) == (before + 1).to_string()
         });
         cut("stop", after_ms);
         let second = host.does(&["stop", ID]);
@@ -519,7 +517,7 @@ fn the_processes_beside_a_game_bring_each_other_back() {
                 .all(|count| count != "0")
         });
         host.shell(&format!("kill -9 $(pgrep -of 'keeper {role} {ID}')"));
-        host.until("it is back", || host.shell(&format!("pgrep -of 'keeper {role} {ID}' || true")) != "");
+        host.until("it is back", || !host.shell(&format!("pgrep -of 'keeper {role} {ID}' || true")).is_empty());
     }
     assert_eq!(host.status("state"), "running");
     assert_eq!(host.does(&["start", ID]), "already");
