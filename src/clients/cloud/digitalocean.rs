@@ -51,11 +51,12 @@ impl DigitalOcean {
             let mut query = vec![("page", page.to_string()), ("per_page", PER_PAGE.to_string())];
             query.extend(tag.map(|tag| ("tag_name", tag.to_owned())));
             let mut answer: Page = self.http.get(path, &query).await?;
-            // A list without entries is null in some of their answers.
-            let entries = answer.lists.remove(key).filter(|list| !list.is_null()).unwrap_or(json!([]));
-            let entries: Vec<T> = serde_json::from_value(entries)
-                .map_err(|_| self.http.odd(&format!("{path} has no list of {key} as its description says")))?;
-            all.extend(entries);
+            let odd = || self.http.odd(&format!("{path} has no list of {key} as its description says"));
+            // A list without entries is null in some of their answers. One that is missing is not an empty one: a host
+            // that is not in it would be made again.
+            let entries = answer.lists.remove(key).ok_or_else(odd)?;
+            let entries: Option<Vec<T>> = serde_json::from_value(entries).map_err(|_| odd())?;
+            all.extend(entries.into_iter().flatten());
             if answer.links["pages"]["next"].is_null() {
                 return Ok(all);
             }
