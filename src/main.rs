@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use spawnpoint::cli;
 use spawnpoint::config::Config;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +40,12 @@ enum Command {
         #[arg(long)]
         keep_image: bool,
     },
+    /// What rsync starts in the place of ssh; not for people
+    #[command(hide = true)]
+    Rsh {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 /// What systemd calls a configuration that starting again does not mend (EX_CONFIG of sysexits.h).
@@ -46,6 +53,10 @@ const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before any runtime: it must not touch the pipes that rsync hands over.
+    if let Command::Rsh { words } = arguments.command {
+        spawnpoint::clients::rsync::rsh::main(words);
+    }
     rustls::crypto::ring::default_provider().install_default().expect("nothing has chosen a TLS provider before");
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -72,6 +83,7 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::Demo { game, keep_image } => {
             cli::demo::demo(&config, &game, keep_image).await.context("the demo stopped")
         }
+        Command::Rsh { words } => spawnpoint::clients::rsync::rsh::main(words),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -6,4 +6,5 @@ pub mod console;
 pub mod dns;
 pub mod docker;
 pub mod query;
+pub mod rsync;
 pub mod ssh;

@@ -32,6 +32,10 @@ const KEEPALIVES_MISSED: usize = 3;
 const UNACKNOWLEDGED_LIMIT_MS: u32 = 60_000;
 /// An OpenSSH server allows ten sessions on a connection (`MaxSessions`); the rest wait for their turn here.
 const SESSIONS_AT_ONCE: usize = 8;
+/// A caller that takes no output for so long has lost it, because others wait for the same connection.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// On a connection of its own nobody waits: an rsync that reads a large file may be silent for long.
+const PATIENCE_APART: Duration = Duration::from_secs(3600);
 /// How much a host may send before it hears from us: enough for 1 Gbit/s over 60 ms.
 const WINDOW_BYTES: u32 = 8 << 20;
 const PACKET_BYTES: u32 = 32 * 1024;
@@ -66,6 +70,7 @@ pub struct Ssh {
 struct Shared {
     target: Target,
     connect_limit: Duration,
+    patience: Duration,
     control: Line,
     forwards: Line,
 }
@@ -91,12 +96,18 @@ impl Ssh {
 
     /// For a host of which it is known how long it may take to answer.
     pub fn with_connect_limit(target: Target, connect_limit: Duration) -> Ssh {
-        Ssh { shared: Arc::new(Shared { target, connect_limit, control: Line::new(), forwards: Line::new() }) }
+        Ssh::made(target, connect_limit, PATIENCE)
     }
 
     /// The same host over connections of its own: what is sent there cannot hold this one up.
     pub fn apart(&self) -> Ssh {
-        Ssh::with_connect_limit(self.shared.target.clone(), self.shared.connect_limit)
+        Ssh::made(self.shared.target.clone(), self.shared.connect_limit, PATIENCE_APART)
+    }
+
+    fn made(target: Target, connect_limit: Duration, patience: Duration) -> Ssh {
+        Ssh {
+            shared: Arc::new(Shared { target, connect_limit, patience, control: Line::new(), forwards: Line::new() }),
+        }
     }
 
     pub fn target(&self) -> &Target {
@@ -113,11 +124,11 @@ impl Ssh {
         let line = &self.shared.control;
         let permit = line.sessions.clone().acquire_owned().await.expect("the semaphore is never closed");
         let live = self.live(line).await?;
-        match Session::open(live, command.clone(), permit).await {
+        match Session::open(live, command.clone(), permit, self.shared.patience).await {
             // The connection had died unnoticed; nothing has reached the host yet.
             Err((SshError::Broken { .. }, permit, false)) => {
                 let live = self.live(line).await?;
-                Session::open(live, command, permit).await.map_err(|(error, _, _)| error)
+                Session::open(live, command, permit, self.shared.patience).await.map_err(|(error, _, _)| error)
             }
             result => result.map_err(|(error, _, _)| error),
         }

@@ -234,13 +234,13 @@ impl Header {
 
 /// Cuts bytes into lines. A carriage return ends one as well: progress bars are written so.
 #[derive(Default)]
-struct Lines {
+pub(in crate::clients) struct Lines {
     line: Vec<u8>,
     after_return: bool,
 }
 
 impl Lines {
-    fn take(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str)) {
+    pub(in crate::clients) fn take(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str)) {
         for byte in bytes {
             match byte {
                 b'\n' if self.after_return => self.after_return = false,
@@ -258,7 +258,7 @@ impl Lines {
         }
     }
 
-    fn end(&mut self, line: &mut dyn FnMut(&str)) {
+    pub(in crate::clients) fn end(&mut self, line: &mut dyn FnMut(&str)) {
         if !self.line.is_empty() {
             self.give(line);
         }

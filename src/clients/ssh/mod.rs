@@ -19,3 +19,6 @@ pub use forward::LocalTcp;
 pub use keys::{HostKey, KeyError, KeyPair, Pin, ScannedKey};
 pub use quote::quoted;
 pub use udp::LocalUdp;
+
+pub(in crate::clients) use exec::Lines;
+pub(in crate::clients) use session::Event;

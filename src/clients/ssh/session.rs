@@ -17,8 +17,6 @@ use super::exec::Ended;
 
 /// Chunks of output that wait for the caller, at most 32 KiB each.
 const EVENTS: usize = 64;
-/// A caller that takes nothing for so long has lost its output: others wait for the same connection.
-const STALL_LIMIT: Duration = Duration::from_secs(20);
 /// After the caller has gone: how long the host may take to close the channel before its place is given on.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,6 +49,7 @@ impl Session {
         live: Arc<Live>,
         command: String,
         permit: OwnedSemaphorePermit,
+        patience: Duration,
     ) -> Result<Session, OpenError> {
         let task = tokio::spawn(async move {
             let opened = open_channel(&live).await;
@@ -78,7 +77,7 @@ impl Session {
                 }
             }
             let (sender, events) = mpsc::channel(EVENTS);
-            tokio::spawn(drain(read, sender, permit));
+            tokio::spawn(drain(read, sender, permit, patience));
             Ok(Session { live, write: Some(write), events, process: 0, over: false })
         });
         task.await.expect("opening a session does not panic")
@@ -156,7 +155,12 @@ async fn end(live: &Live, process: u32) -> Result<(), russh::Error> {
 }
 
 /// Reads the channel to its end, whether or not somebody still wants it.
-async fn drain(mut read: ChannelReadHalf, sender: mpsc::Sender<Event>, permit: OwnedSemaphorePermit) {
+async fn drain(
+    mut read: ChannelReadHalf,
+    sender: mpsc::Sender<Event>,
+    permit: OwnedSemaphorePermit,
+    patience: Duration,
+) {
     while let Some(message) = next_message(&mut read, &sender).await {
         let event = match message {
             ChannelMsg::Data { data } => Event::Out(data),
@@ -169,7 +173,7 @@ async fn drain(mut read: ChannelReadHalf, sender: mpsc::Sender<Event>, permit: O
         if sender.is_closed() {
             continue;
         }
-        if sender.send_timeout(event, STALL_LIMIT).await.is_err() {
+        if sender.send_timeout(event, patience).await.is_err() {
             break;
         }
     }
