@@ -31,6 +31,8 @@ pub struct Config {
     pub backups: Backups,
     pub watch: Watch,
     pub dns: Dns,
+    pub cloud: Cloud,
+    pub budget: BudgetRules,
 }
 
 impl Default for Config {
@@ -46,6 +48,8 @@ impl Default for Config {
             backups: Backups::default(),
             watch: Watch::default(),
             dns: Dns::default(),
+            cloud: Cloud::default(),
+            budget: BudgetRules::default(),
         }
     }
 }
@@ -336,6 +340,43 @@ impl Dns {
     }
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cloud {
+    /// Stops that nobody waits for (idle, time over) come at the end of the time that is paid for anyway.
+    #[serde(deserialize_with = "plain")]
+    pub stop_at_billing_unit: bool,
+}
+
+/// `[budget]`: what rented hosts may cost.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetRules {
+    /// What each guild may spend in a calendar month, one amount for each currency: `10 USD`.
+    #[serde(deserialize_with = "list")]
+    pub guild_monthly: Vec<String>,
+    /// People are warned when so much of a budget is spent.
+    #[serde(deserialize_with = "plain")]
+    pub warn_percent: u32,
+    /// The time zone at whose midnight a month begins.
+    #[serde(deserialize_with = "zone")]
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+impl Default for BudgetRules {
+    fn default() -> BudgetRules {
+        BudgetRules { guild_monthly: vec![], warn_percent: 80, time_zone: jiff::tz::TimeZone::UTC }
+    }
+}
+
+/// A time zone by its name in the IANA database.
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<jiff::tz::TimeZone, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    jiff::tz::TimeZone::get(name.trim()).map_err(|_| {
+        serde::de::Error::custom(format!("`{name}` is no time zone; write for instance `Europe/Berlin` or `UTC`"))
+    })
+}
+
 impl Config {
     /// Reads the file, if there is one, and lays the environment over it.
     ///
@@ -503,6 +544,7 @@ mod tests {
             "[idle]\nstop_after_minutes = \"soon\"\n",
             "data_dir = 7\n",
             "[docker]\nports = \"9-1\"\n",
+            "[budget]\ntime_zone = \"Mars/Olympus\"\n",
             "x =",
         ] {
             all += &format!("{text}--> {}\n\n", error(text, &[]));

@@ -8,6 +8,7 @@ use crate::clients::docker::{About, Docker};
 use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished};
 use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
+use crate::model::bill::{Budget, Spending};
 use crate::model::lease::Rules;
 use crate::model::server::Backend;
 use crate::model::{MINUTE_MS, Ms};
@@ -88,7 +89,8 @@ impl Program {
             watch_every: Duration::from_secs(config.watch.every_seconds.max(1)),
         };
         let journal: Arc<dyn Journal> = Arc::new(store.clone());
-        let engine = Engine::new(journal, drivers, bus.clone(), Clock::System, defaults);
+        let engine =
+            Engine::new(journal, drivers, bus.clone(), Clock::System, defaults).with_spending(spending(config)?);
         let choices = Choices {
             players_role: config.discord.players_role.clone(),
             extend_ms: minutes(config.lease.extend_minutes),
@@ -168,6 +170,33 @@ pub fn names(config: &Config, instance: &str) -> anyhow::Result<Option<Dns>> {
     let settings =
         dns::Settings { zone: zone.clone(), ttl_seconds: given.ttl_seconds, instance: instance.to_owned(), provider };
     Ok(Some(Dns::from_config(settings).context("under [dns] in the configuration")?))
+}
+
+/// What the operator decided about money.
+pub fn spending(config: &Config) -> anyhow::Result<Spending> {
+    let rules = &config.budget;
+    let mut guild: Vec<Budget> = vec![];
+    for text in &rules.guild_monthly {
+        let budget: Budget =
+            text.parse().map_err(anyhow::Error::msg).context("reading `guild_monthly` under [budget]")?;
+        ensure!(
+            guild.iter().all(|other| other.currency != budget.currency),
+            "`guild_monthly` under [budget] has two amounts in {}; leave one",
+            budget.currency
+        );
+        guild.push(budget);
+    }
+    ensure!(
+        (1..=100).contains(&rules.warn_percent),
+        "`warn_percent` under [budget] is a number from 1 to 100, not {}",
+        rules.warn_percent
+    );
+    Ok(Spending {
+        zone: rules.time_zone.clone(),
+        guild,
+        warn_percent: rules.warn_percent,
+        stop_at_unit: config.cloud.stop_at_billing_unit,
+    })
 }
 
 /// Where the daemon is: the configuration, or what Docker's own tools use.

@@ -101,16 +101,16 @@ fn what_the_example_shows_as_default_is_the_default() {
         all.docker.endpoint.as_deref(),
         all.docker.public_address.as_deref(),
         all.docker.user.as_deref(),
+        all.budget.guild_monthly.len(),
     );
-    let expected = (true, true, 1, Some("unix:///var/run/docker.sock"), Some("play.example.org"), Some("1000:1000"));
+    let expected = (true, true, 1, Some("unix:///var/run/docker.sock"), Some("play.example.org"), Some("1000:1000"), 2);
     assert_eq!(shown, expected, "the examples of options that have no default");
 }
 
 #[test]
 fn every_option_can_be_given_by_the_environment() {
-    for (path, _) in options() {
-        let line = example();
-        let (_, bare) = line.lines().filter_map(option).find(|(key, _)| path.ends_with(key)).unwrap();
+    let example = example();
+    for ((path, _), (_, bare)) in options().into_iter().zip(example.lines().filter_map(option)) {
         let value = bare.split_once(" = ").unwrap().1.trim_matches(|c| matches!(c, '"' | '[' | ']')).to_owned();
         let name = format!("SPAWNPOINT_{}", path.replace('.', "__").to_uppercase());
         Config::parse("", std::iter::once((name.clone(), value.clone())))

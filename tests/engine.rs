@@ -6,6 +6,8 @@ mod builds;
 mod common;
 #[path = "engine/evenings.rs"]
 mod evenings;
+#[path = "engine/money.rs"]
+mod money;
 #[path = "engine/people.rs"]
 mod people;
 #[path = "engine/restoring.rs"]

@@ -5,7 +5,7 @@ use crate::engine::Ask;
 use crate::model::access::{Caller, Permission};
 use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
 use crate::model::lease;
-use crate::model::server::{Seen, Server, Wanted};
+use crate::model::server::{Backend, Seen, Server, Wanted};
 use crate::model::view::JobView;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms};
@@ -56,6 +56,7 @@ impl App {
             let at = server.owned.address.as_ref().map_or(String::new(), |address| format!(" Join at `{address}`."));
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
+        self.must_be_paid_for(&server).await?;
         self.enqueue(caller, &server, Action::Start, channel).await
     }
 
@@ -66,7 +67,9 @@ impl App {
 
     async fn stop_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
         let server = self.server(caller, name, Permission::Play).await?;
+        // A host that exists bills, so there is something to stop.
         if server.wanted == Wanted::Off
+            && server.owned.host.is_none()
             && self.open_job(&server).await?.is_none()
             && matches!(self.engine().look(&server).await, Seen::Gone | Seen::Stopped { .. })
         {
@@ -168,7 +171,11 @@ impl App {
             self.store().set_wanted(&server.id, Wanted::Off).await?;
             driver.kill(&server).await.context("killing the game")?;
             self.changed(&server);
-            Ok(format!("The game of `{}` was ended at once. Its drive with the world is untouched.", server.name))
+            let left = match server.backend {
+                Backend::Docker => "Its drive with the world is untouched.",
+                Backend::Cloud => "Its host, with the world on it, is stopped properly as soon as it is looked at.",
+            };
+            Ok(format!("The game of `{}` was ended at once. {left}", server.name))
         }
         .await;
         self.audited(caller, Did::new("kill", name), answer).await

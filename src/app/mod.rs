@@ -3,12 +3,14 @@
 
 mod access;
 mod backups;
+mod cost;
 mod jobs;
 mod servers;
 mod snapshots;
 mod telling;
 
 pub use crate::store::audit::AuditEntry;
+pub use cost::CostFilter;
 pub use jobs::{Choice, UpdateWhen, force_loses};
 pub use servers::{Applied, Field, FieldKind, Form, NewServer};
 pub use snapshots::{GameView, VariableView};

@@ -28,6 +28,9 @@ const MEMORY: &str = "memory_mb";
 const CPUS: &str = "cpus";
 const IDLE: &str = "idle_minutes";
 const LEASE: &str = "lease_minutes";
+const BUDGET: &str = "budget";
+const AT_UNIT: &str = "stop_at_billing_unit";
+const COMMON: [&str; 6] = [MEMORY, CPUS, IDLE, LEASE, BUDGET, AT_UNIT];
 
 /// What a new server is made from.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +185,7 @@ impl App {
         let snapshots = self.store().snapshots_all().await?;
         let own = server.owned.drive.as_ref().map(|drive| drive.snapshot.to_string());
         let newest = golden(&snapshots, &server.game).map(|snapshot| snapshot.id.to_string());
+        let billing = self.billing_of(server, &seen).await?;
         let held = job.as_ref().filter(|job| job.rest() == Some(Outcome::Held));
         let why = match (&seen, held) {
             (_, Some(job)) => job.current().and_then(|step| step.error.clone()),
@@ -220,6 +224,7 @@ impl App {
             snapshot: own,
             update_at_start: server.update_at_start,
             last_backup: self.last_backup(server).await?,
+            billing,
         })
     }
 
@@ -310,7 +315,9 @@ impl App {
         name: &str,
         values: BTreeMap<String, String>,
     ) -> Answer<Applied> {
-        let server = self.server(caller, name, Permission::Operate).await?;
+        // Who may raise a budget has none.
+        let needed = if values.contains_key(BUDGET) { Permission::Admin } else { Permission::Operate };
+        let server = self.server(caller, name, needed).await?;
         let recipe = self.recipe_of(&server)?;
         let typed = values.into_iter().map(|(key, value)| {
             let value = value.trim().to_owned();
@@ -404,7 +411,7 @@ struct Changes {
 fn sorted_out(recipe: &Recipe, typed: &BTreeMap<String, Option<String>>) -> Answer<Changes> {
     let mut changes = Changes { settings: BTreeMap::new(), secrets: HashMap::new(), limits: BTreeMap::new() };
     for (key, value) in typed {
-        if [MEMORY, CPUS, IDLE, LEASE].contains(&key.as_str()) {
+        if COMMON.contains(&key.as_str()) {
             changes.limits.insert(key.clone(), value.clone());
             continue;
         }
@@ -416,8 +423,7 @@ fn sorted_out(recipe: &Recipe, typed: &BTreeMap<String, Option<String>>) -> Answ
                 changes.settings.insert(key.clone(), value.clone());
             }
             None => {
-                let known: Vec<String> =
-                    recipe.variables.keys().cloned().chain([MEMORY, CPUS, IDLE, LEASE].map(str::to_owned)).collect();
+                let known: Vec<String> = recipe.variables.keys().cloned().chain(COMMON.map(str::to_owned)).collect();
                 let shown: String = key.chars().filter(|c| !c.is_control() && *c != '`').take(40).collect();
                 return Err(Refusal::Invalid(format!(
                     "{} has no setting called `{shown}`. It has {}.",
@@ -451,6 +457,17 @@ fn set_limits(limits: &mut Limits, typed: &BTreeMap<String, Option<String>>) -> 
                     })
                 };
                 limits.cpus = value.map(cpus).transpose()?;
+            }
+            BUDGET => {
+                let budget = |value: &str| value.parse().map_err(|why| Refusal::Invalid(format!("`budget`: {why}.")));
+                limits.budget = value.map(budget).transpose()?;
+            }
+            AT_UNIT => {
+                let yes_no = |value: &str| {
+                    let wrong = || Refusal::Invalid(format!("`{AT_UNIT}` is `true` or `false`."));
+                    value.parse().map_err(|_| wrong())
+                };
+                limits.stop_at_billing_unit = value.map(yes_no).transpose()?;
             }
             _ => {}
         }
@@ -489,7 +506,7 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
         required: false,
         secret: false,
     };
-    vec![
+    let mut fields = vec![
         field(
             MEMORY,
             "Memory (MB)",
@@ -514,7 +531,32 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
             None,
             10_080,
         ),
-    ]
+    ];
+    if server.backend == Backend::Cloud {
+        fields.push(Field {
+            kind: FieldKind::Text,
+            ..field(
+                BUDGET,
+                "Budget for a month",
+                "What its hosts may cost in a month, e.g. `10 USD`; then it stops. Admins only.",
+                server.limits.budget.as_ref().map(ToString::to_string),
+                None,
+                0,
+            )
+        });
+        fields.push(Field {
+            kind: FieldKind::YesNo,
+            ..field(
+                AT_UNIT,
+                "Use up what is paid for",
+                "Idle stops wait for the end of the hour that is paid for anyway.",
+                server.limits.stop_at_billing_unit.map(|yes| yes.to_string()),
+                None,
+                0,
+            )
+        });
+    }
+    fields
 }
 
 /// Ten letters and digits, for ids that go into names and labels.

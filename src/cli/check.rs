@@ -1,13 +1,13 @@
 //! `spawnpoint check`: the configuration was read already; here come the recipes, all of their faults at once.
 
 use crate::config::Config;
-use crate::program;
-use crate::recipes;
+use crate::{program, recipes};
 
 /// Prints what is wrong; true when nothing is.
 pub fn check(config: &Config) -> anyhow::Result<bool> {
     // The instance is in the database, which nobody needs for this; any will do.
     program::names(config, "check")?;
+    program::spending(config)?;
     println!("The configuration is fine.");
     let problems = recipes::problems(&config.game_scripts);
     for problem in &problems {

@@ -62,6 +62,7 @@ async fn tell_all(app: &App, http: &serenity::Http) -> anyhow::Result<()> {
 async fn behind(app: &App, guild: &GuildId, notice: &Notice) -> Option<ServerId> {
     let name = match notice {
         Notice::LeaseEnds { server, .. } | Notice::IdleStop { server, .. } | Notice::Shrunk { server, .. } => server,
+        Notice::BudgetNear { server, .. } | Notice::BudgetStuck { server, .. } => server,
         Notice::Orphan { .. } => return None,
     };
     let servers = app.servers(&Caller::operator(guild.clone())).await.ok()?;

@@ -13,6 +13,7 @@ pub mod watch;
 
 use crate::bus::{Bus, Nudge};
 use crate::model::access::Actor;
+use crate::model::bill::Spending;
 use crate::model::cost::{Quote, Rental};
 use crate::model::drive::Snapshot;
 use crate::model::host::HostRef;
@@ -190,6 +191,9 @@ pub trait Journal: Send + Sync {
 
     /// The guild's rentals that bill now or ended after `since`, deleted servers' too, in the order they began.
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>>;
+    /// Whether something was told to people already, under a key of the engine's own.
+    async fn told(&self, key: &str) -> anyhow::Result<bool>;
+    async fn set_told(&self, key: &str) -> anyhow::Result<()>;
     /// The provider says that there is no such host any more, although no job destroyed it: it bills no longer. What
     /// the server has on record is left to the next job. Twice changes nothing.
     async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()>;
@@ -239,7 +243,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
     let after_crash = match job.cause {
         Cause::Crashed { .. } => true,
         Cause::Asked | Cause::LeaseOver | Cause::Idle { .. } | Cause::NobodyJoined { .. } => false,
-        Cause::KeepsCrashing { .. } | Cause::ShouldBeOff => false,
+        Cause::KeepsCrashing { .. } | Cause::ShouldBeOff | Cause::BudgetSpent { .. } => false,
     };
     let wanted = match (&job.action, outcome) {
         (_, Outcome::Held) => None,
@@ -330,6 +334,7 @@ pub(crate) struct Inner {
     pub bus: Bus,
     pub clock: Clock,
     pub defaults: Defaults,
+    pub spending: Spending,
     /// Tells two engines on one database apart.
     pub id: String,
     /// Wakes the loop that takes up jobs.
@@ -365,6 +370,7 @@ impl Engine {
             bus,
             clock,
             defaults,
+            spending: Spending::default(),
             id: uuid::Uuid::new_v4().to_string(),
             work: Notify::new(),
             pokes: Mutex::default(),
@@ -372,6 +378,16 @@ impl Engine {
             watch: Notify::new(),
         };
         Engine { inner: Arc::new(inner) }
+    }
+
+    /// The same engine, with what the operator decided about money. For one that was just made.
+    pub fn with_spending(self, spending: Spending) -> Engine {
+        let inner = Arc::into_inner(self.inner).expect("an engine that was just made has no other holder");
+        Engine { inner: Arc::new(Inner { spending, ..inner }) }
+    }
+
+    pub fn spending(&self) -> &Spending {
+        &self.inner.spending
     }
 
     pub fn driver(&self, backend: Backend) -> Option<Arc<dyn Driver>> {

@@ -1,6 +1,7 @@
 //! What is, compared with what should be. Pure: it takes no hint about what changed, acts on nothing, and says what
 //! is missing. Unknown is unknown, never gone.
 
+use crate::model::bill::{Bill, Standing};
 use crate::model::job::{Action, Cause};
 use crate::model::lease::{self, Memo, Rules};
 use crate::model::server::{Seen, Wanted};
@@ -23,6 +24,8 @@ pub struct Facts {
     pub rules: Rules,
     /// When starts after crashes were opened, within the window.
     pub crash_starts: Vec<Ms>,
+    /// What its host costs, as far as that decides anything.
+    pub bill: Bill,
 }
 
 /// What an open job, working or waiting for a person, does to the game.
@@ -47,9 +50,24 @@ impl Busy {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    Open { action: Action, cause: Cause },
-    WarnLease { left_ms: Ms },
-    WarnIdle { left_ms: Ms },
+    Open {
+        action: Action,
+        cause: Cause,
+    },
+    WarnLease {
+        left_ms: Ms,
+    },
+    WarnIdle {
+        left_ms: Ms,
+    },
+    /// Most of a budget is spent.
+    WarnBudget {
+        standing: Standing,
+    },
+    /// A budget is spent, and nobody can look at what costs the money.
+    BudgetStuck {
+        standing: Standing,
+    },
 }
 
 /// What to do about one server, and what to remember.
@@ -67,8 +85,8 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     }
     let should_be_off = Some(Decision::Open { action: Action::Stop, cause: Cause::ShouldBeOff });
     match (facts.wanted, &facts.seen) {
-        // Nobody could look. The lease and the idle rule wait until somebody can.
-        (Wanted::On | Wanted::Off, Seen::Unknown { .. }) => (blind(memo), None),
+        // Nobody could look. The lease, the idle rule and the budget wait until somebody can.
+        (Wanted::On | Wanted::Off, Seen::Unknown { .. }) => (blind(memo), stuck(facts)),
         // What a failed start left of a host is paid for, and may hold the world of the game before.
         (Wanted::Off, Seen::Stopped { .. }) if facts.host => (memo.clone(), should_be_off),
         (Wanted::Off, Seen::Gone | Seen::Stopped { .. }) => (Memo::default(), None),
@@ -83,6 +101,16 @@ fn blind(memo: &Memo) -> Memo {
     Memo { empty_since: None, idle_warned: false, ..memo.clone() }
 }
 
+/// A host that nobody reaches still bills, and only people can do something about it.
+fn stuck(facts: &Facts) -> Option<Decision> {
+    let standing = facts.bill.spent.clone().filter(|_| facts.host && !facts.bill.spent_told)?;
+    Some(Decision::BudgetStuck { standing })
+}
+
+fn budget_spent(facts: &Facts) -> Option<Cause> {
+    facts.bill.spent.as_ref().map(|standing| Cause::BudgetSpent { whose: standing.whose })
+}
+
 fn crashed(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     let mut memo = facts.memo.between_games();
     // A game that comes up and falls again is counted within the window; starts that fail may take longer than that.
@@ -90,8 +118,12 @@ fn crashed(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     let tries = recent.max(memo.crash_starts as usize);
     // A stop tidies up and keeps the world; starting it again would only be paid for.
     let stop = |cause| Some(Decision::Open { action: Action::Stop, cause });
-    if lease_over(now, facts) {
+    // Nobody plays on it any more, so it does not wait for the end of a unit that is paid for.
+    if facts.lease_until.is_some_and(|until| until <= now) {
         return (memo, stop(Cause::LeaseOver));
+    }
+    if let Some(cause) = budget_spent(facts) {
+        return (memo, stop(cause));
     }
     if tries >= CRASHES_MAX {
         return (memo, stop(Cause::KeepsCrashing { times: tries as i64 + 1 }));
@@ -107,10 +139,16 @@ fn crashed(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
 fn running(now: Ms, facts: &Facts, memo: &Memo) -> (Memo, Option<Decision>) {
     let mut memo = memo.clone();
     let stop = |cause| Some(Decision::Open { action: Action::Stop, cause });
-    if lease_over(now, facts) {
+    if let Some(cause) = budget_spent(facts) {
+        return (memo, stop(cause));
+    }
+    // Where that was asked for, a stop comes at the end of the time that is paid for anyway.
+    let left = |due: Ms| facts.bill.stop_at(due) - now;
+    let lease_left = facts.lease_until.map(left);
+    if lease_left.is_some_and(|left| left <= 0) {
         return (memo, stop(Cause::LeaseOver));
     }
-    let idle_left = lease::idle_left(now, &memo, &facts.rules);
+    let idle_left = lease::idle_left(now, &memo, &facts.rules).map(|idle| left(now + idle));
     if idle_left.is_some_and(|left| left <= 0) {
         let cause = match memo.joined {
             true => Cause::Idle { minutes: facts.rules.idle_ms / MINUTE_MS },
@@ -118,7 +156,10 @@ fn running(now: Ms, facts: &Facts, memo: &Memo) -> (Memo, Option<Decision>) {
         };
         return (memo, stop(cause));
     }
-    if let Some(left_ms) = facts.lease_until.map(|until| until - now) {
+    if let Some(standing) = facts.bill.warn.clone() {
+        return (memo, Some(Decision::WarnBudget { standing }));
+    }
+    if let Some(left_ms) = lease_left {
         match lease::lease_warning(left_ms, memo.lease_warned) {
             Some(due) => {
                 memo.lease_warned = Some(due);
@@ -138,13 +179,11 @@ fn running(now: Ms, facts: &Facts, memo: &Memo) -> (Memo, Option<Decision>) {
     (memo, None)
 }
 
-fn lease_over(now: Ms, facts: &Facts) -> bool {
-    facts.lease_until.is_some_and(|until| until <= now)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::bill::{BudgetOf, Unit};
+    use crate::model::cost::Month;
     use crate::model::server::Players;
 
     fn seen_all() -> Vec<(&'static str, Seen)> {
@@ -159,13 +198,38 @@ mod tests {
         ]
     }
 
+    fn bills(now: Ms) -> Vec<(&'static str, bool, Bill)> {
+        let standing = Standing {
+            whose: BudgetOf::Guild,
+            budget: "1 USD".parse().unwrap(),
+            month: Month::of(now, &jiff::tz::TimeZone::UTC),
+            spent: 0,
+            ahead: 0,
+            own_ahead: 0,
+        };
+        let spent = Bill { spent: Some(standing.clone()), ..Bill::default() };
+        let warn = Bill { warn: Some(standing), ..Bill::default() };
+        // The hour that is paid for ends in twenty minutes.
+        let unit = Unit { began_at: now - 100 * MINUTE_MS, unit_ms: HOUR_MS };
+        let waits = Bill { unit: Some(unit), ..Bill::default() };
+        vec![
+            ("no host", false, Bill::default()),
+            ("no host, spent", false, spent.clone()),
+            ("host", true, Bill::default()),
+            ("host, nearly spent", true, warn),
+            ("host, spent", true, spent.clone()),
+            ("host, stops at unit", true, waits.clone()),
+            ("host, both", true, Bill { unit: waits.unit, ..spent }),
+        ]
+    }
+
     /// The whole truth: everything wanted, seen, lease, idleness and crashes, a line each.
     #[test]
     fn the_truth_table() {
         let now = 100 * HOUR_MS;
         let rules = Rules { idle_ms: 15 * MINUTE_MS, never_joined_ms: 30 * MINUTE_MS, lease_ms: 0 };
         let mut table = String::new();
-        for (place, host) in [("no host", false), ("host", true)] {
+        for (place, host, bill) in bills(now) {
             for wanted in [Wanted::On, Wanted::Off] {
                 for (seen_name, seen) in seen_all() {
                     for (lease_name, lease_until) in
@@ -184,6 +248,7 @@ mod tests {
                                 memo,
                                 rules,
                                 crash_starts: vec![now - MINUTE_MS; crashes],
+                                bill: bill.clone(),
                             };
                             for busy in [Busy::Moving, Busy::Beside] {
                                 assert_eq!(reconcile(now, &Facts { busy, ..facts.clone() }).1, None);
@@ -194,10 +259,12 @@ mod tests {
                             let (_, decision) = reconcile(now, &facts);
                             let decision = match decision {
                                 None => "-".to_owned(),
+                                Some(Decision::WarnBudget { .. }) => "WarnBudget".to_owned(),
+                                Some(Decision::BudgetStuck { .. }) => "BudgetStuck".to_owned(),
                                 Some(decision) => format!("{decision:?}"),
                             };
                             table += &format!(
-                                "{place:7} {wanted:?} | {seen_name:10} | {lease_name:11} | {memo_name:12} → {decision}\n"
+                                "{place:19} {wanted:?} | {seen_name:10} | {lease_name:11} | {memo_name:12} → {decision}\n"
                             );
                         }
                     }
@@ -221,11 +288,49 @@ mod tests {
             memo: memo.clone(),
             rules,
             crash_starts: vec![],
+            bill: Bill::default(),
         };
         assert_eq!(reconcile(9, &facts(Busy::Beside)).0, memo);
         // A start after a crash goes on with the old lease, so its warnings stay told.
         let kept = Memo { lease_warned: memo.lease_warned, ..Memo::default() };
         assert_eq!(reconcile(9, &facts(Busy::Moving)).0, kept);
+    }
+
+    /// Minute by minute: whoever is idle may use what is paid for, and nothing more.
+    #[test]
+    fn a_stop_comes_shortly_before_the_paid_unit_ends_unless_somebody_comes_back() {
+        let rules = Rules { idle_ms: 10 * MINUTE_MS, never_joined_ms: 10 * MINUTE_MS, lease_ms: 0 };
+        let unit = Unit { began_at: 0, unit_ms: HOUR_MS };
+        let stop_of = |comes_back: Option<i64>, unit: Option<Unit>| {
+            let mut memo = Memo::default();
+            let mut warned = vec![];
+            for minute in 0..200 {
+                let online = if comes_back.is_some_and(|at| (at..at + 2).contains(&minute)) { 1 } else { 0 };
+                let facts = Facts {
+                    wanted: Wanted::On,
+                    busy: Busy::No,
+                    host: true,
+                    seen: Seen::Running { players: Players { online: Some(online), ..Players::default() } },
+                    lease_until: None,
+                    memo,
+                    rules,
+                    crash_starts: vec![],
+                    bill: Bill { unit, ..Bill::default() },
+                };
+                let (next, decision) = reconcile(minute * MINUTE_MS, &facts);
+                memo = next;
+                match decision {
+                    Some(Decision::Open { action: Action::Stop, .. }) => return (minute, warned),
+                    Some(Decision::WarnIdle { left_ms }) => warned.push((minute, left_ms / MINUTE_MS)),
+                    other => assert_eq!(other, None),
+                }
+            }
+            panic!("it never stopped");
+        };
+        assert_eq!(stop_of(None, None), (10, vec![(8, 2)]));
+        assert_eq!(stop_of(None, Some(unit)), (55, vec![(53, 2)]));
+        assert_eq!(stop_of(Some(30), Some(unit)), (55, vec![(53, 2)]));
+        assert_eq!(stop_of(Some(54), Some(unit)), (115, vec![(53, 2), (113, 2)]), "they play into the next hour");
     }
 
     #[test]
@@ -240,6 +345,7 @@ mod tests {
             memo,
             rules,
             crash_starts: vec![],
+            bill: Bill::default(),
         };
         let mut memo = Memo::default();
         for minute in 0..1000 {

@@ -4,17 +4,24 @@
 use super::reconcile::{Busy, CRASH_WINDOW_MS, Decision, Facts, reconcile};
 use super::{Ask, Engine, OpenError};
 use crate::bus::Nudge;
-use crate::model::ServerId;
 use crate::model::access::Actor;
+use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
+use crate::model::cost::{Month, Rental};
+use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Cause, Job};
 use crate::model::lease;
-use crate::model::server::{Backend, Seen, Server};
+use crate::model::server::{Backend, Seen, Server, Wanted};
 use crate::model::view::Notice;
+use crate::model::{Ms, ServerId};
 use futures::FutureExt;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// What people were told about a budget.
+const NEAR: &str = "near";
+const STUCK: &str = "stuck";
 
 /// A driver that does not answer in this time has not looked: everything it was asked about is unknown.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -93,6 +100,12 @@ impl Engine {
         if busy == Busy::No && (server.wanted, &server.owned) != (looked_at.wanted, &looked_at.owned) {
             return Ok(());
         }
+        if busy == Busy::No
+            && seen == Seen::Gone
+            && let Some(host) = server.owned.host.as_ref().filter(|host| host.provider != OWN_MACHINE)
+        {
+            journal.host_gone(host, now).await?;
+        }
         let facts = Facts {
             wanted: server.wanted,
             busy,
@@ -102,6 +115,7 @@ impl Engine {
             memo: memo.clone(),
             rules: self.rules(&server),
             crash_starts: journal.crash_starts(&server.id, now - CRASH_WINDOW_MS).await?,
+            bill: self.bill(&server, now).await?,
         };
         let (next, decision) = reconcile(now, &facts);
         if next != memo {
@@ -118,7 +132,74 @@ impl Engine {
                 let notice = Notice::IdleStop { server: server.name.to_string(), in_ms: left_ms };
                 self.warn(&server, notice, "").await
             }
+            Some(Decision::WarnBudget { standing }) => {
+                journal.set_told(&self.key(&server, &standing, NEAR)).await?;
+                self.warn(&server, Notice::BudgetNear { server: server.name.to_string(), standing }, "").await
+            }
+            Some(Decision::BudgetStuck { standing }) => {
+                journal.set_told(&self.key(&server, &standing, STUCK)).await?;
+                self.warn(&server, Notice::BudgetStuck { server: server.name.to_string(), standing }, "").await
+            }
         }
+    }
+
+    /// What its bill means for a server. Servers in containers have none.
+    async fn bill(&self, server: &Server, now: Ms) -> anyhow::Result<Bill> {
+        let spending = self.spending();
+        let budgets = server.limits.budget.is_some() || !spending.guild.is_empty();
+        let idle = server.wanted == Wanted::Off && server.owned.host.is_none();
+        if server.backend != Backend::Cloud || idle || !(self.stops_at_unit(server) || budgets) {
+            return Ok(Bill::default());
+        }
+        let journal = self.inner.journal.as_ref();
+        let month = Month::of(now, &spending.zone).start(&spending.zone);
+        let rentals = journal.rentals(&server.guild, month).await?;
+        let open = rentals.iter().find(|rental| rental.server == server.id && rental.ended_at.is_none());
+        let all = standings(&server.id, server.limits.budget.as_ref(), spending, &rentals, now);
+        let spent = match open {
+            Some(_) => all.iter().find(|standing| standing.is_spent()).cloned(),
+            // Its host is gone: another one would cost what the last one did.
+            None => {
+                let last = rentals.iter().rfind(|rental| rental.server == server.id);
+                match may_start(&all, last.and_then(|rental| rental.price.as_ref()), true, now) {
+                    Err(Unpaid::Spent(standing)) => Some(standing),
+                    Ok(()) | Err(Unpaid::OtherCurrency { .. }) => None,
+                }
+            }
+        };
+        let spent_told = match &spent {
+            Some(standing) => journal.told(&self.key(server, standing, STUCK)).await?,
+            None => false,
+        };
+        let mut warn = None;
+        for standing in all.into_iter().filter(|standing| standing.percent() >= i64::from(spending.warn_percent)) {
+            // Who has nothing rented spends nothing, and need not hear of it.
+            if warn.is_none() && open.is_some() && !journal.told(&self.key(server, &standing, NEAR)).await? {
+                warn = Some(standing);
+            }
+        }
+        Ok(Bill { unit: self.stop_unit(server, &rentals), spent, spent_told, warn })
+    }
+
+    fn stops_at_unit(&self, server: &Server) -> bool {
+        server.limits.stop_at_billing_unit.unwrap_or(self.spending().stop_at_unit)
+    }
+
+    /// The unit at whose end a server stops, where stops wait for that.
+    pub fn stop_unit(&self, server: &Server, rentals: &[Rental]) -> Option<Unit> {
+        let open = rentals.iter().find(|rental| rental.server == server.id && rental.ended_at.is_none())?;
+        let unit_ms = open.price.as_ref()?.unit_ms;
+        self.stops_at_unit(server).then_some(Unit { began_at: open.began_at, unit_ms })
+    }
+
+    /// Under which name it is remembered that people heard of a budget: once a month, and again when it was raised.
+    fn key(&self, server: &Server, standing: &Standing, what: &str) -> String {
+        let whose = match standing.whose {
+            BudgetOf::Guild => format!("guild {}", server.guild),
+            BudgetOf::Server => format!("server {}", server.id),
+        };
+        let Budget { limit, currency } = &standing.budget;
+        format!("budget {what} {whose} {} {limit} {currency}", standing.month)
     }
 
     async fn open_watched(&self, server: &Server, action: Action, cause: Cause) -> anyhow::Result<()> {

@@ -39,21 +39,12 @@ impl Price {
 
     /// How many units had been begun at `at`, counted from `began`.
     fn units(&self, began: Ms, at: Ms) -> i64 {
-        if at <= began || self.unit_ms <= 0 {
-            return 0;
-        }
-        (at - began - 1) / self.unit_ms + 1
+        units(began, self.unit_ms, at)
     }
 
     fn of_units(&self, units: i64) -> Micros {
         // In i128: a year of milliseconds times a price in millionths does not fit into 64 bits for certain.
         (i128::from(units) * i128::from(self.unit_ms) * i128::from(self.hourly) / i128::from(HOUR_MS)) as Micros
-    }
-
-    /// When the unit that is being paid for at `at` ends, for a host that has billed since `began`.
-    pub fn unit_end(&self, began: Ms, at: Ms) -> Ms {
-        // At the very moment where one ends, the next one has not begun.
-        began + self.units(began, at).max(1) * self.unit_ms
     }
 
     /// What a host costs that is on for the whole of a month.
@@ -74,6 +65,19 @@ impl Price {
         let amount = self.of_units(units);
         self.monthly.map_or(amount, |cap| amount.min(cap))
     }
+}
+
+fn units(began: Ms, unit_ms: Ms, at: Ms) -> i64 {
+    if at <= began || unit_ms <= 0 {
+        return 0;
+    }
+    (at - began - 1) / unit_ms + 1
+}
+
+/// When the unit that is paid for at `at` ends, for a host that has billed since `began`.
+pub fn unit_end(began: Ms, unit_ms: Ms, at: Ms) -> Ms {
+    // At the very moment where one ends, the next one has not begun.
+    began + units(began, unit_ms, at).max(1) * unit_ms
 }
 
 /// What a start would rent, as the provider offers it now.
@@ -122,6 +126,17 @@ impl Rental {
     /// The months that it touches.
     pub fn months(&self, now: Ms, zone: &TimeZone) -> impl Iterator<Item = Month> {
         Month::between(self.began_at, self.until(now), zone)
+    }
+
+    pub fn currency(&self) -> Option<&String> {
+        self.price.as_ref().map(|price| &price.currency)
+    }
+
+    /// Adds what fell into a month to a sum.
+    pub fn add_to(&self, sum: &mut Money, month: Month, now: Ms, zone: &TimeZone) {
+        if let Some(currency) = self.currency() {
+            sum.add(currency, self.in_month(month, now, zone));
+        }
     }
 
     fn until(&self, now: Ms) -> Ms {
@@ -252,6 +267,10 @@ impl Money {
         }
     }
 
+    pub fn add_all(&mut self, other: &Money) {
+        other.0.iter().for_each(|(currency, amount)| self.add(currency, *amount));
+    }
+
     pub fn of(&self, currency: &str) -> Micros {
         self.0.get(currency).copied().unwrap_or_default()
     }
@@ -328,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_paid_unit_ends_where_the_next_one_would_begin() {
-        let ends = [5, 6, 5 + HOUR_MS, 6 + HOUR_MS].map(|at| price().unit_end(5, at));
+        let ends = [5, 6, 5 + HOUR_MS, 6 + HOUR_MS].map(|at| unit_end(5, HOUR_MS, at));
         assert_eq!(ends, [5 + HOUR_MS, 5 + HOUR_MS, 5 + HOUR_MS, 5 + 2 * HOUR_MS]);
     }
 

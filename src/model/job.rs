@@ -3,6 +3,7 @@
 //! are the same code. [`Job::next`] says what to do now. Both are pure; `engine::run` is the loop that obeys.
 
 use super::access::Actor;
+use super::bill::BudgetOf;
 use super::drive::Snapshot;
 use super::server::Owned;
 use super::world::BackupId;
@@ -61,6 +62,10 @@ pub enum Cause {
     },
     /// It ran although it was wanted off.
     ShouldBeOff,
+    /// What its hosts may cost in this month is spent.
+    BudgetSpent {
+        whose: BudgetOf,
+    },
 }
 
 /// What a job works on. At most one open job exists for each subject.

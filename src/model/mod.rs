@@ -2,6 +2,7 @@
 //! who reads these two understands what Spawnpoint promises.
 
 pub mod access;
+pub mod bill;
 pub mod config_edit;
 pub mod cost;
 pub mod drive;

@@ -1,6 +1,7 @@
 //! A server: one thing that people join. What it is called, what it owns, what people want of it, and the state
 //! that follows from these. State is derived here and stored nowhere.
 
+use super::bill::Budget;
 use super::drive::DriveRef;
 use super::host::{HostRef, Place};
 use super::job::{Action, Job, Outcome};
@@ -126,6 +127,12 @@ pub struct Limits {
     /// Minutes that a start lasts before it ends by itself, unless it is extended; 0 means for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_min: Option<u32>,
+    /// What its hosts may cost in a calendar month; then it stops, and does not start again in that month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// Stops that nobody waits for come at the end of the time that is paid for anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_at_billing_unit: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

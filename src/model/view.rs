@@ -1,6 +1,7 @@
 //! What every front shows: the one picture of a job and of a server, as plain data. Fronts draw it and decide nothing.
 
 use super::access::Actor;
+use super::bill::{Billing, Standing};
 use super::job::{Action, Cause, Job, Outcome, StepState};
 use super::server::{Backend, Players, State};
 use super::{JobId, Ms, ServerId};
@@ -85,6 +86,22 @@ pub struct ServerView {
     pub newer_snapshot: Option<String>,
     pub update_at_start: bool,
     pub last_backup: Option<BackupView>,
+    /// What its host bills; `None` where nothing was rented this month.
+    #[serde(default)]
+    pub billing: Option<Billing>,
+}
+
+impl ServerView {
+    /// The state in a word or two. A host that exists bills, so its server is never just offline.
+    pub fn state_said(&self) -> &'static str {
+        let bills = self.billing.as_ref().is_some_and(|billing| billing.on);
+        match self.state {
+            State::Offline if bills => "not running, but its host still bills",
+            State::Failed if bills => "failed, and its host still bills",
+            State::Offline | State::Failed => self.state.word(),
+            State::Starting | State::Running | State::Stopping | State::Unknown => self.state.word(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,10 +144,33 @@ pub struct SnapshotView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "notice")]
 pub enum Notice {
-    LeaseEnds { server: String, in_ms: Ms },
-    IdleStop { server: String, in_ms: Ms },
-    Shrunk { server: String, backup: String, was_bytes: u64, now_bytes: u64 },
-    Orphan { what: String },
+    LeaseEnds {
+        server: String,
+        in_ms: Ms,
+    },
+    IdleStop {
+        server: String,
+        in_ms: Ms,
+    },
+    /// So much of a budget is spent that people should know.
+    BudgetNear {
+        server: String,
+        standing: Standing,
+    },
+    /// It is spent, and the server cannot be stopped because nobody can look at it.
+    BudgetStuck {
+        server: String,
+        standing: Standing,
+    },
+    Shrunk {
+        server: String,
+        backup: String,
+        was_bytes: u64,
+        now_bytes: u64,
+    },
+    Orphan {
+        what: String,
+    },
 }
 
 /// A count of files as people say it.

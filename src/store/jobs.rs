@@ -247,6 +247,14 @@ impl Journal for Store {
         self.rentals_of(guild, since).await
     }
 
+    async fn told(&self, key: &str) -> anyhow::Result<bool> {
+        Ok(self.meta(&format!("told.{key}")).await?.is_some())
+    }
+
+    async fn set_told(&self, key: &str) -> anyhow::Result<()> {
+        self.set_meta(&format!("told.{key}"), "yes").await
+    }
+
     async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
         self.end_rental(host, now).await
     }

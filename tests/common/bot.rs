@@ -10,6 +10,7 @@ use spawnpoint::config;
 use spawnpoint::drivers::fake::{Fake, Outside};
 use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
 use spawnpoint::model::MINUTE_MS;
+use spawnpoint::model::bill::Spending;
 use spawnpoint::model::lease::Rules;
 use spawnpoint::model::server::Backend;
 use spawnpoint::recipes::Recipes;
@@ -29,6 +30,8 @@ const END_WITHIN: Duration = Duration::from_secs(20);
 pub struct Home {
     folder: tempfile::TempDir,
     pub outside: Outside,
+    /// What the operator decided about money.
+    pub spending: Spending,
 }
 
 impl Home {
@@ -39,7 +42,7 @@ impl Home {
                      [variables.PASSWORD]\ntype = \"string\"\nsecret = true\ndefault = \"hush\"\nhelp = \"What friends type.\"\n\n\
                      [variables.SIZE]\ntype = \"choice\"\nallowed = [\"small\", \"large\"]\ndefault = \"small\"\nhelp = \"How large.\"\n\n";
         recipe(folder.path(), "needy", "Needy Game", needy);
-        Home { folder, outside: Outside::default() }
+        Home { folder, outside: Outside::default(), spending: Spending::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -88,13 +91,15 @@ impl Bot {
         let recipes = Recipes::load(&home.folder.path().join("game-scripts")).expect("good recipes");
         let bus = Bus::default();
         let mut drivers: HashMap<Backend, Arc<dyn Driver>> = HashMap::new();
-        drivers.insert(Backend::Docker, Arc::new(Fake::new(home.outside.clone())));
+        let fake: Arc<dyn Driver> = Arc::new(Fake::new(home.outside.clone()));
+        drivers.extend(Backend::ALL.map(|backend| (backend, fake.clone())));
         let defaults = Defaults {
             rules: Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 120 * MINUTE_MS },
             watch_every: Duration::from_millis(200),
         };
         let journal: Arc<dyn Journal> = Arc::new(store.clone());
-        let engine = Engine::new(journal, drivers, bus.clone(), Clock::System, defaults);
+        let engine =
+            Engine::new(journal, drivers, bus.clone(), Clock::System, defaults).with_spending(home.spending.clone());
         let app = App::new(Parts {
             store: store.clone(),
             engine: engine.clone(),

@@ -10,7 +10,7 @@ use spawnpoint::model::lease::Memo;
 use spawnpoint::model::server::{Server, Wanted};
 use spawnpoint::model::view::Notice;
 use spawnpoint::model::{GuildId, JobId, Ms, ServerId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 #[derive(Clone, Default)]
@@ -24,6 +24,7 @@ pub struct Rows {
     pub memos: HashMap<ServerId, Memo>,
     pub notices: Vec<Notice>,
     pub rentals: Vec<Rental>,
+    pub told: BTreeSet<String>,
     pub output: Vec<String>,
     pub secrets: HashMap<String, String>,
     /// How often open jobs were asked for.
@@ -225,6 +226,15 @@ impl Journal for Memory {
         Ok(self.get().rentals.iter().filter(wanted).cloned().collect())
     }
 
+    async fn told(&self, key: &str) -> anyhow::Result<bool> {
+        Ok(self.get().told.contains(key))
+    }
+
+    async fn set_told(&self, key: &str) -> anyhow::Result<()> {
+        self.get().told.insert(key.to_owned());
+        Ok(())
+    }
+
     async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
         let mut rows = self.get();
         let open = rows.rentals.iter_mut().filter(|rental| rental.host == host.id && rental.ended_at.is_none());
@@ -353,6 +363,16 @@ impl<J: Journal> Journal for Crashing<J> {
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
         self.alive()?;
         self.journal.rentals(guild, since).await
+    }
+
+    async fn told(&self, key: &str) -> anyhow::Result<bool> {
+        self.alive()?;
+        self.journal.told(key).await
+    }
+
+    async fn set_told(&self, key: &str) -> anyhow::Result<()> {
+        self.alive()?;
+        self.journal.set_told(key).await
     }
 
     async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {

@@ -65,6 +65,10 @@ impl Evening {
         let line = |notice: &Notice| match notice {
             Notice::LeaseEnds { in_ms, .. } => format!("lease ends in {}", lease::spoken(*in_ms)),
             Notice::IdleStop { in_ms, .. } => format!("idle stop in {}", lease::spoken(*in_ms)),
+            Notice::BudgetNear { standing, .. } => format!("{:?} budget: {}", standing.whose, standing.spoken()),
+            Notice::BudgetStuck { standing, .. } => {
+                format!("stuck, {:?} budget: {}", standing.whose, standing.spoken())
+            }
             Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),
         };
         rows.notices.iter().map(line).collect()

@@ -61,6 +61,15 @@ pub async fn variable(ctx: Context<'_>, typed: &str) -> Choices {
     offered(typed, fields).await
 }
 
+pub async fn month(ctx: Context<'_>, typed: &str) -> Choices {
+    let Some(guild) = guild(&ctx) else { return Choices::new() };
+    let months = async {
+        let months = ctx.framework.user_data.app.cost_months(&guild).await;
+        months.into_iter().map(|month| (month.spoken(), month.to_string())).collect()
+    };
+    offered(typed, months).await
+}
+
 /// Usual lengths of time, with what was typed in front when it is one.
 pub async fn duration(_ctx: Context<'_>, typed: &str) -> Choices {
     let usual = ["30m", "1h", "2h", "4h", "8h", "1d"];

@@ -5,6 +5,7 @@ mod admin;
 mod backup;
 pub mod complete;
 mod console;
+mod cost;
 pub mod forms;
 mod game;
 pub mod presses;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<poise::Command<Arc<Front>, serenity::Error>> {
         backup::backup(),
         snapshot::snapshot(),
         game::game(),
+        cost::cost(),
         admin::admin(),
     ];
     poise::framework::set_qualified_names(&mut commands);

@@ -65,7 +65,7 @@ async fn job(asked: &Asked<'_>, id: &ServerId, action: &Action) -> Answer<Said> 
     asked.may_tell_here()?;
     let channel = asked.channel_id();
     let job = match action {
-        Action::Start => app.start(&caller, &view.name, channel).await?,
+        Action::Start => return super::server::start_job(asked, &caller, &view.name).await,
         Action::Stop => app.stop(&caller, &view.name, channel).await?,
         Action::Restart => app.restart(&caller, &view.name, channel).await?,
         Action::Backup => app.backup(&caller, &view.name, channel).await?,

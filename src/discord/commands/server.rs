@@ -2,11 +2,12 @@
 
 use super::forms;
 use super::{Context, Done, asked, complete};
-use crate::app::{Choice, Refusal, UpdateWhen};
+use crate::app::{Answer, Choice, Refusal, UpdateWhen};
 use crate::discord::asked::Asked;
 use crate::discord::ids::Sure;
 use crate::discord::render::{self, Said, answers, lists, server as words, text};
 use crate::model::ServerId;
+use crate::model::access::Caller;
 use crate::model::job::Action;
 use std::collections::BTreeMap;
 
@@ -61,8 +62,7 @@ async fn start(
     let work = async {
         let caller = asked.caller().await?;
         asked.may_tell_here()?;
-        let job = asked.app.start(&caller, &server, asked.channel_id()).await?;
-        Ok(answers::opened(&Action::Start, &server, job, asked.channel.get()))
+        start_job(&asked, &caller, &server).await
     };
     asked.answer(work).await;
     Ok(())
@@ -322,8 +322,23 @@ async fn delete(
     Ok(())
 }
 
+/// Starts it, and says what that costs. A price that cannot be had keeps nobody from playing.
+pub async fn start_job(asked: &Asked<'_>, caller: &Caller, server: &str) -> Answer<Said> {
+    let price = asked.app.start_price(caller, server).await;
+    let job = asked.app.start(caller, server, asked.channel_id()).await?;
+    let price = match price {
+        Ok(price) => price,
+        Err(Refusal::Ours(error)) => {
+            tracing::warn!(server, "The price of a start could not be had: {error:#}");
+            None
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    Ok(answers::started(server, job, asked.channel.get(), price.as_ref()))
+}
+
 /// The id behind a name that the asker may see.
-async fn server_id(asked: &Asked<'_>, name: &str) -> crate::app::Answer<ServerId> {
+async fn server_id(asked: &Asked<'_>, name: &str) -> Answer<ServerId> {
     let servers = asked.app.servers(&asked.caller().await?).await?;
     match servers.into_iter().find(|server| server.name == name.trim()) {
         Some(server) => Ok(ServerId(server.id)),

@@ -6,6 +6,7 @@ use super::text::{NAME_SHOWN, REMARK_SHOWN, clip, code, moment, plain, relative}
 use super::{Look, Said};
 use crate::app::{Applied, Field, Form, UpdateWhen};
 use crate::discord::ids::Press;
+use crate::model::bill::StartPrice;
 use crate::model::job::Action;
 use crate::model::view::ServerView;
 use crate::model::{JobId, Ms, ServerId};
@@ -17,6 +18,15 @@ pub const INPUTS: usize = 5;
 pub fn opened(action: &Action, subject: &str, job: JobId, channel: u64) -> Said {
     let what = super::job::doing(action);
     Said::new(format!("{what} {} (job {job}). Watch <#{channel}>.", code(subject)))
+}
+
+/// The same for a start, with what it costs.
+pub fn started(subject: &str, job: JobId, channel: u64, price: Option<&StartPrice>) -> Said {
+    let opened = opened(&Action::Start, subject, job, channel);
+    match price.and_then(super::cost::start_price) {
+        Some(price) => Said::new(format!("{}\n{price}", opened.text)),
+        None => opened,
+    }
 }
 
 pub fn extended(server: &str, until: Ms) -> Said {

@@ -5,6 +5,7 @@ use super::text::{MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, clip, code, counted, fe
 use super::{Look, Said};
 use crate::discord::ids::Press;
 use crate::model::Ms;
+use crate::model::bill::BudgetOf;
 use crate::model::job::{Action, Cause, Outcome, StepState};
 use crate::model::view::{JobView, StepView};
 
@@ -150,6 +151,8 @@ fn because(view: &JobView) -> String {
         Cause::Crashed { exit_code: None, out_of_memory: false } => "the game ended by itself".to_owned(),
         Cause::KeepsCrashing { times } => format!("the game crashed {times} times, so it is not started again"),
         Cause::ShouldBeOff => "it ran although it should be off".to_owned(),
+        Cause::BudgetSpent { whose: BudgetOf::Guild } => "this guild's budget for the month is spent".to_owned(),
+        Cause::BudgetSpent { whose: BudgetOf::Server } => "its budget for the month is spent".to_owned(),
     }
 }
 
@@ -501,6 +504,8 @@ mod tests {
             Cause::Crashed { exit_code: Some(137), out_of_memory: true },
             Cause::KeepsCrashing { times: 3 },
             Cause::ShouldBeOff,
+            Cause::BudgetSpent { whose: BudgetOf::Guild },
+            Cause::BudgetSpent { whose: BudgetOf::Server },
         ];
         let mut table = String::new();
         for cause in causes {
@@ -516,6 +521,8 @@ mod tests {
         the game ran out of memory
         the game crashed 3 times, so it is not started again
         it ran although it should be off
+        this guild's budget for the month is spent
+        its budget for the month is spent
         ");
     }
 

@@ -5,6 +5,8 @@ use super::text::{
 };
 use super::{Look, Said};
 use crate::discord::ids::Press;
+use crate::model::bill::{Billing, BudgetOf, Standing};
+use crate::model::cost::spoken;
 use crate::model::server::{Players, State};
 use crate::model::view::{BackupView, Notice, ServerView};
 use crate::model::world::BackupId;
@@ -26,15 +28,18 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
             .map(|until| format!("Runs until {} ({})", moment(until), relative(until))),
     );
     lines.extend(view.idle_stop_at.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
+    lines.extend(view.billing.as_ref().map(billing));
     lines.extend(snapshot(view));
     lines.extend(view.last_backup.as_ref().map(last_backup));
     lines.push(format!("-# Looked at {}", relative(now)));
     let busy = view.job.is_some();
+    // A host that exists bills, so it can be stopped whether a game runs on it or not.
+    let bills = view.billing.as_ref().is_some_and(|billing| billing.on);
     let running = matches!(view.state, State::Running | State::Unknown | State::Failed);
     let can_start = !busy && matches!(view.state, State::Offline | State::Failed | State::Unknown);
     Said::new(lines.join("\n"))
         .button_if(can_start, Press::Start(id.clone()), "Start", Look::Main)
-        .button_if(!busy && running, Press::Stop(id.clone()), "Stop", Look::Danger)
+        .button_if(!busy && (running || bills), Press::Stop(id.clone()), "Stop", Look::Danger)
         .button_if(!busy && running, Press::Restart(id.clone()), "Restart", Look::Plain)
         .button_if(up(view) && view.lease_until.is_some(), Press::Extend(id.clone()), "Extend", Look::Plain)
         .button_if(view.state == State::Running, Press::Console(id), "Console", Look::Plain)
@@ -61,7 +66,7 @@ fn up(view: &ServerView) -> bool {
 /// The state in words, with what is under way.
 fn state(view: &ServerView) -> String {
     match &view.job {
-        None => view.state.word().to_owned(),
+        None => view.state_said().to_owned(),
         Some(job) => {
             let asked = format!("{} (job {})", job.action.word(), job.id);
             match view.state {
@@ -71,6 +76,23 @@ fn state(view: &ServerView) -> String {
             }
         }
     }
+}
+
+/// The meter: that it runs, and how far it has come.
+fn billing(billing: &Billing) -> String {
+    if !billing.on {
+        return format!("billing: off · {} this month", billing.month.spoken());
+    }
+    let Some((price, so_far)) = billing.price.as_ref().zip(billing.so_far) else {
+        return "billing: ON, and the provider did not say how much".to_owned();
+    };
+    let (so_far, hourly) = (spoken(so_far, &price.currency), spoken(price.hourly, &price.currency));
+    let waits = billing.stop_waits_until.map(|at| format!(" · stops {}: until then it is paid for", relative(at)));
+    format!(
+        "billing: ON, {so_far} so far ({hourly} an hour) · {} this month{}",
+        billing.month.spoken(),
+        waits.unwrap_or_default()
+    )
 }
 
 fn players(players: &Players) -> String {
@@ -130,6 +152,9 @@ pub fn list(servers: &[ServerView]) -> Said {
         if let Some(address) = view.address.as_deref().filter(|_| view.state == State::Running) {
             line += &format!(" · {}", code(address));
         }
+        if let Some(on) = view.billing.as_ref().filter(|billing| billing.on) {
+            line += &format!(" · {}", billing(on));
+        }
         line
     };
     Said::new(lines_that_fit("**Servers**", servers.iter().map(line)))
@@ -168,6 +193,32 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
             code(server),
             took(*in_ms)
         )),
+        Notice::BudgetNear { server, standing } => {
+            let whose = whose_budget(server, standing);
+            let (month, amounts) = (standing.month.spoken(), standing.spoken());
+            let who = match standing.whose {
+                BudgetOf::Guild => "every server that rents a host stops".to_owned(),
+                BudgetOf::Server => format!("{} stops", code(server)),
+            };
+            Said::new(match standing.percent() {
+                100.. => format!(
+                    "{whose} for {month} is spent: {amounts}. When the time ends that is paid for already, {who}, with \
+                     worlds kept. `/cost` shows where it went."
+                ),
+                percent => format!(
+                    "{whose} for {month} is {percent} % spent: {amounts}. When it is all spent, {who}, with worlds \
+                     kept. `/cost` shows where it went."
+                ),
+            })
+        }
+        Notice::BudgetStuck { server, standing } => Said::new(format!(
+            "{} for {} is spent ({}), and {} goes on billing: nobody can reach its host now, so its world cannot be \
+             saved. It is stopped as soon as it answers. To end it now, look at the provider's console.",
+            whose_budget(server, standing),
+            standing.month.spoken(),
+            standing.spoken(),
+            code(server)
+        )),
         Notice::Shrunk { server: name, backup, was_bytes, now_bytes } => {
             let said = Said::new(format!(
                 "Look at the world of {}: its newest backup {} is much smaller than the one before, {} instead of {}. \
@@ -190,10 +241,18 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
     }
 }
 
+fn whose_budget(server: &str, standing: &Standing) -> String {
+    match standing.whose {
+        BudgetOf::Guild => "This guild's budget".to_owned(),
+        BudgetOf::Server => format!("The budget of {}", code(server)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::shown;
     use super::*;
+    use crate::model::cost::{Money, Month, Price};
     use crate::model::server::Backend;
 
     const T0: Ms = 1_795_000_000_000;
@@ -216,6 +275,7 @@ mod tests {
             newer_snapshot: None,
             update_at_start: false,
             last_backup: None,
+            billing: None,
         }
     }
 
@@ -364,6 +424,87 @@ mod tests {
         assert_ne!(panel_without_time(&early), panel_without_time(&panel(&server(State::Running), T0)));
     }
 
+    fn standing(whose: BudgetOf) -> Standing {
+        Standing {
+            whose,
+            budget: "10 USD".parse().unwrap(),
+            month: Month::parse("2026-11").unwrap(),
+            spent: 8_100_000,
+            ahead: 0,
+            own_ahead: 0,
+        }
+    }
+
+    #[test]
+    fn the_meter_runs_in_every_state_and_a_host_that_bills_is_never_offline() {
+        let price = Price { hourly: 20_000, monthly: None, currency: "USD".into(), unit_ms: 3_600_000 };
+        let mut month = Money::default();
+        month.add("USD", 1_300_000);
+        let on = Billing {
+            on: true,
+            since: Some(T0),
+            price: Some(price),
+            so_far: Some(240_000),
+            month,
+            stop_waits_until: None,
+        };
+        let waits = Billing { stop_waits_until: Some(T0 + 600_000), ..on.clone() };
+        let unknown = Billing { price: None, so_far: None, ..on.clone() };
+        let off = Billing { on: false, since: None, price: None, so_far: None, ..on.clone() };
+        let mut all = String::new();
+        for (state, billing) in [
+            (State::Running, on.clone()),
+            (State::Offline, on.clone()),
+            (State::Failed, on.clone()),
+            (State::Unknown, on),
+            (State::Running, waits),
+            (State::Running, unknown),
+            (State::Offline, off),
+        ] {
+            let view = ServerView { billing: Some(billing), ..server(state) };
+            all += &format!("{}\n\n", shown(&panel(&view, T0)));
+            let line = list(std::slice::from_ref(&view)).text;
+            let bills = view.billing.is_some_and(|billing| billing.on);
+            assert!(!(bills && (line.contains("offline") || line.contains("stopped"))), "{line}");
+        }
+        insta::assert_snapshot!(all, @r"
+        **`world`** · OpenTTD · running
+        billing: ON, 0.24 $ so far (0.02 $ an hour) · 1.30 $ this month
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend (off)] [Console]
+
+        **`world`** · OpenTTD · not running, but its host still bills
+        billing: ON, 0.24 $ so far (0.02 $ an hour) · 1.30 $ this month
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart (off)] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · failed, and its host still bills
+        billing: ON, 0.24 $ so far (0.02 $ an hour) · 1.30 $ this month
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · unknown
+        billing: ON, 0.24 $ so far (0.02 $ an hour) · 1.30 $ this month
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
+
+        **`world`** · OpenTTD · running
+        billing: ON, 0.24 $ so far (0.02 $ an hour) · 1.30 $ this month · stops <t:1795000600:R>: until then it is paid for
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend (off)] [Console]
+
+        **`world`** · OpenTTD · running
+        billing: ON, and the provider did not say how much
+        -# Looked at <t:1795000000:R>
+        [Start (off)] [Stop] [Restart] [Extend (off)] [Console]
+
+        **`world`** · OpenTTD · offline
+        billing: off · 1.30 $ this month
+        -# Looked at <t:1795000000:R>
+        [Start] [Stop (off)] [Restart (off)] [Extend (off)] [Console (off)]
+        ");
+    }
+
     #[test]
     fn notices() {
         let id = ServerId("k3j9x0a1b2".into());
@@ -377,6 +518,13 @@ mod tests {
                 now_bytes: 900,
             },
             Notice::Orphan { what: "the container `x` of @everyone".into() },
+            Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
+            Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Server) },
+            Notice::BudgetNear {
+                server: "world".into(),
+                standing: Standing { spent: 10_000_000, ..standing(BudgetOf::Server) },
+            },
+            Notice::BudgetStuck { server: "world".into(), standing: standing(BudgetOf::Server) },
         ];
         let text: Vec<String> = all.iter().map(|one| shown(&notice(one, Some(&id)))).collect();
         insta::assert_snapshot!(text.join("\n\n"), @r"
@@ -389,6 +537,14 @@ mod tests {
         [Accept it]
 
         Found something with Spawnpoint's label that belongs to no server: the container \`x\` of @␣everyone. It was left alone.
+
+        This guild's budget for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, every server that rents a host stops, with worlds kept. `/cost` shows where it went.
+
+        The budget of `world` for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, `world` stops, with worlds kept. `/cost` shows where it went.
+
+        The budget of `world` for November 2026 is spent: 10.00 $ of 10.00 $. When the time ends that is paid for already, `world` stops, with worlds kept. `/cost` shows where it went.
+
+        The budget of `world` for November 2026 is spent (8.10 $ of 10.00 $), and `world` goes on billing: nobody can reach its host now, so its world cannot be saved. It is stopped as soon as it answers. To end it now, look at the provider's console.
         ");
     }
 }

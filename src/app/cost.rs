@@ -1,0 +1,194 @@
+//! Money as people see it: what was spent, what a start would cost, and whether a budget allows it.
+
+use super::{Answer, App, Refusal};
+use crate::model::access::{Actor, Caller, Permission, permission};
+use crate::model::bill::{
+    Billing, BudgetOf, CostView, Ledger, MONTHS_LISTED, StartPrice, Unpaid, billing, cost, may_start, standings,
+    start_price,
+};
+use crate::model::cost::{Month, Rental};
+use crate::model::lease::idle_left;
+use crate::model::server::{Backend, Seen, Server};
+use crate::model::{GuildId, MINUTE_MS, Ms, ServerId};
+use anyhow::Context;
+use std::collections::BTreeMap;
+
+/// The longest month, for looking back over some of them.
+const MONTH_MAX_MS: Ms = 31 * 24 * 60 * MINUTE_MS;
+
+/// What of the bill is asked for; nothing means all of the present month.
+#[derive(Clone, Debug, Default)]
+pub struct CostFilter {
+    /// A server's name; deleted ones have one too.
+    pub server: Option<String>,
+    /// `2026-11`.
+    pub month: Option<String>,
+    /// A Discord user's id.
+    pub user: Option<String>,
+}
+
+impl App {
+    /// The bill by server, person and month, of the servers that the caller may see.
+    pub async fn cost(&self, caller: &Caller, filter: CostFilter) -> Answer<CostView> {
+        let spending = self.engine().spending();
+        let (zone, now) = (&spending.zone, self.now());
+        let month = match filter.month.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            Some(text) => Month::parse(text).map_err(Refusal::Invalid)?,
+            None => Month::of(now, zone),
+        };
+        let seen = self.servers_on_the_bill(caller).await?;
+        let asked: Vec<&Server> = match filter.server.as_deref().map(str::trim).filter(|name| !name.is_empty()) {
+            None => seen.iter().collect(),
+            Some(name) => {
+                let named: Vec<&Server> = seen.iter().filter(|server| server.name.as_str() == name).collect();
+                if named.is_empty() {
+                    return Err(Refusal::NotFound(self.no_such_server(caller, name).await?));
+                }
+                named
+            }
+        };
+        let names: BTreeMap<ServerId, (String, bool)> = asked
+            .iter()
+            .map(|server| (server.id.clone(), (server.name.to_string(), server.deleted_at.is_some())))
+            .collect();
+        let since = month.start(zone).min(now - MONTHS_LISTED as Ms * MONTH_MAX_MS);
+        let mut rentals = self.store().rentals_of(&caller.guild, since).await?;
+        let present = in_month(&rentals, Month::of(now, zone).start(zone));
+        let by = |rental: &Rental| match (&filter.user, &rental.actor) {
+            (None, _) => true,
+            (Some(user), Actor::Discord { id, .. }) => user == id,
+            (Some(_), Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher | Actor::Operator) => false,
+        };
+        rentals.retain(|rental| names.contains_key(&rental.server) && by(rental));
+        let mut view = cost(&Ledger { rentals: &rentals, names: &names, month, now, zone });
+        // A budget is about everything that it counts, whatever was asked for.
+        for (at, server) in asked.iter().filter(|server| server.deleted_at.is_none()).enumerate() {
+            for standing in standings(&server.id, server.limits.budget.as_ref(), spending, &present, now) {
+                match standing.whose {
+                    BudgetOf::Guild if at == 0 => view.budgets.push((None, standing)),
+                    BudgetOf::Guild => {}
+                    BudgetOf::Server => view.budgets.push((Some(server.name.to_string()), standing)),
+                }
+            }
+        }
+        Ok(view)
+    }
+
+    /// The months that something was billed in, the newest first, for choosing.
+    pub async fn cost_months(&self, guild: &GuildId) -> Vec<Month> {
+        let (zone, now) = (&self.engine().spending().zone, self.now());
+        let since = now - MONTHS_LISTED as Ms * MONTH_MAX_MS;
+        let rentals = self.store().rentals_of(guild, since).await.unwrap_or_default();
+        let mut months: Vec<Month> = rentals.iter().flat_map(|rental| rental.months(now, zone)).collect();
+        months.push(Month::of(now, zone));
+        months.sort_unstable_by(|a, b| b.cmp(a));
+        months.dedup();
+        months.truncate(MONTHS_LISTED);
+        months
+    }
+
+    /// Servers that may stand on the bill, by name, deleted ones last. Who may see a guild's servers sees its deleted ones.
+    async fn servers_on_the_bill(&self, caller: &Caller) -> Answer<Vec<Server>> {
+        let grants = self.store().grants(&caller.guild).await?;
+        let role = &self.inner.choices.players_role;
+        let may = |server: Option<&ServerId>| permission(caller, &grants, server, role) >= Permission::View;
+        let mut servers = self.store().servers_of(&caller.guild).await?;
+        servers.retain(|server| may(Some(&server.id)));
+        if may(None) {
+            servers.extend(self.store().deleted_servers_of(&caller.guild).await?);
+        }
+        Ok(servers)
+    }
+
+    /// What a start of this server would cost. `None` where nothing is rented for it, or its host is there already.
+    pub async fn start_price(&self, caller: &Caller, name: &str) -> Answer<Option<StartPrice>> {
+        let server = self.server(caller, name, Permission::View).await?;
+        if server.owned.host.is_some() {
+            return Ok(None);
+        }
+        let quote = self.driver(&server)?.quote(&server).await.context("asking for the price of a start")?;
+        let lease = Some(self.engine().rules(&server).lease_ms).filter(|lease| *lease > 0);
+        let zone = &self.engine().spending().zone;
+        // Where nobody sends a bill there is nothing to say.
+        let priced = quote.filter(|quote| quote.price.is_some());
+        Ok(priced.map(|quote| start_price(quote, lease, self.now(), zone)))
+    }
+
+    /// Refuses a start that the budgets do not allow.
+    pub(super) async fn must_be_paid_for(&self, server: &Server) -> Answer<()> {
+        let spending = self.engine().spending();
+        let own = server.limits.budget.as_ref();
+        if server.backend != Backend::Cloud || (spending.guild.is_empty() && own.is_none()) {
+            return Ok(());
+        }
+        let (zone, now) = (&spending.zone, self.now());
+        let price = match &server.owned.host {
+            Some(host) => host.price.clone(),
+            None => {
+                let quote = self.driver(server)?.quote(server).await.map_err(|error| {
+                    tracing::warn!(server = %server.name, "The price of a start could not be had: {error:#}");
+                    Refusal::Busy(format!(
+                        "`{}` has a budget, and its provider does not say now what a host costs. Try again in a minute.",
+                        server.name
+                    ))
+                })?;
+                quote.and_then(|quote| quote.price)
+            }
+        };
+        let rentals = self.store().rentals_of(&server.guild, Month::of(now, zone).start(zone)).await?;
+        let all = standings(&server.id, own, spending, &rentals, now);
+        let way_out = |whose| match whose {
+            BudgetOf::Guild => {
+                "Its operator changes it: `guild_monthly` under [budget] in the configuration.".to_owned()
+            }
+            BudgetOf::Server => {
+                format!("An admin changes it: `/server settings server:{} variable:budget`.", server.name)
+            }
+        };
+        let owner = |whose| match whose {
+            BudgetOf::Guild => "this guild".to_owned(),
+            BudgetOf::Server => format!("`{}`", server.name),
+        };
+        may_start(&all, price.as_ref(), server.owned.host.is_none(), now).map_err(|unpaid| {
+            Refusal::Invalid(match unpaid {
+                Unpaid::Spent(standing) => format!(
+                    "The budget of {} for {} does not allow it: {} are spent{}. {}",
+                    owner(standing.whose),
+                    standing.month.spoken(),
+                    standing.spoken(),
+                    if standing.spent < standing.budget.limit { ", and a start costs more than is left" } else { "" },
+                    way_out(standing.whose)
+                ),
+                Unpaid::OtherCurrency { whose, currency } => format!(
+                    "A host for `{}` is billed in {currency}, and {} has a budget in another currency only. {}",
+                    server.name,
+                    owner(whose),
+                    way_out(whose)
+                ),
+            })
+        })
+    }
+
+    /// The running meter of one server.
+    pub(super) async fn billing_of(&self, server: &Server, seen: &Seen) -> anyhow::Result<Option<Billing>> {
+        if server.backend != Backend::Cloud {
+            return Ok(None);
+        }
+        let spending = self.engine().spending();
+        let (zone, now) = (&spending.zone, self.now());
+        let rentals = self.store().rentals_of(&server.guild, Month::of(now, zone).start(zone)).await?;
+        let Some(mut billing) = billing(&server.id, &rentals, now, zone) else { return Ok(None) };
+        let running = matches!(seen, Seen::Running { .. });
+        if let Some(unit) = self.engine().stop_unit(server, &rentals).filter(|_| running) {
+            let memo = self.store().memo_of(&server.id).await?;
+            let idle = idle_left(now, &memo, &self.engine().rules(server)).map(|left| now + left);
+            let due = [server.lease_until, idle].into_iter().flatten().filter(|due| *due <= now).min();
+            billing.stop_waits_until = due.map(|due| unit.stop_at(due)).filter(|stop| *stop > now);
+        }
+        Ok(Some(billing))
+    }
+}
+
+fn in_month(rentals: &[Rental], start: Ms) -> Vec<Rental> {
+    rentals.iter().filter(|rental| rental.ended_at.is_none_or(|ended| ended > start)).cloned().collect()
+}
