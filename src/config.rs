@@ -30,8 +30,12 @@ pub struct Config {
     pub idle: Idle,
     pub backups: Backups,
     pub watch: Watch,
-    pub dns: Dns,
     pub cloud: Cloud,
+    pub hosts: BTreeMap<String, OwnHost>,
+    /// The program that rsync is to start as its remote shell; `None` is this one. A test runs in another.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
+    pub dns: Dns,
     pub budget: BudgetRules,
 }
 
@@ -47,8 +51,10 @@ impl Default for Config {
             idle: Idle::default(),
             backups: Backups::default(),
             watch: Watch::default(),
-            dns: Dns::default(),
             cloud: Cloud::default(),
+            hosts: BTreeMap::new(),
+            program: None,
+            dns: Dns::default(),
             budget: BudgetRules::default(),
         }
     }
@@ -340,12 +346,86 @@ impl Dns {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Hosts that are rented by the hour.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cloud {
+    /// The provider for servers that name none; empty means the first that has a token.
+    pub provider: Option<String>,
+    /// A host that hears nothing from Spawnpoint for so many hours stops its game; 0 means never.
+    #[serde(deserialize_with = "plain")]
+    pub deadman_hours: u64,
     /// Stops that nobody waits for (idle, time over) come at the end of the time that is paid for anyway.
     #[serde(deserialize_with = "plain")]
     pub stop_at_billing_unit: bool,
+    pub linode: Provider,
+    pub hetzner: Provider,
+    pub digitalocean: Provider,
+    pub vultr: Provider,
+}
+
+/// A host that nobody watches over runs no game for longer than this.
+const DEADMAN_HOURS: u64 = 6;
+
+impl Default for Cloud {
+    fn default() -> Cloud {
+        Cloud {
+            provider: None,
+            deadman_hours: DEADMAN_HOURS,
+            stop_at_billing_unit: false,
+            linode: Provider::default(),
+            hetzner: Provider::default(),
+            digitalocean: Provider::default(),
+            vultr: Provider::default(),
+        }
+    }
+}
+
+impl Cloud {
+    pub fn providers(&self) -> [(&'static str, &Provider); 4] {
+        [
+            ("linode", &self.linode),
+            ("hetzner", &self.hetzner),
+            ("digitalocean", &self.digitalocean),
+            ("vultr", &self.vultr),
+        ]
+    }
+}
+
+/// One provider's account. Without a token nothing is rented there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provider {
+    pub token: Option<SecretString>,
+    /// Another address than the provider's own lets a test stand in for it.
+    pub api_url: Option<String>,
+    /// Where hosts are rented unless a server says otherwise; empty means wherever it is cheapest.
+    pub region: Option<String>,
+    /// The size that is rented; empty means the cheapest that is enough for the game.
+    pub plan: Option<String>,
+}
+
+/// `[hosts.<name>]`: a machine of your own, reached by SSH.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnHost {
+    pub address: String,
+    #[serde(default = "ssh_port", deserialize_with = "plain")]
+    pub port: u16,
+    #[serde(default = "root")]
+    pub user: String,
+    /// A private key that the machine lets in; empty means Spawnpoint's own.
+    pub key_file: Option<PathBuf>,
+    /// The machine's public host key, or its SHA-256 fingerprint.
+    pub host_key: Option<String>,
+}
+
+fn ssh_port() -> u16 {
+    22
+}
+
+fn root() -> String {
+    "root".to_owned()
 }
 
 /// `[budget]`: what rented hosts may cost.
@@ -394,7 +474,8 @@ impl Config {
             Config::parse(&text, env).with_context(|| format!("in the configuration {}", path.display()))?;
         config.dns.check().with_context(|| format!("in the configuration {}", path.display()))?;
         let home = path.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        for path in [&mut config.data_dir, &mut config.game_scripts] {
+        let keys = config.hosts.values_mut().filter_map(|host| host.key_file.as_mut());
+        for path in [&mut config.data_dir, &mut config.game_scripts].into_iter().chain(keys) {
             *path = std::path::absolute(home.join(&*path)).context("finding the folder of the configuration")?;
         }
         Ok(config)

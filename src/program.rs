@@ -3,12 +3,17 @@
 
 use crate::app::{App, Choices, Parts};
 use crate::bus::Bus;
+use crate::clients::cloud;
 use crate::clients::dns::{self, Dns};
 use crate::clients::docker::{About, Docker};
+use crate::clients::ssh::{KeyPair, Pin};
 use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished};
+use crate::drivers::cloud as cloud_driver;
+use crate::drivers::cloud::{CloudDriver, Machine, Provider};
 use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
 use crate::model::bill::{Budget, Spending};
+use crate::model::host::OWN_MACHINE;
 use crate::model::lease::Rules;
 use crate::model::server::Backend;
 use crate::model::{MINUTE_MS, Ms};
@@ -17,7 +22,7 @@ use crate::store::Store;
 use crate::vault::{BackupId, OwnerId, Policy, Vault};
 use anyhow::{Context, ensure};
 use secrecy::ExposeSecret;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +69,7 @@ impl Program {
             };
             let (uid, gid) = game_ids(config)?;
             let settings = Settings {
-                instance,
+                instance: instance.clone(),
                 data_dir: config.data_dir.clone(),
                 publish_address: config.docker.publish_address,
                 public_address: config.docker.public_address.clone(),
@@ -77,6 +82,9 @@ impl Program {
             };
             drivers
                 .insert(Backend::Docker, Arc::new(DockerDriver::new(docker, vault.clone(), recipes.clone(), settings)));
+        }
+        if let Some(cloud) = cloud_driver(config, instance, &vault, &recipes, retention)? {
+            drivers.insert(Backend::Cloud, Arc::new(cloud));
         }
         let bus = Bus::default();
         let minutes = |minutes: u32| Ms::from(minutes) * MINUTE_MS;
@@ -118,6 +126,57 @@ impl Program {
             tokio::join!(engine.run(stop.clone()), engine.watch(stop));
         })
     }
+}
+
+/// The cloud backend, where a provider or a machine is set up.
+fn cloud_driver(
+    config: &Config,
+    instance: String,
+    vault: &Vault,
+    recipes: &Arc<Recipes>,
+    retention: Policy,
+) -> anyhow::Result<Option<CloudDriver>> {
+    let mut providers = BTreeMap::new();
+    for (name, account) in config.cloud.providers() {
+        let Some(token) = account.token.clone().filter(|token| !token.expose_secret().trim().is_empty()) else {
+            continue;
+        };
+        let api = cloud::open(name, token, account.api_url.as_deref())
+            .map_err(|error| anyhow::anyhow!("under [cloud.{name}]: {error}"))?;
+        providers.insert(name.to_owned(), Provider { api, region: account.region.clone(), plan: account.plan.clone() });
+    }
+    let key_path = config.data_dir.join("ssh/id_ed25519");
+    let mut machines = BTreeMap::new();
+    for (name, host) in &config.hosts {
+        let key = match &host.key_file {
+            Some(path) => KeyPair::load(path).with_context(|| format!("`key_file` under [hosts.{name}]"))?,
+            None => KeyPair::load_or_make(&key_path).context("making Spawnpoint's own SSH key")?,
+        };
+        let pin = host.host_key.as_deref().map(Pin::parse).transpose();
+        let host_key = pin.with_context(|| format!("`host_key` under [hosts.{name}]"))?;
+        let (address, user) = (host.address.clone(), host.user.clone());
+        machines.insert(name.clone(), Machine { address, port: host.port, user, key: Arc::new(key), host_key });
+    }
+    if providers.is_empty() && machines.is_empty() {
+        return Ok(None);
+    }
+    if let Some(name) = &config.cloud.provider {
+        let known = providers.contains_key(name) || (name == OWN_MACHINE && !machines.is_empty());
+        ensure!(known, "`provider` under [cloud] is `{name}`, which has no token under [cloud.{name}]");
+    }
+    let settings = cloud_driver::Settings {
+        instance,
+        data_dir: config.data_dir.clone(),
+        retention,
+        default_provider: config.cloud.provider.clone(),
+        deadman_s: config.cloud.deadman_hours * 3600,
+        ports: (config.docker.ports.first, config.docker.ports.last),
+        program: match &config.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("finding this program for rsync")?,
+        },
+    };
+    Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), settings)?))
 }
 
 /// Once, before work begins: half backups that no open job goes on with are cleared away, and what carries our label

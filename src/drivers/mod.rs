@@ -2,6 +2,7 @@
 //! backend is beside them: `backups` (keeping a world in the vault) and `talk` (speaking to a game).
 
 pub mod backups;
+pub mod cloud;
 pub mod docker;
 pub mod fake;
 pub mod talk;

@@ -343,6 +343,19 @@ impl Staging {
         Ok(adopted)
     }
 
+    /// The caller has compared `tree()` with the quiescent original by content, as `rsync --checksum` does, and found
+    /// no difference.
+    ///
+    /// # Errors
+    /// `Unfinished` when there is nothing that could have been compared.
+    pub fn mark_compared(&mut self) -> Result<()> {
+        if !self.filled {
+            return Err(Error::Unfinished);
+        }
+        self.compared = true;
+        self.save_draft()
+    }
+
     fn inodes_of_older(&self) -> HashMap<(u64, u64), Content> {
         let mut inodes = HashMap::new();
         for backup in &self.older {

@@ -68,6 +68,12 @@ fn encode(kind: u8, strings: &[&str]) -> Vec<u8> {
     out
 }
 
+/// A login and one line as bytes to be sent one after the other, for a sender that cannot read the answers.
+pub fn unanswered(password: &SecretString, line: &str) -> Vec<Vec<u8>> {
+    let join = [password.expose_secret(), env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")];
+    vec![encode(ADMIN_JOIN, &join), encode(ADMIN_RCON, &[line])]
+}
+
 /// Takes one whole packet off the buffer, or nothing when more bytes are needed.
 fn take_packet(buffer: &mut BytesMut) -> Result<Option<Packet>, ConsoleError> {
     let Some(head) = buffer.first_chunk::<2>() else { return Ok(None) };

@@ -54,6 +54,15 @@ impl Quake3Rcon {
     }
 }
 
+/// One line as the datagram that carries it, for a sender that cannot read the answer.
+pub fn unanswered(password: &SecretString, line: &str) -> Vec<Vec<u8>> {
+    vec![request(password, line)]
+}
+
+fn request(password: &SecretString, line: &str) -> Vec<u8> {
+    [PREFIX, b"rcon ", password.expose_secret().as_bytes(), b" ", line.as_bytes()].concat()
+}
+
 /// The text in a datagram of an answer, or nothing for another datagram.
 fn text_of(datagram: &[u8]) -> Option<&[u8]> {
     datagram.strip_prefix(PREFIX)?.strip_prefix(b"print\n")

@@ -65,6 +65,11 @@ fn encode(id: i32, kind: i32, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A login and one line as bytes to be sent one after the other, for a sender that cannot read the answers.
+pub fn unanswered(password: &SecretString, line: &str) -> Vec<Vec<u8>> {
+    vec![encode(1, AUTH, password.expose_secret().as_bytes()), encode(2, EXEC, line.as_bytes())]
+}
+
 /// Takes one whole packet off the buffer, or nothing when more bytes are needed.
 fn take_packet(buffer: &mut BytesMut) -> Result<Option<Packet>, ConsoleError> {
     let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };

@@ -96,6 +96,14 @@ pub struct Progress {
     pub files: u64,
 }
 
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        write!(f, "{} %, {} files", self.percent, self.files)?;
+        write!(f, ", {:.1} MB, {:.1} MB/s", mb(self.bytes), mb(self.bytes_per_s))
+    }
+}
+
 /// Reads a line of `--info=progress2`: `1,234,567  42%   11.21MB/s    0:00:01 (xfr#3, to-chk=7/11)`.
 pub(super) fn progress(line: &str) -> Option<Progress> {
     let mut words = line.split_whitespace();
@@ -153,6 +161,7 @@ mod tests {
         let line = "      1,234,567  42%   11.50MB/s    0:00:01 (xfr#3, to-chk=7/11)";
         let read = Progress { bytes: 1_234_567, percent: 42, bytes_per_s: 12_058_624, files: 3 };
         assert_eq!(progress(line), Some(read));
+        assert_eq!(read.to_string(), "42 %, 3 files, 1.2 MB, 12.1 MB/s");
         assert_eq!(progress("32768   0%    0.00kB/s    0:00:00").map(|read| read.files), Some(0));
         for other in ["", "sending incremental file list", "1 2 3", "x 1% 1MB/s"] {
             assert_eq!(progress(other), None, "{other}");

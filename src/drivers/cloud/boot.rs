@@ -1,0 +1,48 @@
+//! What a new host is told at its first boot: our SSH key, its own SSH host key, and nothing else. So the very first
+//! connection is verified, and nobody can get in with a password.
+
+use crate::clients::ssh::{HostKey, KeyPair};
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+/// The cloud-init user data. JSON is YAML, and needs no care for indentation. Holds a private key.
+///
+/// The modules are cloud-init's own: ssh (`ssh_keys`, `ssh_deletekeys`), users and groups (`users`, `disable_root`),
+/// set passwords (`ssh_pwauth`): <https://cloudinit.readthedocs.io/en/latest/reference/modules.html>.
+pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
+    let config = json!({
+        "ssh_deletekeys": true,
+        "ssh_genkeytypes": [],
+        "ssh_keys": {
+            "ed25519_private": host_key.private_pem.expose_secret(),
+            "ed25519_public": host_key.public_line,
+        },
+        "disable_root": false,
+        "ssh_pwauth": false,
+        "users": [{ "name": "root", "ssh_authorized_keys": [ours.public_line()] }],
+        // The bootstrap script installs what is needed; an upgrade here would hold every start up.
+        "package_update": false,
+        "package_upgrade": false,
+    });
+    format!("#cloud-config\n{config}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_host_gets_its_own_key_and_lets_only_ours_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let (host, ours) = (HostKey::generate(), KeyPair::load_or_make(&folder.path().join("key")).unwrap());
+        let text = user_data(&host, &ours);
+        let config: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+        assert_eq!(config["ssh_keys"]["ed25519_public"], host.public_line);
+        assert!(
+            config["ssh_keys"]["ed25519_private"].as_str().unwrap().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----")
+        );
+        assert_eq!(config["users"][0]["ssh_authorized_keys"], serde_json::json!([ours.public_line()]));
+        assert_eq!(config["ssh_pwauth"], false);
+        assert!(text.len() < 16 * 1024, "the smallest limit of the providers is 16 KB");
+    }
+}

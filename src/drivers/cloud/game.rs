@@ -1,0 +1,365 @@
+//! The game on its host: started and stopped by the keeper, and watched through it. It outlives our connection and our
+//! process, and stops by itself when nobody has watched it for too long.
+
+use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read, write};
+use super::{CloudDriver, cloud_error, ssh_error};
+use crate::clients::ssh::{Ended, Ssh};
+use crate::engine::{StepCx, StepError};
+use crate::model::config_edit;
+use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::job::Gain;
+use crate::model::recipe::{ConsoleProtocol, ReadyWhen, Recipe};
+use crate::model::server::{Owned, Players, Seen, Server};
+use futures::StreamExt;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Servers that are looked at side by side.
+const LOOKS_AT_ONCE: usize = 32;
+/// One look at a host, connecting included. A host that takes longer is unknown until the next look.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// How often a query, a port, a health check or the game's life is tried while it starts.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+/// Lines of a dying game's output that its failure quotes.
+const LAST_LINES: usize = 3;
+/// Lines that the game may have said before its log was followed.
+const SAID_BEFORE: usize = 2000;
+/// The keeper's own waiting and killing comes on top of the recipe's grace.
+const STOP_SLACK: Duration = Duration::from_secs(90);
+/// Said in the game when the host has heard nothing from us for too long.
+const DEADMAN_SAYS: &str = "Spawnpoint cannot be reached any more. This server saves the world and stops now.";
+
+impl CloudDriver {
+    pub(super) async fn start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let recipe = self.recipe(&server.game)?;
+        let ssh = self.link(server).await?;
+        let env = self.write_environment(cx, &ssh, server, recipe).await?;
+        self.edit_config_files(cx, &ssh, server, recipe, &env).await?;
+        write(&ssh, &format!("{}/settings", home(&server.id)), self.keeper_settings(server, recipe), "600").await?;
+        self.write_warning(&ssh, server, recipe, &env).await?;
+        // What was written as root goes to the game's user.
+        self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
+        self.call(cx, &ssh, "beat", &server.id, &[], CALL_LIMIT).await?;
+        let said = self.call(cx, &ssh, "start", &server.id, &[], CALL_LIMIT * 2).await?;
+        // From here on the host may hold a world that is newer than any backup.
+        let played = server.owned.host.clone().map(|host| HostRef { played: true, ..host });
+        let gain = Gain::owned(Owned { host: played, ..server.owned.clone() });
+        Ok(if said.iter().any(|line| line == "already") { gain.with_note("it runs already") } else { gain })
+    }
+
+    fn keeper_settings(&self, server: &Server, recipe: &Recipe) -> String {
+        let memory_mb = server.limits.memory_mb.unwrap_or(recipe.resources.memory_mb);
+        let cpus = server.limits.cpus.unwrap_or(recipe.resources.cpus);
+        let stdin = recipe.console.as_ref().is_some_and(|console| console.protocol == ConsoleProtocol::Stdin);
+        let mut text = format!(
+            "grace_s={}\nsignal=TERM\nstop_script={}\ndeadman_s={}\nconsole={}\n",
+            recipe.stop.grace_s,
+            u8::from(self.recipes.has_script(&server.game, "stop")),
+            self.settings.deadman_s,
+            if stdin { "stdin" } else { "none" },
+        );
+        // A rented host is the game's alone; on a machine of yours it keeps to its share.
+        if server.owned.host.as_ref().is_some_and(|host| host.provider == OWN_MACHINE) {
+            text += &format!("memory_mb={memory_mb}\ncpus={cpus}\n");
+            if let Some(pids) = recipe.resources.pids {
+                text += &format!("pids={pids}\n");
+            }
+        }
+        text
+    }
+
+    async fn edit_config_files(
+        &self,
+        cx: &StepCx<'_>,
+        ssh: &Ssh,
+        server: &Server,
+        recipe: &Recipe,
+        env: &[(String, String)],
+    ) -> Result<(), StepError> {
+        for edit in &recipe.config {
+            let path = format!("{}/{}", game_dir(&server.id), edit.file);
+            let before = read(ssh, &path).await?.unwrap_or_default();
+            let after = config_edit::apply(edit, &before, env)
+                .map_err(|why| StepError::fatal(format!("Editing {} as the recipe says: {why}", edit.file)))?;
+            if after.trim_end() != before.trim_end() {
+                write(ssh, &path, after, "644").await?;
+                cx.out.line(format!("Wrote {}", edit.file));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the host says to its players when it has to stop without us: the very bytes, made here.
+    async fn write_warning(
+        &self,
+        ssh: &Ssh,
+        server: &Server,
+        recipe: &Recipe,
+        env: &[(String, String)],
+    ) -> Result<(), StepError> {
+        let (Some(console), Some(line)) = (&recipe.console, recipe.say(DEADMAN_SAYS)) else { return Ok(()) };
+        let password = env.iter().find(|(name, _)| name == "CONSOLE_PASSWORD").map_or("", |(_, value)| value);
+        let port = console.port.as_ref().and_then(|name| server.owned.ports.get(name)).copied().unwrap_or_default();
+        let (target, sends) = super::talk::warning(console.protocol, port, password, &line);
+        let folder = format!("{}/warn", home(&server.id));
+        for (number, bytes) in sends.into_iter().enumerate() {
+            write(ssh, &format!("{folder}/{number:02}.send"), bytes, "600").await?;
+        }
+        write(ssh, &format!("{folder}/target"), target, "600").await
+    }
+
+    pub(super) async fn undo_start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        self.stop_game(cx).await
+    }
+
+    pub(super) async fn stop_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        if server.owned.host.is_none() {
+            return Ok(Gain::note("there is no host"));
+        }
+        if self.is_host_gone(server).await? {
+            return Ok(Gain::note("the host is gone, and the game with it"));
+        }
+        let recipe = self.recipe(&server.game)?;
+        let ssh = self.link(server).await?;
+        let limit = Duration::from_secs(recipe.stop.grace_s) + STOP_SLACK;
+        let mut last = String::new();
+        let exited = ssh
+            .run(keeper(&ssh, "stop", &server.id, &[], limit), &mut |line| {
+                last = line.to_owned();
+                cx.out.line(line);
+            })
+            .await
+            .map_err(ssh_error("stopping the game"))?;
+        match (&exited.ended, last.trim()) {
+            (Ended::Code(0), "forced") => {
+                Ok(Gain::note(format!("ended by force: it did not end within {} s", recipe.stop.grace_s)))
+            }
+            (Ended::Code(0), "was-off") => Ok(Gain::note("it was not running")),
+            (Ended::Code(0), _) => Ok(Gain::default()),
+            // The keeper, or the server's folder, was never put there.
+            (Ended::Code(66 | 127), _) => Ok(Gain::note("it was never started on this host")),
+            (Ended::Code(_) | Ended::Signal(_), _) => Err(exited_error("stopping the game", exited)),
+        }
+    }
+
+    pub(super) async fn kill_game(&self, server: &Server) -> anyhow::Result<()> {
+        if server.owned.host.is_none() {
+            return Ok(());
+        }
+        let ssh = self.link(server).await.map_err(plain)?;
+        let exited = ssh.run_quietly(keeper(&ssh, "kill", &server.id, &[], CALL_LIMIT * 2)).await?;
+        match exited.ended {
+            Ended::Code(0 | 66 | 127) => Ok(()),
+            Ended::Code(_) | Ended::Signal(_) => exited.ok().map(drop).map_err(anyhow::Error::from),
+        }
+    }
+
+    /// Whether the provider itself says that the host exists no more. No answer is no proof.
+    pub(super) async fn is_host_gone(&self, server: &Server) -> Result<bool, StepError> {
+        let Some(host) = &server.owned.host else { return Ok(true) };
+        if host.provider == OWN_MACHINE {
+            return Ok(false);
+        }
+        let api = &self.provider(&host.provider)?.api;
+        Ok(api.host(&host.id).await.map_err(cloud_error("asking the provider for the host"))?.is_none())
+    }
+
+    pub(super) async fn look_at(&self, servers: &[Server]) -> Vec<Seen> {
+        let looks: Vec<_> = servers.iter().map(|server| self.look_closer(server)).collect();
+        futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await
+    }
+
+    async fn look_closer(&self, server: &Server) -> Seen {
+        if server.owned.host.is_none() {
+            return Seen::Gone;
+        }
+        let looked = tokio::time::timeout(LOOK_LIMIT, self.look_over_ssh(server)).await;
+        let why = match looked {
+            Ok(Ok(seen)) => return seen,
+            Ok(Err(StepError::Retry(error) | StepError::Fatal(error))) => format!("{error:#}"),
+            Err(_) => format!("the host did not answer within {} s", LOOK_LIMIT.as_secs()),
+        };
+        // Only the provider can say that it is gone; a host that cannot be reached may well run.
+        match self.is_host_gone(server).await {
+            Ok(true) => Seen::Gone,
+            Ok(false) | Err(_) => Seen::Unknown { why },
+        }
+    }
+
+    /// Each look is a sign of life to the host as well.
+    async fn look_over_ssh(&self, server: &Server) -> Result<Seen, StepError> {
+        let status = self.status(server, true).await?;
+        Ok(match status.get("state").map(String::as_str) {
+            Some("running") => Seen::Running { players: self.players(server).await },
+            Some("stopped") => Seen::Stopped {
+                exit_code: status.get("exit_code").and_then(|code| code.parse().ok()),
+                out_of_memory: status.get("oom").is_some_and(|oom| oom == "1"),
+            },
+            // The host is there and the game was never started on it: as good as stopped, and it bills.
+            Some(_) | None => Seen::Stopped { exit_code: None, out_of_memory: false },
+        })
+    }
+
+    pub(super) async fn status(&self, server: &Server, beat: bool) -> Result<HashMap<String, String>, StepError> {
+        let ssh = self.link(server).await?;
+        if beat {
+            let beaten = ssh.run_quietly(keeper(&ssh, "beat", &server.id, &[], LOOK_LIMIT)).await;
+            let beaten = beaten.map_err(ssh_error("looking at the host"))?;
+            if matches!(beaten.ended, Ended::Code(66 | 127)) {
+                return Ok(HashMap::new());
+            }
+        }
+        let mut facts = HashMap::new();
+        let exited = ssh
+            .run(keeper(&ssh, "status", &server.id, &[], LOOK_LIMIT), &mut |line| {
+                if let Some((key, value)) = line.split_once('=') {
+                    facts.insert(key.to_owned(), value.to_owned());
+                }
+            })
+            .await
+            .map_err(ssh_error("looking at the host"))?;
+        match exited.ended {
+            Ended::Code(0) => Ok(facts),
+            Ended::Code(66 | 127) => Ok(HashMap::new()),
+            Ended::Code(_) | Ended::Signal(_) => Err(exited_error("looking at the host", exited)),
+        }
+    }
+
+    pub(super) async fn is_running(&self, server: &Server) -> Result<bool, StepError> {
+        if server.owned.host.is_none() || self.is_host_gone(server).await? {
+            return Ok(false);
+        }
+        Ok(self.status(server, false).await?.get("state").is_some_and(|state| state == "running"))
+    }
+
+    pub(super) async fn log_lines(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {
+        if server.owned.host.is_none() {
+            return Ok(vec![]);
+        }
+        let ssh = self.link(server).await.map_err(plain)?;
+        let mut found = vec![];
+        let exec = keeper(&ssh, "logs", &server.id, &[&lines.to_string()], CALL_LIMIT);
+        let exited = ssh.run(exec, &mut |line| found.push(line.to_owned())).await?;
+        match exited.ended {
+            Ended::Code(0) => Ok(found),
+            Ended::Code(66 | 127) => Ok(vec![]),
+            Ended::Code(_) | Ended::Signal(_) => exited.ok().map(|_| found).map_err(anyhow::Error::from),
+        }
+    }
+
+    pub(super) async fn await_ready(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let recipe = self.recipe(&server.game)?;
+        let ssh = self.link(server).await?;
+        let ready = Mutex::new(false);
+        let last: Mutex<VecDeque<String>> = Mutex::default();
+        let mut see = |line: &str| {
+            cx.out.line(line);
+            if recipe.ready.when() == ReadyWhen::Log && recipe.ready.log_matches(line) {
+                *ready.lock().expect("no holder of this lock can panic") = true;
+            }
+            let mut last = last.lock().expect("no holder of this lock can panic");
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(cx.out.mask(line));
+        };
+        // Followed from before the first look at what it has said already, so that no line falls between.
+        let limit = self.time_limit_of_ready(recipe);
+        let following = ssh.run(keeper(&ssh, "follow", &server.id, &[], limit), &mut see);
+        let looking = async {
+            let before = self.log_lines(server, SAID_BEFORE).await.map_err(StepError::Retry)?;
+            let said =
+                recipe.ready.when() == ReadyWhen::Log && before.iter().any(|line| recipe.ready.log_matches(line));
+            loop {
+                if said || *ready.lock().expect("no holder of this lock can panic") || self.probe(server, recipe).await
+                {
+                    return Ok(Gain::default());
+                }
+                let status = self.status(server, true).await?;
+                if status.get("state").is_none_or(|state| state != "running") {
+                    let mut words: Vec<String> =
+                        last.lock().expect("no holder of this lock can panic").iter().cloned().collect();
+                    if words.is_empty() {
+                        words = before.iter().rev().take(LAST_LINES).rev().map(|line| cx.out.mask(line)).collect();
+                    }
+                    return Err(died(&status, &words));
+                }
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+        };
+        tokio::pin!(following, looking);
+        tokio::select! {
+            result = &mut looking => result,
+            // The log's end tells nothing by itself; whether the game lives is what counts.
+            _ = &mut following => looking.await,
+        }
+    }
+
+    fn time_limit_of_ready(&self, recipe: &Recipe) -> Duration {
+        Duration::from_secs(recipe.ready.timeout_s)
+    }
+
+    /// Whether people can join, by whatever the recipe asks other than the log.
+    async fn probe(&self, server: &Server, recipe: &Recipe) -> bool {
+        match recipe.ready.when() {
+            ReadyWhen::Log => false,
+            ReadyWhen::Query => self.players(server).await.answers,
+            ReadyWhen::Port(port) => self.port_answers(server, recipe, port).await,
+            ReadyWhen::Healthcheck => self.healthy(server).await,
+        }
+    }
+
+    async fn port_answers(&self, server: &Server, recipe: &Recipe, port: &str) -> bool {
+        let Some(number) = server.owned.ports.get(port) else { return false };
+        let private = recipe.ports.get(port).is_some_and(|port| port.private);
+        let Ok(ssh) = self.link(server).await else { return false };
+        let opened = match (private, server.owned.host.as_ref().and_then(|host| host.address)) {
+            (false, Some(address)) => {
+                tokio::time::timeout(TRY_EVERY, tokio::net::TcpStream::connect((address, *number)))
+                    .await
+                    .is_ok_and(|stream| stream.is_ok())
+            }
+            (true, _) | (_, None) => true,
+        };
+        // What stands before the host may accept for it; the host itself knows better.
+        let listens = format!("ss -Hltn 'sport = :{number}' | grep -q .");
+        let exited = ssh.run_quietly(as_root(&ssh, &["sh", "-c", &listens], CALL_LIMIT)).await;
+        opened && exited.is_ok_and(|exited| exited.success())
+    }
+
+    async fn healthy(&self, server: &Server) -> bool {
+        let Ok(ssh) = self.link(server).await else { return false };
+        let exec = keeper(&ssh, "run-script", &server.id, &["healthcheck"], LOOK_LIMIT);
+        ssh.run_quietly(exec).await.is_ok_and(|exited| exited.success())
+    }
+}
+
+impl CloudDriver {
+    /// Who is on. The game is asked where friends reach it, or through SSH where its port is not for them.
+    pub(super) async fn players(&self, server: &Server) -> Players {
+        let Some(recipe) = self.recipes.get(&server.game) else { return Players::default() };
+        self.ask_players(server, recipe).await.unwrap_or_default()
+    }
+}
+
+fn died(status: &HashMap<String, String>, words: &[String]) -> StepError {
+    let said =
+        if words.is_empty() { "It said nothing.".to_owned() } else { format!("Its last words: {}", words.join(" / ")) };
+    if status.get("oom").is_some_and(|oom| oom == "1") {
+        return StepError::fatal(format!(
+            "The game ran out of memory while starting. Give it a larger host with `/server settings`. {said}"
+        ));
+    }
+    let code = status.get("exit_code").filter(|code| !code.is_empty()).map_or("unknown", String::as_str);
+    StepError::fatal(format!("The game ended while starting, with exit code {code}. {said}"))
+}
+
+pub(super) fn plain(error: StepError) -> anyhow::Error {
+    match error {
+        StepError::Retry(error) | StepError::Fatal(error) => error,
+    }
+}

@@ -1,0 +1,255 @@
+//! Preparing a host: the keeper, the recipe's scripts, bootstrap and install. All of it may be done twice; what was
+//! done already is known by a mark on the host itself, so that a game that fell is back within seconds.
+
+use super::hosts::public_ports;
+use super::{CloudDriver, ssh_error};
+use crate::clients::ssh::{Ended, Exec, Exited, Ssh};
+use crate::engine::{StepCx, StepError};
+use crate::model::ServerId;
+use crate::model::host::OWN_MACHINE;
+use crate::model::job::{Action, Gain};
+use crate::model::recipe::{Recipe, Surroundings};
+use crate::model::server::Server;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The host's side of this backend; its head says what it does.
+const KEEPER: &str = include_str!("keeper.sh");
+pub(super) const KEEPER_PATH: &str = "/opt/spawnpoint/keeper";
+/// Calls that only look, or write a small file.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// Debian and its like; the recipes need them.
+const CHECK_SYSTEM: &str = "command -v apt-get >/dev/null && command -v bash >/dev/null";
+/// Writes standard input to a file at once or not at all, with these permissions.
+const WRITE: &str =
+    r#"umask 077; mkdir -p "$(dirname "$1")" && cat >"$1.part" && chmod "$2" "$1.part" && mv -fT "$1.part" "$1""#;
+
+pub(super) fn home(id: &ServerId) -> String {
+    format!("/srv/spawnpoint/{id}")
+}
+
+pub(super) fn game_dir(id: &ServerId) -> String {
+    format!("{}/game", home(id))
+}
+
+/// A command as root: as it is, or through sudo where the machine's owner gave us another user.
+pub(super) fn as_root(ssh: &Ssh, argv: &[&str], limit: Duration) -> Exec {
+    let sudo: &[&str] = if ssh.target().user == "root" { &[] } else { &["sudo", "-n"] };
+    Exec::new(sudo.iter().chain(argv).copied(), limit)
+}
+
+/// A call of the keeper about one server.
+pub(super) fn keeper(ssh: &Ssh, verb: &str, id: &ServerId, more: &[&str], limit: Duration) -> Exec {
+    as_root(ssh, &[&[KEEPER_PATH, verb, id.0.as_str()], more].concat(), limit)
+}
+
+pub(super) async fn write(ssh: &Ssh, path: &str, content: impl Into<Bytes>, mode: &str) -> Result<(), StepError> {
+    let mut exec = as_root(ssh, &["sh", "-c", WRITE, "sh", path, mode], CALL_LIMIT);
+    exec.stdin = Some(content.into());
+    let exited = ssh.run_quietly(exec).await.map_err(ssh_error("writing to the host"))?;
+    exited.ok().map(drop).map_err(ssh_error(&format!("writing {path} on the host")))
+}
+
+/// The text of a small file; `None` where there is none.
+pub(super) async fn read(ssh: &Ssh, path: &str) -> Result<Option<String>, StepError> {
+    let mut lines = vec![];
+    let exec = as_root(ssh, &["sh", "-c", "[ -e \"$1\" ] || exit 44; exec cat \"$1\"", "sh", path], CALL_LIMIT);
+    let exited =
+        ssh.run(exec, &mut |line| lines.push(line.to_owned())).await.map_err(ssh_error("reading from the host"))?;
+    match exited.ended {
+        Ended::Code(0) => Ok(Some(lines.join("\n"))),
+        Ended::Code(44) => Ok(None),
+        Ended::Code(_) | Ended::Signal(_) => Err(exited_error(&format!("reading {path} on the host"), exited)),
+    }
+}
+
+pub(super) fn exited_error(what: &str, exited: Exited) -> StepError {
+    match exited.ok() {
+        Ok(_) => StepError::fatal(what.to_owned()),
+        Err(error) => ssh_error(what)(error),
+    }
+}
+
+impl CloudDriver {
+    pub(super) async fn bootstrap(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let recipe = self.recipe(&server.game)?;
+        let ssh = self.link(server).await?;
+        let checked = ssh.run_quietly(as_root(&ssh, &["sh", "-c", CHECK_SYSTEM], CALL_LIMIT)).await;
+        if !checked.map_err(ssh_error("looking at the host's system"))?.success() {
+            return Err(StepError::fatal(
+                "The host runs no Debian or Ubuntu, or its user may not use sudo without a password. Recipes need both.",
+            ));
+        }
+        write(&ssh, KEEPER_PATH, KEEPER, "755").await?;
+        self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
+        let home = home(&server.id);
+        for (name, content) in self.recipes.scripts(&server.game).map_err(StepError::Fatal)? {
+            write(&ssh, &format!("{home}/scripts/{name}"), content, "755").await?;
+        }
+        self.write_environment(cx, &ssh, server, recipe).await?;
+        // Whose start made this folder: undoing that start may take it away, undoing another may not.
+        let mark = format!("{home}/state/made-by-job");
+        if read(&ssh, &mark).await?.is_none() {
+            write(&ssh, &mark, cx.job.id.to_string(), "600").await?;
+        }
+        if self.host_of(server)?.provider != OWN_MACHINE {
+            let ports = public_ports(recipe, &server.owned.ports);
+            let mut rules: Vec<String> = vec!["tcp:22".to_owned()];
+            rules.extend(ports.iter().map(|(number, udp)| format!("{}:{number}", if *udp { "udp" } else { "tcp" })));
+            let argv: Vec<&str> =
+                [KEEPER_PATH, "firewall"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+            let exited = ssh.run(as_root(&ssh, &argv, CALL_LIMIT), &mut |line| cx.out.line(line)).await;
+            exited.and_then(|exited| exited.ok()).map_err(ssh_error("closing the host's firewall"))?;
+        }
+        let done = format!("{home}/state/bootstrapped");
+        let key = self.recipes.image_key(&server.game).unwrap_or_default();
+        if read(&ssh, &done).await?.is_some_and(|known| known == key) {
+            return Ok(Gain::note("already prepared"));
+        }
+        let limit = Duration::from_secs(recipe.timeouts.bootstrap_s);
+        self.run_script(cx, &ssh, &server.id, "bootstrap", &["as-root"], limit).await?;
+        let rsync = ssh.run_quietly(as_root(&ssh, &["sh", "-c", "command -v rsync"], CALL_LIMIT)).await;
+        if !rsync.map_err(ssh_error("looking for rsync"))?.success() {
+            return Err(StepError::fatal(
+                "The bootstrap script of this recipe did not install rsync, and worlds travel with it.",
+            ));
+        }
+        write(&ssh, &done, key, "600").await?;
+        Ok(Gain::default())
+    }
+
+    pub(super) async fn install(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let recipe = self.recipe(&server.game)?;
+        let ssh = self.link(server).await?;
+        let done = format!("{}/state/installed", home(&server.id));
+        let key = self.recipes.install_key(&server.game).unwrap_or_default();
+        let update = match cx.job.action {
+            Action::Update => true,
+            Action::Start | Action::Stop | Action::Restart | Action::Backup => false,
+            Action::Restore { .. } | Action::Delete | Action::BuildSnapshot => false,
+        };
+        if !update && read(&ssh, &done).await?.is_some_and(|known| known == key) {
+            return Ok(Gain::note("already installed"));
+        }
+        if self.recipes.has_script(&server.game, "install") {
+            let limit = Duration::from_secs(recipe.timeouts.install_s);
+            self.run_script(cx, &ssh, &server.id, "install", &[], limit).await?;
+        }
+        write(&ssh, &done, key, "600").await?;
+        Ok(Gain::default())
+    }
+
+    async fn run_script(
+        &self,
+        cx: &StepCx<'_>,
+        ssh: &Ssh,
+        id: &ServerId,
+        script: &str,
+        more: &[&str],
+        limit: Duration,
+    ) -> Result<(), StepError> {
+        let exec = keeper(ssh, "run-script", id, &[&[script], more].concat(), limit);
+        let exited = ssh
+            .run(exec, &mut |line| cx.out.line(line))
+            .await
+            .map_err(ssh_error(&format!("running the {script} script")))?;
+        if exited.success() {
+            return Ok(());
+        }
+        let last: Vec<String> = exited
+            .last
+            .iter()
+            .rev()
+            .filter(|line| !line.trim().is_empty())
+            .take(1)
+            .map(|line| cx.out.mask(line))
+            .collect();
+        Err(StepError::fatal(format!(
+            "The {script} script {}. Its last line: {}",
+            exited.ended,
+            last.first().map_or("(it said nothing)", String::as_str)
+        )))
+    }
+
+    /// One call of the keeper whose output people may see; it must go well.
+    pub(super) async fn call(
+        &self,
+        cx: &StepCx<'_>,
+        ssh: &Ssh,
+        verb: &str,
+        id: &ServerId,
+        more: &[&str],
+        limit: Duration,
+    ) -> Result<Vec<String>, StepError> {
+        let mut lines = vec![];
+        let exited = ssh
+            .run(keeper(ssh, verb, id, more, limit), &mut |line| {
+                lines.push(line.to_owned());
+            })
+            .await
+            .map_err(ssh_error(&format!("the host's `{verb}`")))?;
+        match exited.success() {
+            true => Ok(lines),
+            false => {
+                lines.iter().for_each(|line| cx.out.line(line));
+                Err(exited_error(&format!("the host's `{verb}`"), exited))
+            }
+        }
+    }
+
+    /// The environment of all scripts, in a file that only root reads: nothing secret is on a command line.
+    pub(super) async fn write_environment(
+        &self,
+        cx: &StepCx<'_>,
+        ssh: &Ssh,
+        server: &Server,
+        recipe: &Recipe,
+    ) -> Result<Vec<(String, String)>, StepError> {
+        let secrets = cx.journal.secrets(&server.id).await.map_err(StepError::Retry)?;
+        let settings: HashMap<String, String> = server.settings.clone().into_iter().chain(secrets).collect();
+        let dir = game_dir(&server.id);
+        let address = self.host_of(server)?.address.map(|address| address.to_string()).unwrap_or_default();
+        let env = recipe.environment(&Surroundings {
+            game_dir: &dir,
+            server_name: server.name.as_str(),
+            public_address: &address,
+            ports: &server.owned.ports,
+            settings: &settings,
+        });
+        let mut text = String::new();
+        for (name, value) in &env {
+            text += &format!("export {name}='{}'\n", value.replace('\'', r"'\''"));
+        }
+        write(ssh, &format!("{}/env", home(&server.id)), text, "600").await?;
+        Ok(env)
+    }
+
+    /// Whether the game's folder on a machine of yours was made by this job.
+    pub(super) async fn folder_is_of_job(&self, server: &Server, job: &str) -> Result<bool, StepError> {
+        let ssh = self.link(server).await?;
+        let home = home(&server.id);
+        let there = ssh.run_quietly(as_root(&ssh, &["test", "-d", &home], CALL_LIMIT)).await;
+        if !there.map_err(ssh_error("looking for the game's folder"))?.success() {
+            return Ok(true);
+        }
+        Ok(read(&ssh, &format!("{home}/state/made-by-job")).await?.is_none_or(|made_by| made_by == job))
+    }
+
+    pub(super) async fn remove_folder(&self, server: &Server) -> Result<(), StepError> {
+        let ssh = self.link(server).await?;
+        let there = ssh.run_quietly(as_root(&ssh, &["test", "-x", KEEPER_PATH], CALL_LIMIT)).await;
+        if !there.map_err(ssh_error("looking for the keeper"))?.success() {
+            return Ok(());
+        }
+        let exited = ssh.run_quietly(keeper(&ssh, "remove", &server.id, &[], CALL_LIMIT)).await;
+        let exited = exited.map_err(ssh_error("removing the game's folder"))?;
+        match exited.ended {
+            // There is no such server on the machine.
+            Ended::Code(0 | 66) => Ok(()),
+            Ended::Code(_) | Ended::Signal(_) => Err(exited_error("removing the game's folder", exited)),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Worlds between a host and the vault, by rsync over the host's own SSH connection. A pull moves what has changed into
+//! a new backup beside the old ones; then both sides are hashed and compared, and only after that may the host die.
+
+use super::setup::{CALL_LIMIT, game_dir};
+use super::{CloudDriver, ssh_error};
+use crate::clients::rsync::{self, RsyncError, Transfer};
+use crate::drivers::backups::{Backups, note_of, vault_error};
+use crate::drivers::blocking;
+use crate::engine::{StepCx, StepError};
+use crate::model::host::HostRef;
+use crate::model::job::{Action, Gain, Step};
+use crate::model::recipe::Recipe;
+use crate::model::server::{Owned, Server};
+use crate::model::view::{spoken_bytes, spoken_files};
+use crate::model::world::BackupId;
+use crate::vault::Staging;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A live world that changes under our hands is read again so often before it is kept as it is.
+const LIVE_TRIES: usize = 3;
+/// A pull that linked to rotten files of older backups is done once more without links.
+const PULL_TRIES: usize = 2;
+/// Progress is written into the job this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// rsync itself may take so long; the step's own limit is a little longer.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(4 * 3600 - 60);
+
+/// What there is to save.
+enum Holding {
+    /// The host may hold a world newer than the vault's.
+    World,
+    /// Nothing, and why: for people.
+    Nothing(String),
+}
+
+impl CloudDriver {
+    async fn holding(&self, cx: &StepCx<'_>) -> Result<Holding, StepError> {
+        let server = cx.server()?;
+        if self.backups.worldless(&server.game) {
+            return Ok(Holding::Nothing("there is no world to save".into()));
+        }
+        let Some(host) = &server.owned.host else {
+            return Ok(Holding::Nothing("there is no host; the newest world is in the vault".into()));
+        };
+        if !host.played {
+            return Ok(Holding::Nothing("nothing was played since the last backup".into()));
+        }
+        if self.is_host_gone(server).await? {
+            let left = match &server.owned.world {
+                Some(world) => format!("The newest world is the backup `{world}`."),
+                None => "There is no backup of this server.".to_owned(),
+            };
+            return Ok(Holding::Nothing(format!(
+                "The provider says that the host is gone. What was played since the last backup is lost. {left}"
+            )));
+        }
+        Ok(Holding::World)
+    }
+
+    pub(super) async fn pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        match self.holding(cx).await? {
+            Holding::World => {}
+            Holding::Nothing(why) => return Ok(Gain::note(why)),
+        }
+        if self.backups.kept(cx).await?.is_some() {
+            return Ok(Gain::note("already in the vault"));
+        }
+        let staging = self.read_world(cx).await?;
+        let size = staging.size();
+        Ok(Gain::note(format!("{}, {}", spoken_files(size.files), spoken_bytes(size.bytes))))
+    }
+
+    /// rsync goes on where a broken connection left off; what is whole already is not sent again.
+    async fn read_world(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
+        let server = cx.server()?;
+        let recipe = self.recipe(&server.game)?;
+        let mut link = true;
+        for _ in 0..PULL_TRIES {
+            let mut staging = self.backups.stage(cx).await?;
+            let transfer = Transfer {
+                link_dest: staging.previous_tree().filter(|_| link),
+                ..self.transfer(server, recipe, staging.tree()).await?
+            };
+            transfer.pull(&mut teller(cx)).await.map_err(rsync_error)?;
+            let (staging_back, adopted) = blocking(move || staging.adopt_tree().map(|adopted| (staging, adopted)))
+                .await?
+                .map_err(vault_error("taking the copy in"))?;
+            if adopted.rotten.is_empty() {
+                return Ok(staging_back);
+            }
+            cx.out.line(format!(
+                "{} of older backups have rotted on this disk; fetching them anew.",
+                spoken_files(adopted.rotten.len() as u64)
+            ));
+            link = false;
+        }
+        Err(StepError::fatal("The copy of the world keeps coming out damaged; this machine's disk may be failing."))
+    }
+
+    async fn transfer(&self, server: &Server, recipe: &Recipe, local: PathBuf) -> Result<Transfer, StepError> {
+        let ssh = self.link(server).await?;
+        Ok(Transfer {
+            sudo: ssh.target().user != "root",
+            rules: rules(recipe),
+            program: Some(self.settings.program.clone()),
+            ..Transfer::new(ssh, local, game_dir(&server.id), TRANSFER_LIMIT)
+        })
+    }
+
+    pub(super) async fn verify_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        match self.holding(cx).await? {
+            Holding::World => {}
+            Holding::Nothing(_) => return Ok(Gain::default()),
+        }
+        if self.backups.kept(cx).await?.is_some() {
+            return Ok(Gain::default());
+        }
+        let live = self.is_running(server).await?;
+        let tries = if live { LIVE_TRIES } else { 1 };
+        let mut difference = String::new();
+        for attempt in 1..=tries {
+            if attempt > 1 {
+                cx.out.line(format!("The game wrote while it was read ({difference}); reading it again."));
+                drop(self.read_world(cx).await?);
+            }
+            let mut staging = self.backups.stage(cx).await?;
+            if !staging.is_filled() {
+                return Err(StepError::fatal(
+                    "The copy of the world is not in the vault any more. Try again from the beginning.",
+                ));
+            }
+            let transfer = self.transfer(server, self.recipe(&server.game)?, staging.tree()).await?;
+            let found = transfer.compare().await.map_err(rsync_error)?;
+            if found.is_empty() {
+                let files = staging.size().files;
+                blocking(move || staging.mark_compared())
+                    .await?
+                    .map_err(vault_error("noting that the copy was compared"))?;
+                return Ok(Gain::note(format!("{} are the same on both sides", spoken_files(files))));
+            }
+            difference = match found.len() {
+                1 => found[0].clone(),
+                more => format!("{} (and {} more)", found[0], more - 1),
+            };
+        }
+        match live {
+            // Bytes are better kept than dropped: the backup says of itself that it was not verified.
+            true => Ok(Gain::note(format!("the game kept writing, so this copy may be torn: {difference}"))),
+            false => Err(StepError::retry(format!("The copy of the world differs from the original: {difference}"))),
+        }
+    }
+
+    pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        match self.holding(cx).await? {
+            Holding::World => {}
+            Holding::Nothing(_) if self.backups.kept(cx).await?.is_none() => return Ok(Gain::default()),
+            // It was kept, and the host went after that.
+            Holding::Nothing(_) => {}
+        }
+        let live = self.is_running(server).await?;
+        let backup = self.backups.keep(cx, live).await?;
+        let mut owned = server.owned.clone();
+        owned.world = Some(BackupId(backup.id.as_str().to_owned()));
+        // A live world has moved on since; and where this very job starts the game again, it soon will have.
+        let played = live || cx.job.record(Step::StartGame).is_some();
+        owned.host = owned.host.map(|host| HostRef { played, ..host });
+        Ok(Gain::owned(owned).with_note(note_of(&backup)))
+    }
+
+    pub(super) async fn undo_pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        self.backups.discard(cx).await
+    }
+
+    pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let chosen = match &cx.job.action {
+            Action::Restore { backup } => Some(backup.clone()),
+            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
+            Action::Update | Action::Delete | Action::BuildSnapshot => None,
+        };
+        let Some(host) = &server.owned.host else {
+            // Nothing exists while it is off: choosing a world is naming it, and the next start pushes it.
+            let Some(backup) = chosen else { return Ok(Gain::note("there is no host yet")) };
+            let (_, report) = self.backups.sound(server, &backup).await?;
+            let note = format!("{backup}, {}, at the next start", spoken_files(report.files));
+            return Ok(Gain::owned(Owned { world: Some(backup), ..server.owned.clone() }).with_note(note));
+        };
+        // A game has been started on this host since its world was put there: what it holds is the newest.
+        if chosen.is_none() && host.played {
+            return Ok(Gain::note("the host holds the newest world"));
+        }
+        let played = HostRef { played: true, ..host.clone() };
+        let wanted = chosen.or_else(|| server.owned.world.clone());
+        let Some(wanted) = wanted else {
+            let owned = Owned { host: Some(played), ..server.owned.clone() };
+            return Ok(Gain::owned(owned).with_note("there is no world yet; the game makes one"));
+        };
+        if self.is_running(server).await? {
+            return Err(StepError::fatal("The game runs, so no world is put under it. Stop it first."));
+        }
+        let (id, report) = self.backups.sound(server, &wanted).await?;
+        let files = self.backups.vault.home(&Backups::owner(server)?, &id).join("files");
+        let transfer = self.transfer(server, self.recipe(&server.game)?, files).await?;
+        transfer.push(&mut teller(cx)).await.map_err(rsync_error)?;
+        let found = transfer.compare().await.map_err(rsync_error)?;
+        if let Some(first) = found.first() {
+            return Err(StepError::retry(format!("The world did not arrive whole on the host: {first}")));
+        }
+        let ssh = self.link(server).await?;
+        self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
+        let note = format!("{wanted}, {}, {}", spoken_files(report.files), spoken_bytes(report.bytes));
+        // From here on the game may write to it.
+        Ok(Gain::owned(Owned { host: Some(played), world: Some(wanted), ..server.owned.clone() }).with_note(note))
+    }
+}
+
+/// Writes how far a transfer is into the job, now and then.
+fn teller(cx: &StepCx<'_>) -> impl FnMut(rsync::Progress) + Send {
+    let (out, mut said) = (cx.out.clone(), Instant::now());
+    move |progress| {
+        if said.elapsed() >= PROGRESS_EVERY {
+            said = Instant::now();
+            out.line(progress.to_string());
+        }
+    }
+}
+
+/// The recipe's world as rsync's rules, seen from the game's folder: what is left out, then the world's paths with the
+/// folders on the way, then nothing else. Paths are names, not patterns.
+fn rules(recipe: &Recipe) -> Vec<String> {
+    let mut rules: Vec<String> = recipe.world.exclude.iter().map(|pattern| format!("- {pattern}")).collect();
+    for path in &recipe.world.paths {
+        let mut way = String::new();
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        for (at, part) in parts.iter().enumerate() {
+            way += &format!("/{}", literal(part));
+            rules.push(if at + 1 == parts.len() { format!("+ {way}/***") } else { format!("+ {way}/") });
+        }
+        // It may be a file.
+        rules.push(format!("+ {way}"));
+    }
+    rules.push("- *".to_owned());
+    rules
+}
+
+fn literal(part: &str) -> String {
+    let mut text = String::new();
+    for c in part.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+fn rsync_error(error: RsyncError) -> StepError {
+    match error {
+        RsyncError::Ssh(error) => ssh_error("moving the world")(error),
+        error if error.may_pass() => StepError::Retry(anyhow::Error::msg(format!("moving the world: {error}"))),
+        error => StepError::Fatal(anyhow::Error::msg(format!("moving the world: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_world_travels_and_what_is_left_out_stays() {
+        let text = std::fs::read_to_string("tests/recipes/toy/recipe.toml").unwrap();
+        let recipe = Recipe::parse(&text, "toy/recipe.toml").unwrap();
+        insta::assert_snapshot!(rules(&recipe).join("\n"), @r"
+        - *.tmp
+        + /world/***
+        + /world
+        + /settings/
+        + /settings/keep.txt/***
+        + /settings/keep.txt
+        - *
+        ");
+        assert_eq!(literal("a*b[c]"), r"a\*b\[c]");
+    }
+}
