@@ -23,19 +23,38 @@ fn option(line: &str) -> Option<(&str, &str)> {
     key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then_some((key, bare))
 }
 
-/// Every option in the example by its path, with whether the text above says that it has no default.
+fn header(line: &str) -> Option<&str> {
+    line.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// `# [hosts.attic]`: a section of which people may have none or several, under names of their own.
+fn own_section(line: &str) -> Option<&str> {
+    header(line.strip_prefix("# ")?)
+}
+
+/// Every option in the example by its path, with whether it has no default: the text above says so, or its whole
+/// section is people's own.
 fn options() -> Vec<(String, bool)> {
-    let (mut section, mut above, mut found) = (String::new(), String::new(), vec![]);
+    let (mut section, mut above, mut found, mut own) = (String::new(), String::new(), vec![], false);
+    // One explanation may be for several options, one below the other.
+    let mut explained = false;
     for line in example().lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = header(line).or(own_section(line)) {
             section = format!("{name}.");
+            own = own_section(line).is_some();
         }
         match option(line) {
             Some((key, _)) => {
-                found.push((format!("{section}{key}"), above.contains(NO_DEFAULT)));
-                above.clear();
+                found.push((format!("{section}{key}"), own || above.contains(NO_DEFAULT)));
+                explained = true;
             }
-            None => above += line,
+            None => {
+                if explained {
+                    above.clear();
+                }
+                explained = false;
+                above += line;
+            }
         }
     }
     found
@@ -58,13 +77,16 @@ fn the_example_loads_and_changes_nothing() {
 #[test]
 fn every_option_is_explained_and_no_other() {
     // Section by section, and the sections within them.
+    let own: Vec<String> = example().lines().filter_map(own_section).map(str::to_owned).collect();
     let (mut known, mut open) = (BTreeSet::new(), vec![String::new()]);
     while let Some(section) = open.pop() {
         for key in known_keys(&section).expect("the parser says which keys it knows") {
             let path = if section.is_empty() { key } else { format!("{section}.{key}") };
-            match known_keys(&path) {
-                Some(_) => open.push(path),
-                None => {
+            let inner = own.iter().find(|name| name.starts_with(&format!("{path}.")));
+            match (known_keys(&path), inner) {
+                (Some(_), _) => open.push(path),
+                (None, Some(name)) => open.push(name.clone()),
+                (None, None) => {
                     known.insert(path);
                 }
             }
@@ -88,7 +110,7 @@ fn what_the_example_shows_as_default_is_the_default() {
             }
             None => {
                 defaults += &format!("{line}\n");
-                everything += &format!("{line}\n");
+                everything += &format!("{}\n", own_section(line).map_or(line, |_| &line[2..]));
             }
         }
     }
@@ -102,8 +124,11 @@ fn what_the_example_shows_as_default_is_the_default() {
         all.docker.public_address.as_deref(),
         all.docker.user.as_deref(),
         all.budget.guild_monthly.len(),
+        all.hosts["attic"].host_key.is_some(),
+        all.cloud.providers().iter().all(|(_, account)| account.token.is_some() && account.api_url.is_some()),
     );
-    let expected = (true, true, 1, Some("unix:///var/run/docker.sock"), Some("play.example.org"), Some("1000:1000"), 2);
+    let socket = Some("unix:///var/run/docker.sock");
+    let expected = (true, true, 1, socket, Some("play.example.org"), Some("1000:1000"), 2, true, true);
     assert_eq!(shown, expected, "the examples of options that have no default");
 }
 
@@ -113,7 +138,10 @@ fn every_option_can_be_given_by_the_environment() {
     for ((path, _), (_, bare)) in options().into_iter().zip(example.lines().filter_map(option)) {
         let value = bare.split_once(" = ").unwrap().1.trim_matches(|c| matches!(c, '"' | '[' | ']')).to_owned();
         let name = format!("SPAWNPOINT_{}", path.replace('.', "__").to_uppercase());
-        Config::parse("", std::iter::once((name.clone(), value.clone())))
+        // A machine of one's own is nothing without its address.
+        let address =
+            path.starts_with("hosts.").then(|| ("SPAWNPOINT_HOSTS__ATTIC__ADDRESS".into(), "10.0.0.1".into()));
+        Config::parse("", address.into_iter().chain([(name.clone(), value.clone())]))
             .unwrap_or_else(|error| panic!("{name}={value}: {error:#}"));
     }
 }
