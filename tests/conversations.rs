@@ -454,3 +454,90 @@ async fn a_discord_that_stumbles_still_hears_the_end_once() {
     assert_eq!(room.discord.messages("general").await.len(), 1, "a lost answer doubles nothing");
     bot.end().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_while_it_has_none() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    let complete = async |line: &str| room.discord.autocomplete(&room.alice, "general", line).await;
+    assert_eq!(complete("/server create backend:").await, ["cloud", "docker"]);
+    assert_eq!(complete("/server create provider:").await, ["fake"]);
+    assert_eq!(complete("/server create provider:fake region:").await, ["here (fake)", "there (fake)"]);
+    assert_eq!(complete("/server create region:there size:").await, ["small (fake, 0.01 $ an hour)"]);
+    assert_eq!(complete("/server create provider:other size:").await, [""; 0]);
+    let mut story = String::new();
+    for line in [
+        "/server create name:moon game:toy backend:cloud provider:fake region:moon",
+        "/server create name:moon game:toy backend:docker region:here",
+        "/server create name:moon game:toy backend:cloud region:../here",
+        "/server create name:moon game:toy provider:fake region:here size:large",
+    ] {
+        story += &format!("{}\n", room.ask(&room.alice, "games", line).await);
+    }
+    room.discord.wait_for("games", "moon.*offline").await;
+    story += &format!("--- games\n{}\n", room.channel("games").await);
+    assert_eq!(
+        complete("/server settings server:moon variable:size value:").await,
+        ["small (fake, 0.01 $ an hour)", "large (fake, 0.01 $ an hour)"]
+    );
+    for line in [
+        "/server settings server:moon variable:size value:small",
+        "/server settings server:moon variable:region value:there",
+        "/server settings server:moon variable:size value:large",
+        "/server start server:moon",
+    ] {
+        story += &format!("{}\n", room.ask(&room.alice, "general", line).await);
+    }
+    room.discord.wait_for("general", "is up").await;
+    story += &format!(
+        "{}\n",
+        room.ask(&room.alice, "general", "/server settings server:moon variable:region value:here").await
+    );
+    room.discord.wait_for("games", "moon.*running").await;
+    story += &format!("--- games\n{}", room.channel("games").await);
+    assert_snapshot!(story, @r"
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      There is no region `moon` to rent. There are: `here` and `there`.
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      `moon` runs in a container on this machine, so no provider, region or size applies to it.
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      A region is one word of letters, digits, dashes, dots and underscores, at most 64 characters long, as the provider writes it.
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      `moon` is made: Toy on cloud. Start it with `/server start` or the button on its panel.
+    --- games
+    Spawnpoint:
+      **`moon`** · Toy · offline
+      Rented at `fake` in `here` as `large`
+      -# Looked at <t:…>
+      [Start] [Stop (disabled)] [Restart (disabled)] [Extend (disabled)] [Console (disabled)]
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      Changed `size` of `moon`.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      Changed `region` of `moon`.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      There is no size `large` to rent. There are: `small`.
+    alice used /server start
+    Spawnpoint (only alice sees this):
+      Starting `moon` (job 1). Watch #general.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      `moon` has a host now, and a host cannot be moved: stop it first. Its next start rents the new one.
+    --- games
+    Spawnpoint:
+      **`moon`** · Toy · running
+      Join at `127.0.0.1:3979`
+      Who is on is unknown
+      Runs until <t:…> (<t:…>)
+      Rented at `fake` in `there` as `small`
+      -# Looked at <t:…>
+      [Start (disabled)] [Stop] [Restart] [Extend] [Console]
+    ");
+    bot.end().await.unwrap();
+}

@@ -5,6 +5,7 @@ mod access;
 mod backups;
 mod cost;
 mod jobs;
+mod places;
 mod servers;
 mod snapshots;
 mod telling;

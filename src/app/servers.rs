@@ -1,6 +1,6 @@
 //! Servers: made, listed, looked at, talked to, and set.
 
-use super::{Answer, App, Did, Refusal};
+use super::{Answer, App, Did, Refusal, places};
 use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission, permission};
@@ -39,6 +39,8 @@ pub struct NewServer {
     pub game: String,
     pub backend: Option<String>,
     pub settings: BTreeMap<String, String>,
+    /// Where its host is rented, on the cloud backend.
+    pub place: Place,
     pub channel: Option<String>,
 }
 
@@ -92,6 +94,8 @@ impl App {
         let name = ServerName::parse(new.name.trim()).map_err(Refusal::Invalid)?;
         let recipe = self.recipe(&new.game)?;
         let backend = match new.backend.as_deref().map(str::trim) {
+            // Who says where to rent wants it rented.
+            None | Some("") if new.place != Place::default() => Backend::Cloud,
             None | Some("") => self.default_backend()?,
             Some(word) => {
                 Backend::parse(word).ok_or_else(|| Refusal::Invalid("A backend is `docker` or `cloud`.".to_owned()))?
@@ -118,6 +122,21 @@ impl App {
         recipe.check_settings(&all).map_err(|problems| Refusal::Invalid(problems.join("\n")))?;
         let mut limits = Limits::default();
         set_limits(&mut limits, &changes.limits)?;
+        if backend == Backend::Docker && new.place != Place::default() {
+            return Err(Refusal::Invalid(places::nothing_rented(name.as_str())));
+        }
+        let words = [
+            (places::PROVIDER, new.place.provider),
+            (places::REGION, new.place.region),
+            (places::SIZE, new.place.size),
+        ];
+        let words: BTreeMap<String, Option<String>> = words
+            .into_iter()
+            .filter_map(|(key, word)| {
+                Some((key.to_owned(), Some(word?.trim().to_owned()).filter(|word| !word.is_empty())))
+            })
+            .collect();
+        let place = if words.is_empty() { Place::default() } else { self.place_of(&Place::default(), &words).await? };
         let server = Server {
             id: ServerId(random_id()),
             guild: caller.guild.clone(),
@@ -126,7 +145,7 @@ impl App {
             backend,
             settings,
             limits,
-            place: Place::default(),
+            place,
             wanted: Wanted::Off,
             owned: Owned::default(),
             lease_until: None,
@@ -213,6 +232,7 @@ impl App {
                 .map_or_else(|| server.game.clone(), |recipe| recipe.name.clone()),
             game: server.game.clone(),
             backend: server.backend,
+            place: Some(server.place.clone()).filter(|_| server.backend == Backend::Cloud),
             state,
             why,
             players,
@@ -294,6 +314,7 @@ impl App {
         let mut fields: Vec<Field> =
             recipe.variables.iter().map(|(key, variable)| field(key, variable, &server)).collect();
         fields.extend(common_fields(&server, recipe));
+        fields.extend(places::fields(&server));
         Ok(Form { server: server.name.to_string(), game: recipe.name.clone(), fields })
     }
 
@@ -349,6 +370,17 @@ impl App {
         recipe.check_settings(&all).map_err(|problems| Refusal::Invalid(problems.join("\n")))?;
         let mut limits = server.limits.clone();
         set_limits(&mut limits, &changes.limits)?;
+        if !changes.place.is_empty() {
+            self.place_is_free(&server).await?;
+            let place = self.place_of(&server.place, &changes.place).await?;
+            changed.extend(places::changed(&server.place, &place));
+            if place != server.place && !self.store().set_place(&server.id, &place).await? {
+                return Err(Refusal::Busy(format!(
+                    "`{}` is starting just now. Try again when it is stopped.",
+                    server.name
+                )));
+            }
+        }
         if limits != server.limits {
             changed.extend(changes.limits.keys().cloned());
             self.store().set_limits(&server.id, &limits).await?;
@@ -406,11 +438,17 @@ struct Changes {
     settings: BTreeMap<String, Option<String>>,
     secrets: HashMap<String, Option<String>>,
     limits: BTreeMap<String, Option<String>>,
+    place: BTreeMap<String, Option<String>>,
 }
 
 fn sorted_out(recipe: &Recipe, typed: &BTreeMap<String, Option<String>>) -> Answer<Changes> {
-    let mut changes = Changes { settings: BTreeMap::new(), secrets: HashMap::new(), limits: BTreeMap::new() };
+    let mut changes =
+        Changes { settings: BTreeMap::new(), secrets: HashMap::new(), limits: BTreeMap::new(), place: BTreeMap::new() };
     for (key, value) in typed {
+        if places::KEYS.contains(&key.as_str()) {
+            changes.place.insert(key.clone(), value.clone());
+            continue;
+        }
         if COMMON.contains(&key.as_str()) {
             changes.limits.insert(key.clone(), value.clone());
             continue;
@@ -423,7 +461,8 @@ fn sorted_out(recipe: &Recipe, typed: &BTreeMap<String, Option<String>>) -> Answ
                 changes.settings.insert(key.clone(), value.clone());
             }
             None => {
-                let known: Vec<String> = recipe.variables.keys().cloned().chain(COMMON.map(str::to_owned)).collect();
+                let common = COMMON.into_iter().chain(places::KEYS).map(str::to_owned);
+                let known: Vec<String> = recipe.variables.keys().cloned().chain(common).collect();
                 let shown: String = key.chars().filter(|c| !c.is_control() && *c != '`').take(40).collect();
                 return Err(Refusal::Invalid(format!(
                     "{} has no setting called `{shown}`. It has {}.",

@@ -81,6 +81,7 @@ impl Show {
                 game: game.into(),
                 backend: Some("docker".into()),
                 settings: BTreeMap::new(),
+                place: Default::default(),
                 channel: None,
             };
             app.create(&self.caller, new).await?;

@@ -198,7 +198,13 @@ impl<'a> Asked<'a> {
     /// Opens a form. It must be the first answer, so what it needs has to be quick.
     pub async fn open(&self, filled: &Filled, title: &str, inputs: Vec<serenity::CreateInputText>) {
         let Some(id) = filled.id() else {
-            return self.answer(async { Err(Refusal::Invalid("That name is too long.".to_owned())) }).await;
+            return self
+                .answer(async {
+                    Err(Refusal::Invalid(
+                        "That is too long for a form. Give the settings with the option `settings`.".to_owned(),
+                    ))
+                })
+                .await;
         };
         let rows = inputs.into_iter().map(serenity::CreateActionRow::InputText).collect();
         let form = serenity::CreateModal::new(id, super::render::text::clip(title, 45)).components(rows);

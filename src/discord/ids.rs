@@ -1,6 +1,7 @@
 //! What a button or a form stands for, written into its `custom_id`. Nothing is kept in memory for them, so they go
 //! on working after a restart of the bot; a `v1:` in front lets a later release tell them from its own. Pure.
 
+use crate::model::host::Place;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms, ServerId};
 
@@ -63,7 +64,7 @@ impl Asker {
 pub enum Filled {
     Console(ServerId),
     Settings(ServerId, usize),
-    Create { name: String, game: String, backend: Option<String> },
+    Create { name: String, game: String, backend: Option<String>, place: Place },
 }
 
 impl Press {
@@ -153,8 +154,10 @@ impl Filled {
         let id = match self {
             Filled::Console(server) => format!("v1:console:{server}"),
             Filled::Settings(server, page) => format!("v1:settings:{server}:{page}"),
-            Filled::Create { name, game, backend } => {
-                let parts = [name.clone(), game.clone(), backend.clone().unwrap_or_default()];
+            Filled::Create { name, game, backend, place } => {
+                let words = [backend, &place.provider, &place.region, &place.size];
+                let mut parts = vec![name.clone(), game.clone()];
+                parts.extend(words.map(|word| word.clone().unwrap_or_default()));
                 if parts.iter().any(|part| part.contains(':')) {
                     return None;
                 }
@@ -174,9 +177,10 @@ impl Filled {
             }
             "create" => {
                 let parts: Vec<&str> = what.split(':').collect();
-                let [name, game, backend] = parts[..] else { return None };
-                let backend = (!backend.is_empty()).then(|| backend.to_owned());
-                Filled::Create { name: name.into(), game: game.into(), backend }
+                let [name, game, backend, provider, region, size] = parts[..] else { return None };
+                let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+                let place = Place { provider: word(provider), region: word(region), size: word(size), image: None };
+                Filled::Create { name: name.into(), game: game.into(), backend: word(backend), place }
             }
             _ => return None,
         })
@@ -252,8 +256,11 @@ mod tests {
 
     #[test]
     fn every_form_comes_back_as_what_it_was_and_fits() {
-        let create =
-            |name: &str| Filled::Create { name: name.into(), game: "openttd".into(), backend: Some("docker".into()) };
+        let create = |name: &str| {
+            let size = Some("cx23".to_owned());
+            let place = Place { size, ..Place::default() };
+            Filled::Create { name: name.into(), game: "openttd".into(), backend: Some("docker".into()), place }
+        };
         for filled in [Filled::Console(server()), Filled::Settings(server(), 3), create("friday")] {
             let id = filled.id().unwrap();
             assert_eq!(Filled::parse(&id), Some(filled), "{id}");

@@ -843,6 +843,13 @@ impl Driver for Fake {
         Ok(())
     }
 
+    async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
+        let here = self.outside.get().quote();
+        let there = Quote { region: "there".into(), ..here.clone() };
+        let large = Quote { size: "large".into(), ..here.clone() };
+        Ok(vec![here, there, large])
+    }
+
     async fn quote(&self, server: &Server) -> anyhow::Result<Option<Quote>> {
         match server.backend {
             Backend::Docker => Ok(None),

@@ -62,6 +62,13 @@ pub trait Driver: Send + Sync {
     async fn quote(&self, _server: &Server) -> anyhow::Result<Option<Quote>> {
         Ok(None)
     }
+    /// What can be rented for a server of any kind: every provider, region and size that is set up here, with its price,
+    /// and the machines of your own (as regions without a size). From a list that may be some hours old; people wait for
+    /// it while they type, so what is not at hand is asked for in the background and left out. Empty where nothing is
+    /// rented.
+    async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
+        Ok(vec![])
+    }
 }
 
 /// Why the console gave no answer, for people.

@@ -2,6 +2,7 @@
 
 use super::access::Actor;
 use super::bill::{Billing, Standing};
+use super::host::Place;
 use super::job::{Action, Cause, Job, Outcome, StepState};
 use super::server::{Backend, Players, State};
 use super::{JobId, Ms, ServerId};
@@ -72,6 +73,9 @@ pub struct ServerView {
     /// The game's title.
     pub title: String,
     pub backend: Backend,
+    /// Where its host is rented, as people chose; `None` where nothing is rented.
+    #[serde(default)]
+    pub place: Option<Place>,
     pub state: State,
     /// The reason behind `failed` or `unknown`, for people.
     pub why: Option<String>,

@@ -5,6 +5,7 @@ use super::Store;
 use super::db::{Row, Tx, from_word, json, word};
 use crate::engine::{Aftermath, LeaseChange};
 use crate::model::access::Actor;
+use crate::model::host::Place;
 use crate::model::lease::Memo;
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use crate::model::{GuildId, Ms, ServerId};
@@ -106,6 +107,26 @@ impl Store {
     pub async fn set_limits(&self, id: &ServerId, limits: &Limits) -> anyhow::Result<()> {
         let sql = "UPDATE servers SET limits = $2 WHERE id = $1 AND deleted_at IS NULL";
         must_exist(id, self.db.run(sql, [(&id.0).into(), json(limits).into()]).await?)
+    }
+
+    /// Where the next host is rented. False, and nothing is changed, once the server has a host: it stays where it is.
+    pub async fn set_place(&self, id: &ServerId, place: &Place) -> anyhow::Result<bool> {
+        let (id, place) = (id.clone(), json(place));
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let sql = "SELECT owned FROM servers WHERE id = $1 AND deleted_at IS NULL";
+                    let row = tx.row(sql, [(&id.0).into()]).await?;
+                    let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
+                    let owned: Owned = row.json("owned")?;
+                    if owned.host.is_some() {
+                        return Ok(false);
+                    }
+                    tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;
+                    anyhow::Ok(true)
+                })
+            })
+            .await
     }
 
     pub async fn set_update_at_start(&self, id: &ServerId, yes: bool) -> anyhow::Result<()> {

@@ -119,7 +119,14 @@ impl Stage {
     pub async fn create(&self, name: &str, game: &str, settings: &[(&str, &str)]) {
         let settings: BTreeMap<_, _> =
             settings.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        let new = NewServer { name: name.into(), game: game.into(), backend: None, settings, channel: None };
+        let new = NewServer {
+            name: name.into(),
+            game: game.into(),
+            backend: None,
+            settings,
+            place: Default::default(),
+            channel: None,
+        };
         self.program.app.create(&self.caller, new).await.unwrap();
     }
 

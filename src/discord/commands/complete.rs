@@ -4,6 +4,7 @@ use super::Context;
 use crate::discord::render::text::clip;
 use crate::model::GuildId;
 use crate::model::access::Permission;
+use crate::model::cost::{Quote, spoken};
 use crate::model::lease;
 use crate::model::server::Backend;
 use poise::serenity_prelude as serenity;
@@ -87,6 +88,78 @@ pub async fn duration(_ctx: Context<'_>, typed: &str) -> Choices {
 pub async fn backend(_ctx: Context<'_>, typed: &str) -> Choices {
     let all = Backend::ALL.into_iter().map(|backend| (backend.word().to_owned(), backend.word().to_owned()));
     choices(typed, all.collect())
+}
+
+pub async fn provider(ctx: Context<'_>, typed: &str) -> Choices {
+    let providers =
+        async { distinct(ctx.framework.user_data.app.offers().await, |offer| plain_choice(&offer.provider)) };
+    offered(typed, providers).await
+}
+
+pub async fn region(ctx: Context<'_>, typed: &str) -> Choices {
+    let regions = async {
+        distinct(fitting(&ctx).await, |offer| (format!("{} ({})", offer.region, offer.provider), offer.region.clone()))
+    };
+    offered(typed, regions).await
+}
+
+pub async fn size(ctx: Context<'_>, typed: &str) -> Choices {
+    offered(typed, async { distinct(fitting(&ctx).await, size_choice) }).await
+}
+
+/// The value of the setting that was named before: a place has choices, other settings have what is allowed.
+pub async fn value(ctx: Context<'_>, typed: &str) -> Choices {
+    let (Some(server), Some(variable)) = (option(&ctx, "server"), option(&ctx, "variable")) else {
+        return Choices::new();
+    };
+    let of: fn(&Quote) -> (String, String) = match variable {
+        "provider" => |offer| plain_choice(&offer.provider),
+        "region" => |offer| plain_choice(&offer.region),
+        "size" => size_choice,
+        _ => return Choices::new(),
+    };
+    let values = async {
+        let asked = super::asked(&ctx);
+        let Ok(caller) = asked.caller().await else { return vec![] };
+        let Ok(form) = asked.app.settings_form(&caller, server).await else { return vec![] };
+        let chosen = |key: &str| {
+            let field = form.fields.iter().find(|field| field.key == key && key != variable);
+            field.and_then(|field| field.value.as_deref())
+        };
+        // What follows from the setting itself is no reason to offer less of it.
+        let region = chosen("region").filter(|_| variable == "size");
+        let provider = chosen("provider").filter(|_| variable != "provider");
+        distinct(within(asked.app.offers().await, provider, region), of)
+    };
+    offered(typed, values).await
+}
+
+/// What can be rented, within the provider and the region that were filled in before.
+async fn fitting(ctx: &Context<'_>) -> Vec<Quote> {
+    within(ctx.framework.user_data.app.offers().await, option(ctx, "provider"), option(ctx, "region"))
+}
+
+fn within(offers: Vec<Quote>, provider: Option<&str>, region: Option<&str>) -> Vec<Quote> {
+    let fits = |chosen: Option<&str>, word: &str| chosen.is_none_or(|chosen| chosen.is_empty() || chosen == word);
+    let all = offers.into_iter();
+    all.filter(|offer| fits(provider, &offer.provider) && fits(region, &offer.region)).collect()
+}
+
+/// The cheapest first, with what an hour costs.
+fn size_choice(offer: &Quote) -> (String, String) {
+    let price = offer.price.as_ref().map(|price| format!(", {} an hour", spoken(price.hourly, &price.currency)));
+    (format!("{} ({}{})", offer.size, offer.provider, price.unwrap_or_default()), offer.size.clone())
+}
+
+fn plain_choice(word: &str) -> (String, String) {
+    (word.to_owned(), word.to_owned())
+}
+
+/// Each value once, from the cheapest offer that has it.
+fn distinct(mut offers: Vec<Quote>, of: impl Fn(&Quote) -> (String, String)) -> Vec<(String, String)> {
+    offers.sort_by_key(|offer| offer.price.as_ref().map_or(0, |price| price.hourly));
+    let mut seen = std::collections::HashSet::new();
+    offers.iter().map(of).filter(|(_, value)| seen.insert(value.clone())).collect()
 }
 
 pub async fn permission(_ctx: Context<'_>, typed: &str) -> Choices {

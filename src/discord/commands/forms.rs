@@ -8,6 +8,7 @@ use crate::discord::pairs;
 use crate::discord::panel::Panels;
 use crate::discord::render::{self, Said, answers, text};
 use crate::model::ServerId;
+use crate::model::host::Place;
 use crate::model::view::ServerView;
 use poise::serenity_prelude as serenity;
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub struct Wish {
     pub name: String,
     pub game: String,
     pub backend: Option<String>,
+    pub place: Place,
     pub settings: Option<String>,
 }
 
@@ -49,7 +51,7 @@ pub async fn create(asked: &Asked<'_>, panels: &Panels, wish: Wish) {
                 .required(true)
             };
             let inputs = open.iter().map(input).collect();
-            let filled = Filled::Create { name: wish.name, game: wish.game, backend: wish.backend };
+            let filled = Filled::Create { name: wish.name, game: wish.game, backend: wish.backend, place: wish.place };
             return asked.open(&filled, &format!("{} needs to know", game.title), inputs).await;
         }
         if !secret.is_empty() || open.len() > answers::INPUTS {
@@ -63,21 +65,18 @@ pub async fn create(asked: &Asked<'_>, panels: &Panels, wish: Wish) {
         }
     }
     let settings = pairs::parse(wish.settings.as_deref().unwrap_or_default()).map_err(Refusal::Invalid);
-    asked.answer(async { make(asked, panels, wish.name, wish.game, wish.backend, settings?).await }).await;
+    let Wish { name, game, backend, place, settings: _ } = wish;
+    let make = async {
+        let new = NewServer { name, game, backend, settings: settings?, place, channel: asked.channel_id() };
+        make(asked, panels, new).await
+    };
+    asked.answer(make).await;
 }
 
-async fn make(
-    asked: &Asked<'_>,
-    panels: &Panels,
-    name: String,
-    game: String,
-    backend: Option<String>,
-    settings: BTreeMap<String, String>,
-) -> Answer<Said> {
+async fn make(asked: &Asked<'_>, panels: &Panels, new: NewServer) -> Answer<Said> {
     let caller = asked.caller().await?;
     asked.may_tell_here()?;
-    let channel = asked.channel_id();
-    let view = asked.app.create(&caller, NewServer { name, game, backend, settings, channel }).await?;
+    let view = asked.app.create(&caller, new).await?;
     panels.wanted(ServerId(view.id.clone()), asked.channel.to_string());
     Ok(answers::created(&view))
 }
@@ -154,8 +153,10 @@ pub async fn filled(asked: &Asked<'_>, panels: &Panels, from: &serenity::ModalIn
             };
             asked.answer(work).await;
         }
-        Filled::Create { name, game, backend } => {
-            asked.answer(make(asked, panels, name, game, backend, values)).await;
+        Filled::Create { name, game, backend, place } => {
+            let channel = asked.channel_id();
+            let new = NewServer { name, game, backend, settings: values, place, channel };
+            asked.answer(make(asked, panels, new)).await;
         }
     }
 }

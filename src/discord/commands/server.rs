@@ -8,6 +8,7 @@ use crate::discord::ids::Sure;
 use crate::discord::render::{self, Said, answers, lists, server as words, text};
 use crate::model::ServerId;
 use crate::model::access::Caller;
+use crate::model::host::Place;
 use crate::model::job::Action;
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub async fn server(_ctx: Context<'_>) -> Done {
 }
 
 /// Make a new server
+#[allow(clippy::too_many_arguments, reason = "each is an option that people fill in")]
 #[poise::command(slash_command)]
 async fn create(
     ctx: Context<'_>,
@@ -40,12 +42,24 @@ async fn create(
     #[description = "Where it runs: docker or cloud; without it, where it can"]
     #[autocomplete = "complete::backend"]
     backend: Option<String>,
+    #[description = "Who its host is rented from, on the cloud; without it, as configured"]
+    #[autocomplete = "complete::provider"]
+    #[max_length = 100]
+    provider: Option<String>,
+    #[description = "Where its host is rented, in the provider's words"]
+    #[autocomplete = "complete::region"]
+    #[max_length = 100]
+    region: Option<String>,
+    #[description = "What is rented, in the provider's words; without it, what the game needs"]
+    #[autocomplete = "complete::size"]
+    #[max_length = 100]
+    size: Option<String>,
     #[description = "Settings: key=value, other=value"]
     #[max_length = 2000]
     settings: Option<String>,
 ) -> Done {
     let asked = asked(&ctx);
-    let wish = forms::Wish { name, game, backend, settings };
+    let wish = forms::Wish { name, game, backend, place: Place { provider, region, size, image: None }, settings };
     forms::create(&asked, &ctx.framework.user_data.panels, wish).await;
     Ok(())
 }
@@ -171,6 +185,7 @@ async fn settings(
     #[autocomplete = "complete::variable"]
     variable: Option<String>,
     #[description = "Its new value; only you see it"]
+    #[autocomplete = "complete::value"]
     #[max_length = 1000]
     value: Option<String>,
 ) -> Done {

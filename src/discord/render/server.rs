@@ -7,6 +7,7 @@ use super::{Look, Said};
 use crate::discord::ids::Press;
 use crate::model::bill::{Billing, BudgetOf, Standing};
 use crate::model::cost::spoken;
+use crate::model::host::Place;
 use crate::model::server::{Players, State};
 use crate::model::view::{BackupView, Notice, ServerView};
 use crate::model::world::BackupId;
@@ -29,6 +30,7 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
     );
     lines.extend(view.idle_stop_at.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
     lines.extend(view.billing.as_ref().map(billing));
+    lines.extend(view.place.as_ref().and_then(place));
     lines.extend(snapshot(view));
     lines.extend(view.last_backup.as_ref().map(last_backup));
     lines.push(format!("-# Looked at {}", relative(now)));
@@ -119,6 +121,14 @@ fn players(players: &Players) -> String {
     parts.extend(version.map(|version| format!("version {}", plain(version, NAME_SHOWN))));
     parts.extend(players.latency_ms.map(|latency| format!("answers in {latency} ms")));
     parts.join(" · ")
+}
+
+/// What people chose of where it is rented; what they left open follows the configuration and is not named.
+fn place(place: &Place) -> Option<String> {
+    let words = [("at", &place.provider), ("in", &place.region), ("as", &place.size)];
+    let chosen: Vec<String> =
+        words.into_iter().filter_map(|(before, word)| Some(format!("{before} {}", code(word.as_deref()?)))).collect();
+    (!chosen.is_empty()).then(|| format!("Rented {}", chosen.join(" ")))
 }
 
 fn snapshot(view: &ServerView) -> Option<String> {
@@ -264,6 +274,7 @@ mod tests {
             game: "openttd".into(),
             title: "OpenTTD".into(),
             backend: Backend::Docker,
+            place: None,
             state,
             why: None,
             players: None,

@@ -1,0 +1,198 @@
+//! Where a server's host is rented: what people choose of provider, region and size, and what there is to choose from.
+
+use super::{Answer, App, Field, FieldKind, Refusal};
+use crate::model::cost::Quote;
+use crate::model::host::Place;
+use crate::model::server::{Backend, Server};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Names of the settings that a server on the cloud backend has beside the others.
+pub(super) const PROVIDER: &str = "provider";
+pub(super) const REGION: &str = "region";
+pub(super) const SIZE: &str = "size";
+pub(super) const KEYS: [&str; 3] = [PROVIDER, REGION, SIZE];
+
+/// The longest word of a provider for a region or a size that is taken, in characters.
+const WORD_MAX_CHARS: usize = 64;
+/// People wait for a provider's list no longer; what cannot be had is not checked.
+const OFFERS_WITHIN: Duration = Duration::from_secs(2);
+
+impl App {
+    /// What can be rented, as the providers say; empty where nothing is set up or nobody answers in time.
+    pub async fn offers(&self) -> Vec<Quote> {
+        let Some(driver) = self.engine().driver(Backend::Cloud) else { return vec![] };
+        match tokio::time::timeout(OFFERS_WITHIN, driver.offers()).await {
+            Ok(Ok(offers)) => offers,
+            Ok(Err(error)) => {
+                tracing::info!("What can be rented could not be asked: {error:#}");
+                vec![]
+            }
+            Err(_) => vec![],
+        }
+    }
+
+    /// The place that these words make of the present one. Another provider has other words for everything, so its
+    /// region and size begin anew unless they were given along.
+    pub(super) async fn place_of(&self, present: &Place, typed: &BTreeMap<String, Option<String>>) -> Answer<Place> {
+        let mut place = present.clone();
+        if let Some(provider) = typed.get(PROVIDER)
+            && *provider != place.provider
+        {
+            place = Place { provider: provider.clone(), ..Place::default() };
+        }
+        if let Some(region) = typed.get(REGION) {
+            place.region = region.clone();
+        }
+        if let Some(size) = typed.get(SIZE) {
+            place.size = size.clone();
+        }
+        check_words(&place)?;
+        fits(&place, &self.offers().await)?;
+        Ok(place)
+    }
+
+    /// Why the place of this server cannot be changed now, if it cannot.
+    pub(super) async fn place_is_free(&self, server: &Server) -> Answer<()> {
+        match server.backend {
+            Backend::Docker => return Err(Refusal::Invalid(nothing_rented(server.name.as_str()))),
+            Backend::Cloud => {}
+        }
+        if let Some(job) = self.open_job(server).await? {
+            return Err(self.busy(&job, server.name.as_str()).await);
+        }
+        match &server.owned.host {
+            Some(_) => Err(Refusal::Invalid(format!(
+                "`{}` has a host now, and a host cannot be moved: stop it first. Its next start rents the new one.",
+                server.name
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn nothing_rented(name: &str) -> String {
+    format!("`{name}` runs in a container on this machine, so no provider, region or size applies to it.")
+}
+
+/// The names of the settings in which two places differ.
+pub(super) fn changed(before: &Place, now: &Place) -> Vec<String> {
+    let words = [
+        (PROVIDER, before.provider != now.provider),
+        (REGION, before.region != now.region),
+        (SIZE, before.size != now.size),
+    ];
+    words.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}
+
+/// The words as settings, for those servers that have a place.
+pub(super) fn fields(server: &Server) -> Vec<Field> {
+    match server.backend {
+        Backend::Docker => return vec![],
+        Backend::Cloud => {}
+    }
+    let field = |key: &str, label: &str, help: &str, value: &Option<String>| Field {
+        key: key.to_owned(),
+        label: label.to_owned(),
+        help: help.to_owned(),
+        kind: FieldKind::Text,
+        value: value.clone(),
+        default: None,
+        required: false,
+        secret: false,
+    };
+    let place = &server.place;
+    vec![
+        field(PROVIDER, "Provider", "Where its host is rented; empty: as configured.", &place.provider),
+        field(REGION, "Region", "The provider's word for it; empty: as configured.", &place.region),
+        field(SIZE, "Size", "The provider's word for it; empty: what the game needs.", &place.size),
+    ]
+}
+
+/// What a provider calls something goes into its API and into messages, and looks the same everywhere.
+fn check_words(place: &Place) -> Answer<()> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    for (key, word) in [(PROVIDER, &place.provider), (REGION, &place.region), (SIZE, &place.size)] {
+        let Some(word) = word else { continue };
+        if word.is_empty() || word.chars().count() > WORD_MAX_CHARS || !word.chars().all(ok) {
+            return Err(Refusal::Invalid(format!(
+                "A {key} is one word of letters, digits, dashes, dots and underscores, at most {WORD_MAX_CHARS} \
+                 characters long, as the provider writes it."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what no provider has, with what there is. Where nothing is known, nothing is refused: renting will tell.
+fn fits(place: &Place, offers: &[Quote]) -> Answer<()> {
+    let mut left: Vec<&Quote> = offers.iter().collect();
+    type Of = fn(&Quote) -> &String;
+    let words: [(&str, &Option<String>, Of); 3] = [
+        (PROVIDER, &place.provider, |offer| &offer.provider),
+        (REGION, &place.region, |offer| &offer.region),
+        (SIZE, &place.size, |offer| &offer.size),
+    ];
+    for (key, word, of) in words {
+        let Some(word) = word else { continue };
+        let fit: Vec<&Quote> = left.iter().copied().filter(|offer| of(offer) == word).collect();
+        if fit.is_empty() && !left.is_empty() {
+            let mut there: Vec<String> = left.iter().map(|offer| of(offer).clone()).collect();
+            there.sort();
+            there.dedup();
+            return Err(Refusal::Invalid(format!(
+                "There is no {key} `{word}` to rent. There are: {}.",
+                super::listed(&there)
+            )));
+        }
+        left = fit;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(provider: &str, region: &str, size: &str) -> Place {
+        let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Place { provider: word(provider), region: word(region), size: word(size), image: None }
+    }
+
+    fn offers() -> Vec<Quote> {
+        [("hetzner", "nbg1", "cx23"), ("hetzner", "hel1", "cx33"), ("linode", "us-east", "g6-nanode-1")]
+            .map(|(provider, region, size)| Quote {
+                provider: provider.into(),
+                region: region.into(),
+                size: size.into(),
+                price: None,
+            })
+            .into()
+    }
+
+    #[test]
+    fn what_no_provider_has_is_refused_with_what_there_is() {
+        let refusal = |place: Place| fits(&place, &offers()).err().map(|refusal| refusal.to_string());
+        assert_eq!(refusal(place("", "", "")), None);
+        assert_eq!(refusal(place("hetzner", "nbg1", "cx23")), None);
+        assert_eq!(refusal(place("", "", "g6-nanode-1")), None);
+        let unknown = refusal(place("aws", "", "")).unwrap();
+        assert_eq!(unknown, "There is no provider `aws` to rent. There are: `hetzner` and `linode`.");
+        let elsewhere = refusal(place("linode", "nbg1", "")).unwrap();
+        assert_eq!(elsewhere, "There is no region `nbg1` to rent. There are: `us-east`.");
+        let too_far = refusal(place("hetzner", "nbg1", "cx33")).unwrap();
+        assert_eq!(too_far, "There is no size `cx33` to rent. There are: `cx23`.");
+        // Nobody could be asked: renting will tell.
+        assert!(fits(&place("aws", "moon", "huge"), &[]).is_ok());
+    }
+
+    #[test]
+    fn a_word_that_is_none_is_refused() {
+        for word in ["a b", "x\n", "../etc", "`", "$(x)", "ü", &"x".repeat(65)] {
+            for place in [place(word, "", ""), place("", word, ""), place("", "", word)] {
+                assert!(check_words(&place).is_err(), "{word}");
+            }
+        }
+        assert!(check_words(&place("hetzner", "us-ord.2", "vc2-1c_1gb")).is_ok());
+    }
+}
