@@ -148,7 +148,7 @@ async fn who_may_not_is_told_who_may() {
     alice: /admin grant permission:operate user:carol server:world
     alice used /admin grant
     Spawnpoint (only alice sees this):
-      Granted “operate” for `world`: use the console, read logs, change settings, create, restore and update servers.
+      Granted “operate” for `world`: use the console, read logs, change settings, create, restore, update and move servers.
     carol: /console server:world command:help
     carol used /console
     Spawnpoint (only carol sees this):
@@ -458,6 +458,7 @@ async fn a_discord_that_stumbles_still_hears_the_end_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_while_it_has_none() {
     let Some(room) = room().await else { return };
+    room.home.outside.get().hosts_have_age = true;
     let bot = Bot::start(&room.discord, &room.home).await;
     let complete = async |line: &str| room.discord.autocomplete(&room.alice, "general", line).await;
     assert_eq!(complete("/server create backend:").await, ["cloud", "docker"]);
@@ -526,6 +527,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server start
     Spawnpoint (only alice sees this):
       Starting `moon` (job 1). Watch #general.
+      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for this lease of 2 h.
     alice used /server settings
     Spawnpoint (only alice sees this):
       `moon` has a host now, and a host cannot be moved: stop it first. Its next start rents the new one.
@@ -535,9 +537,106 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
       Join at `127.0.0.1:3979`
       Who is on is unknown
       Runs until <t:…> (<t:…>)
+      billing: ON, 0.01 $ so far (0.01 $ an hour) · 0.01 $ this month
       Rented at `fake` in `there` as `small`
       -# Looked at <t:…>
       [Start (disabled)] [Stop] [Restart] [Extend] [Console]
+    ");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_moves_to_a_rented_host_and_back_with_its_world() {
+    let Some(room) = room().await else { return };
+    room.home.outside.get().hosts_have_age = true;
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("general", "is up").await;
+    let id = bot.store.servers_everywhere().await.unwrap().remove(0).id;
+    room.home.outside.play(&id);
+    let world = room.home.outside.get().present[&id];
+    let mut story = String::new();
+    for (who, line) in [
+        (&room.bob, "/server move server:world backend:cloud"),
+        (&room.alice, "/server move server:world backend:docker"),
+        (&room.alice, "/server move server:world backend:moon"),
+        (&room.alice, "/server move server:world backend:cloud"),
+    ] {
+        story += &format!("{}\n", room.ask(who, "general", line).await);
+    }
+    let answer = room.discord.click(&room.alice, "general", "Move it").await;
+    story += &format!("{}\n", steady(&answer.text.unwrap()));
+    room.discord.wait_for("general", "runs on a rented host from now on").await;
+    story += &format!("--- general\n{}\n", room.channel("general").await);
+    assert!(room.home.outside.get().drives.is_empty(), "its drive is gone, its world is in the vault");
+    let answer = room.discord.click(&room.bob, "general", "Start it").await;
+    story += &format!("{}\n", steady(&common::discord::redact(&answer.text.unwrap())));
+    room.discord.wait_for("games", "world.*running").await;
+    let hosts: Vec<_> = room.home.outside.get().hosts.values().map(|host| host.world).collect();
+    assert_eq!(hosts, [Some(world)]);
+    story += &format!("{}\n", room.ask(&room.alice, "games", "/server move server:world backend:docker").await);
+    room.discord.click(&room.alice, "games", "Move it").await;
+    room.discord.wait_for("games", "runs in a container on this machine from now on").await;
+    assert!(room.home.outside.get().hosts.is_empty());
+    room.ask(&room.alice, "games", "/server start server:world").await;
+    room.discord.wait_for("games", "world.*is up").await;
+    let drives: Vec<_> = room.home.outside.get().drives.values().map(|drive| drive.world).collect();
+    assert_eq!(drives, [Some(world)]);
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
+    assert_snapshot!(story, @r"
+    bob used /server move
+    Spawnpoint (only bob sees this):
+      That needs the permission “operate”. An admin can grant it with `/admin grant`.
+    alice used /server move
+    Spawnpoint (only alice sees this):
+      `world` is on the docker backend already.
+    alice used /server move
+    Spawnpoint (only alice sees this):
+      A backend is `docker` or `cloud`.
+    alice used /server move
+    Spawnpoint (only alice sees this):
+      Move `world`, so that it runs on a rented host? It runs now, so it is stopped first. A backup of its world is made, then its drive here is deleted. It is not started again by itself. There it costs 0.01 $ for each hour that its host exists (`small`, `here`, `fake`).
+      -# Only you can answer. The question ends <t:…>.
+      [Move it] [Leave it]
+    alice used /server move
+    Spawnpoint (only alice sees this):
+      Moving `world` (job 2). Watch #general.
+    --- general
+    Spawnpoint:
+      **`world` is up.** Join at `127.0.0.1:3979`
+      -# Job 1 · toy · asked by bob · took <time>
+      ✓ Building the container image (done in <time>)
+      ✓ Making room for the snapshot (done in <time>)
+      ✓ Installing the game (done in <time>)
+      ✓ Sealing the snapshot (done in <time>)
+      ✓ Finding the snapshot (done in <time>)
+      ✓ Cloning the drive (done in <time>)
+      ✓ Putting the world in place (done in <time>)
+      ✓ Creating the container (done in <time>)
+      ✓ Starting the game (done in <time>)
+      ✓ Waiting until people can join (done in <time>)
+      It runs until <t:…>; `/server extend` lengthens that.
+    Spawnpoint:
+      **`world` runs on a rented host from now on.**
+      -# Job 2 · toy · asked by alice · took <time>
+      ✓ Telling the players (done in <time>)
+      ✓ Stopping the game (done in <time>)
+      ✓ Copying the world (done in <time>, 1 file)
+      ✓ Comparing the copy (done in <time>)
+      ✓ Keeping the backup (done in <time>)
+      ✓ Removing the container (done in <time>)
+      ✓ Deleting the drive (done in <time>)
+      It is not started by itself: the next start brings its newest world there.
+      [Start it]
+    Spawnpoint (only bob sees this):
+      Starting `world` (job 3). Watch #general.
+      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for this lease of 2 h.
+    alice used /server move
+    Spawnpoint (only alice sees this):
+      Move `world`, so that it runs in a container on this machine? It runs now, so it is stopped first. A backup of its world is kept before its host goes, if it has one. It is not started again by itself. There it costs nothing but this machine's room and memory.
+      -# Only you can answer. The question ends <t:…>.
+      [Move it] [Leave it]
     ");
     bot.end().await.unwrap();
 }

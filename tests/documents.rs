@@ -157,6 +157,11 @@ fn commands() -> BTreeSet<String> {
     for entry in std::fs::read_dir(folder).expect("the front has commands") {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let text = text.split("#[cfg(test)]").next().expect("there is always a first piece");
+        // Some names are no names for a function; those say beside it what people type.
+        let typed = |function: &str| {
+            let (attributes, _) = text.split_once(&format!("fn {function}("))?;
+            attributes.rsplit("#[poise::command(").next()?.split_once("rename = \"")?.1.split('"').next()
+        };
         for piece in text.split("#[poise::command(").skip(1) {
             // Only what Discord itself is told about has a group; the subcommands are named in it.
             let (attributes, rest) = piece.split_once("fn ").expect("a function follows");
@@ -166,7 +171,9 @@ fn commands() -> BTreeSet<String> {
             }
             match attributes.split_once("subcommands(").and_then(|(_, list)| list.split(')').next()) {
                 Some(list) => {
-                    found.extend(list.split('"').skip(1).step_by(2).map(|sub| format!("/{top} {sub}")));
+                    found.extend(
+                        list.split('"').skip(1).step_by(2).map(|sub| format!("/{top} {}", typed(sub).unwrap_or(sub))),
+                    );
                 }
                 None => {
                     found.insert(format!("/{top}"));

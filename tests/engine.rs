@@ -8,6 +8,8 @@ mod common;
 mod evenings;
 #[path = "engine/money.rs"]
 mod money;
+#[path = "engine/moving.rs"]
+mod moving;
 #[path = "engine/people.rs"]
 mod people;
 #[path = "engine/restoring.rs"]
@@ -124,7 +126,8 @@ impl Scene {
         let job = self.memory.job(id);
         let outcome = self.memory.get().jobs[id.0 as usize - 1].outcome;
         format!(
-            "{outcome:?} {:?} owned {:?} lease {} deleted {}\n{job}\n{}",
+            "{outcome:?} {:?} {:?} owned {:?} lease {} deleted {}\n{job}\n{}",
+            server.backend,
             server.wanted,
             server.owned,
             server.lease_until.is_some(),
@@ -146,10 +149,13 @@ enum Tale {
     UpdateRunning,
     UpdateOffline,
     Delete,
+    MoveRunning,
+    MoveOffline,
+    MoveFallen,
     StartAfterCrash,
 }
 
-const TALES: [Tale; 11] = [
+const TALES: [Tale; 14] = [
     Tale::FirstStart,
     Tale::Start,
     Tale::Stop,
@@ -160,6 +166,9 @@ const TALES: [Tale; 11] = [
     Tale::UpdateRunning,
     Tale::UpdateOffline,
     Tale::Delete,
+    Tale::MoveRunning,
+    Tale::MoveOffline,
+    Tale::MoveFallen,
     Tale::StartAfterCrash,
 ];
 
@@ -170,7 +179,7 @@ enum Before {
     Crashed,
 }
 
-fn told(tale: Tale) -> (Vec<Before>, Action) {
+fn told(tale: Tale, backend: Backend) -> (Vec<Before>, Action) {
     let evening = || vec![Before::Job(Action::Start), Before::Played];
     let second = || [evening(), vec![Before::Job(Action::Stop)], evening()].into_iter().flatten().collect::<Vec<_>>();
     let offline = || [second(), vec![Before::Job(Action::Stop)]].into_iter().flatten().collect();
@@ -186,14 +195,27 @@ fn told(tale: Tale) -> (Vec<Before>, Action) {
         Tale::UpdateRunning => (second(), Action::Update),
         Tale::UpdateOffline => (offline(), Action::Update),
         Tale::Delete => (second(), Action::Delete),
+        Tale::MoveRunning => (second(), Action::Move { to: other(backend) }),
+        Tale::MoveOffline => (offline(), Action::Move { to: other(backend) }),
+        // What was played since the last backup is where it fell, and nowhere else.
+        Tale::MoveFallen => {
+            ([second(), vec![Before::Crashed]].into_iter().flatten().collect(), Action::Move { to: other(backend) })
+        }
         Tale::StartAfterCrash => ([second(), vec![Before::Crashed]].into_iter().flatten().collect(), Action::Start),
+    }
+}
+
+fn other(backend: Backend) -> Backend {
+    match backend {
+        Backend::Docker => Backend::Cloud,
+        Backend::Cloud => Backend::Docker,
     }
 }
 
 /// Plays a tale up to the job that it is about.
 async fn open(backend: Backend, tale: Tale) -> (Scene, JobId) {
     let scene = Scene::new(backend);
-    let (before, action) = told(tale);
+    let (before, action) = told(tale, backend);
     for before in before {
         match before {
             Before::Job(action) => scene.done(action).await,

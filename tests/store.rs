@@ -266,7 +266,13 @@ async fn ending_a_job_twice_changes_nothing_and_an_ended_job_takes_no_events() {
         assert_eq!(server.lease_until, Some(900), "an extension made meanwhile stays");
         assert_eq!(store.memo(&id).await.unwrap(), Memo::default());
 
-        let off = Aftermath { wanted: Some(Wanted::Off), lease: LeaseChange::Clear, deleted: true, update_done: true };
+        let off = Aftermath {
+            wanted: Some(Wanted::Off),
+            lease: LeaseChange::Clear,
+            deleted: true,
+            update_done: true,
+            ..Aftermath::default()
+        };
         store.close(&job, Outcome::Failed, off, 30).await.unwrap();
         assert_eq!(store.server(&id).await.unwrap().unwrap(), server);
         assert_eq!(store.job(job.id).await.unwrap(), Some((job.clone(), Some(Outcome::Succeeded), Some(20))));

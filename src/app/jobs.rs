@@ -378,7 +378,9 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
 /// What forcing a held job loses, for the question before it.
 pub fn force_loses(job: &JobView) -> &'static str {
     match job.action {
-        Action::Delete => "The world would be deleted without a backup of its present state. Older backups stay.",
+        Action::Delete | Action::Move { .. } => {
+            "The world would be deleted without a backup of its present state. Older backups stay."
+        }
         Action::Stop | Action::Restart | Action::Update | Action::Restore { .. } => {
             "There would be no backup of the world as it is now. Older backups stay."
         }

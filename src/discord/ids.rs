@@ -2,6 +2,7 @@
 //! on working after a restart of the bot; a `v1:` in front lets a later release tell them from its own. Pure.
 
 use crate::model::host::Place;
+use crate::model::server::Backend;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms, ServerId};
 
@@ -38,6 +39,7 @@ pub enum Press {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sure {
     Delete(ServerId),
+    Move(ServerId, Backend),
     Kill(ServerId),
     Restore(ServerId, BackupId),
     Accept(ServerId, BackupId),
@@ -84,6 +86,7 @@ impl Press {
             Press::Sure(sure, asker) => {
                 let what = match sure {
                     Sure::Delete(server) => format!("delete:{server}"),
+                    Sure::Move(server, to) => format!("move:{server}:{}", to.word()),
                     Sure::Kill(server) => format!("kill:{server}"),
                     Sure::Restore(server, backup) => format!("restore:{server}:{backup}"),
                     Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
@@ -109,6 +112,10 @@ impl Press {
             let asker = Asker { user: u64::from_str_radix(user, 36).ok()?, until };
             let sure = match verb {
                 "delete" => Sure::Delete(server(what)?),
+                "move" => {
+                    let (id, to) = what.split_once(':')?;
+                    Sure::Move(server(id)?, Backend::parse(to)?)
+                }
                 "kill" => Sure::Kill(server(what)?),
                 "restore" => {
                     let (server, backup) = server_and_backup(what)?;
@@ -226,6 +233,7 @@ mod tests {
         let asker = Asker::new(u64::MAX, 1_795_000_000_123);
         let sures = [
             Sure::Delete(server()),
+            Sure::Move(server(), Backend::Docker),
             Sure::Kill(server()),
             Sure::Restore(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),

@@ -154,6 +154,7 @@ fn reason(action: &Action) -> Reason {
         Action::Restore { .. } => Reason::BeforeRestore,
         Action::Update | Action::Start => Reason::BeforeUpdate,
         Action::Delete => Reason::BeforeDelete,
+        Action::Move { .. } => Reason::BeforeMove,
         Action::BuildSnapshot => Reason::Manual,
     }
 }

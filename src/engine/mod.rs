@@ -232,6 +232,8 @@ pub struct Aftermath {
     pub lease: LeaseChange,
     pub deleted: bool,
     pub update_done: bool,
+    /// It runs there from now on, and owns nothing but its world.
+    pub backend: Option<Backend>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,6 +269,11 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
             Action::Restart | Action::Restore { .. } | Action::Update,
             Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned,
         ) => (starts && stopped).then_some(Wanted::Off),
+        // It is where it should be and waits for a start; who was called off or gave up before the stop moved nothing.
+        (Action::Move { .. }, Outcome::Succeeded) => Some(Wanted::Off),
+        (Action::Move { .. }, Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => {
+            stopped.then_some(Wanted::Off)
+        }
         (
             Action::Backup | Action::BuildSnapshot,
             Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned,
@@ -283,7 +290,12 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
         Some(Wanted::On) | None => LeaseChange::Keep,
     };
     let moved = job.record(Step::ReplaceDrive).is_some() && outcome == Outcome::Succeeded;
+    let backend = match (&job.action, outcome) {
+        (Action::Move { to }, Outcome::Succeeded) => Some(*to),
+        (_, Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Held | Outcome::Abandoned) => None,
+    };
     Aftermath {
+        backend,
         wanted,
         lease,
         deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
@@ -296,6 +308,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
 pub fn leaves_alone(job: &Job, outcome: Outcome) -> bool {
     let stops = match job.action {
         Action::Stop | Action::Restart | Action::Restore { .. } | Action::Update | Action::Delete => true,
+        Action::Move { .. } => true,
         Action::Start | Action::Backup | Action::BuildSnapshot => false,
     };
     stops && outcome == Outcome::Abandoned
@@ -420,7 +433,8 @@ impl Engine {
         let wanted = match ask.action {
             Action::Start | Action::Restart => Some(Wanted::On),
             Action::Stop | Action::Delete => Some(Wanted::Off),
-            Action::Backup | Action::Restore { .. } | Action::Update | Action::BuildSnapshot => None,
+            Action::Backup | Action::Restore { .. } | Action::Update | Action::Move { .. } => None,
+            Action::BuildSnapshot => None,
         };
         let new = NewJob {
             subject: Subject::Server(server.id.clone()),

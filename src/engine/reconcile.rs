@@ -42,7 +42,7 @@ impl Busy {
     pub fn of(action: &Action) -> Busy {
         match action {
             Action::Start | Action::Stop | Action::Restart => Busy::Moving,
-            Action::Restore { .. } | Action::Update | Action::Delete => Busy::Moving,
+            Action::Restore { .. } | Action::Update | Action::Delete | Action::Move { .. } => Busy::Moving,
             Action::Backup | Action::BuildSnapshot => Busy::Beside,
         }
     }

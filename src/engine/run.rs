@@ -297,7 +297,8 @@ impl Engine {
         self.inner.journal.close(job, outcome, after, now).await.with_context(|| format!("closing job {}", job.id))?;
         tracing::info!(job = %job.id, action = job.action.word(), ?outcome, "A job ended.");
         self.inner.bus.nudge(Nudge::Job(job.id));
-        if let Some(server) = server {
+        // As it is now: the end of the job may have changed it.
+        if let Some(server) = self.server_of(job).await? {
             self.look(&server).await;
             self.inner.bus.nudge(Nudge::Server(server.id));
         }

@@ -66,7 +66,7 @@ pub enum Permission {
     View,
     /// Start, stop, restart and extend; cancel and retry what runs; make backups.
     Play,
-    /// Type into the console, read the log, change settings, create servers, restore and update, accept a world
+    /// Type into the console, read the log, change settings, create servers, restore, update and move, accept a world
     /// that became smaller.
     Operate,
     /// Everything: delete, kill, force, build snapshots, grant permissions, read the audit log.
@@ -90,7 +90,9 @@ impl Permission {
         match self {
             Permission::View => "see servers, their state and who is on",
             Permission::Play => "start, stop, restart, extend and back up",
-            Permission::Operate => "use the console, read logs, change settings, create, restore and update servers",
+            Permission::Operate => {
+                "use the console, read logs, change settings, create, restore, update and move servers"
+            }
             Permission::Admin => "everything, with deleting, killing, forcing, snapshots and permissions",
         }
     }

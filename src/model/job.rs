@@ -5,7 +5,7 @@
 use super::access::Actor;
 use super::bill::BudgetOf;
 use super::drive::Snapshot;
-use super::server::Owned;
+use super::server::{Backend, Owned};
 use super::world::BackupId;
 use super::{GuildId, JobId, Ms, ServerId};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,15 @@ pub enum Action {
     Stop,
     Restart,
     Backup,
-    Restore { backup: BackupId },
+    Restore {
+        backup: BackupId,
+    },
     Update,
     Delete,
+    /// To another backend. Its world comes along as a backup; the server is off afterwards.
+    Move {
+        to: Backend,
+    },
     BuildSnapshot,
 }
 
@@ -35,6 +41,7 @@ impl Action {
             Action::Restore { .. } => "restore",
             Action::Update => "update",
             Action::Delete => "delete",
+            Action::Move { .. } => "move",
             Action::BuildSnapshot => "build",
         }
     }
@@ -533,6 +540,7 @@ impl Job {
             | Action::Restore { .. }
             | Action::Update
             | Action::Delete
+            | Action::Move { .. }
             | Action::BuildSnapshot => {
                 if step.belongs_to_saving() {
                     OnFailure::Hold
@@ -673,13 +681,13 @@ impl fmt::Display for Job {
 mod tests {
     use super::*;
     use crate::model::plan::{Situation, plan};
-    use crate::model::server::Backend;
     use proptest::prelude::*;
 
     fn actions() -> Vec<Action> {
         let restore = Action::Restore { backup: BackupId("b".into()) };
         let plain = [Action::Start, Action::Stop, Action::Restart, Action::Backup, Action::Update, Action::Delete];
-        plain.into_iter().chain([restore, Action::BuildSnapshot]).collect()
+        let moves = Backend::ALL.map(|to| Action::Move { to });
+        plain.into_iter().chain([restore, Action::BuildSnapshot]).chain(moves).collect()
     }
 
     fn new_job(action: Action, backend: Backend, bits: u8) -> NewJob {
@@ -756,7 +764,7 @@ mod tests {
         /// the same job, and what comes next is always sound.
         #[test]
         fn any_events_in_any_order_are_applied_or_refused(
-            which in 0usize..8, cloud: bool, bits in 0u8..16,
+            which in 0usize..10, cloud: bool, bits in 0u8..16,
             noise in prop::collection::vec((0u8..11, any::<prop::sample::Index>(), 0u8..4), 0..80),
         ) {
             let backend = if cloud { Backend::Cloud } else { Backend::Docker };

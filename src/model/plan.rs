@@ -46,6 +46,8 @@ fn docker(action: &Action, now: Situation) -> Vec<Step> {
         Action::Restore { .. } => [put_away, vec![ReplaceDrive, PushWorld]].concat(),
         Action::Update => [put_away, vec![ReplaceDrive]].concat(),
         Action::Delete => [stop, vec![DeleteDrive]].concat(),
+        // The drive goes once its world is in the vault; the next start pushes that world where the server is then.
+        Action::Move { .. } => [put_away, vec![DeleteDrive]].concat(),
         Action::BuildSnapshot => build.to_vec(),
     }
 }
@@ -70,6 +72,9 @@ fn cloud(action: &Action, now: Situation) -> Vec<Step> {
         // pushes it, and installs what is newest then.
         Action::Restore { .. } => [if_left(stop), vec![PushWorld]].concat(),
         Action::Update => if_left(stop),
+        // While it is off, its world is in the vault and nowhere else.
+        Action::Move { .. } if now.running => stop,
+        Action::Move { .. } => if_left(stop),
         Action::BuildSnapshot => vec![],
     }
 }
@@ -89,6 +94,8 @@ mod tests {
             restore,
             Action::Update,
             Action::Delete,
+            Action::Move { to: Backend::Cloud },
+            Action::Move { to: Backend::Docker },
             Action::BuildSnapshot,
         ]
     }

@@ -114,6 +114,13 @@ pub struct Owned {
     pub world: Option<BackupId>,
 }
 
+impl Owned {
+    /// What comes along to another backend: the world, as a backup.
+    pub fn moved(&self) -> Owned {
+        Owned { world: self.world.clone(), ..Owned::default() }
+    }
+}
+
 /// How a server is limited and watched; what is `None` follows the recipe or the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
@@ -228,7 +235,8 @@ pub fn state(wanted: Wanted, open_job: Option<&Job>, seen: &Seen) -> State {
             Action::Start | Action::Restart => return State::Starting,
             Action::Stop | Action::Delete => return State::Stopping,
             // These leave the server as it is, or stop it on the way; what is seen says which.
-            Action::Backup | Action::Restore { .. } | Action::Update | Action::BuildSnapshot => {}
+            Action::Backup | Action::Restore { .. } | Action::Update => {}
+            Action::Move { .. } | Action::BuildSnapshot => {}
         }
     }
     match (seen, wanted) {

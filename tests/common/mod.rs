@@ -168,6 +168,11 @@ impl Journal for Memory {
         if after.deleted {
             server.deleted_at = Some(now);
         }
+        if let Some(backend) = after.backend {
+            server.backend = backend;
+            server.owned = server.owned.moved();
+            server.update_at_start = false;
+        }
         if after.update_done {
             server.update_at_start = false;
         }

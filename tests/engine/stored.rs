@@ -69,7 +69,7 @@ impl Stored {
 
 async fn opened(backend: Backend, tale: Tale) -> (Stored, JobId) {
     let stored = Stored::new(backend).await;
-    let (before, action) = told(tale);
+    let (before, action) = told(tale, backend);
     for before in before {
         match before {
             Before::Job(action) => {

@@ -71,6 +71,7 @@ async fn job(asked: &Asked<'_>, id: &ServerId, action: &Action) -> Answer<Said> 
         Action::Backup => app.backup(&caller, &view.name, channel).await?,
         Action::Restore { backup } => app.restore(&caller, &view.name, &backup.0, channel).await?,
         Action::Delete => app.delete(&caller, &view.name, &view.name, channel).await?,
+        Action::Move { to } => app.move_to(&caller, &view.name, *to, channel).await?,
         Action::Update | Action::BuildSnapshot => return Err(outdated()),
     };
     Ok(answers::opened(action, &view.name, job, asked.channel.get()))
@@ -102,6 +103,7 @@ pub async fn ask_to_accept(asked: &Asked<'_>, id: &ServerId, backup: &BackupId) 
 
 async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
     match sure {
+        Sure::Move(id, to) => job(asked, &id, &Action::Move { to }).await,
         Sure::Delete(id) => job(asked, &id, &Action::Delete).await,
         Sure::Restore(id, backup) => job(asked, &id, &Action::Restore { backup }).await,
         Sure::Accept(id, backup) => {

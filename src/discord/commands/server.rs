@@ -20,8 +20,8 @@ const LOG_LINES: u32 = 40;
     slash_command,
     guild_only,
     subcommands(
-        "create", "start", "stop", "restart", "status", "list", "logs", "settings", "extend", "update", "cancel",
-        "retry", "kill", "delete"
+        "create", "start", "stop", "restart", "status", "list", "logs", "settings", "extend", "update", "move_to",
+        "cancel", "retry", "kill", "delete"
     )
 )]
 pub async fn server(_ctx: Context<'_>) -> Done {
@@ -261,6 +261,28 @@ async fn update(
         asked.may_tell_here()?;
         let job = asked.app.update(&caller, &server, when, asked.channel_id()).await?;
         Ok(answers::updated(&server, when, job, asked.channel.get()))
+    };
+    asked.answer(work).await;
+    Ok(())
+}
+
+/// Move a server between this machine and rented hosts; its world comes along
+#[poise::command(slash_command, rename = "move")]
+async fn move_to(
+    ctx: Context<'_>,
+    #[description = "Which server"]
+    #[autocomplete = "complete::server"]
+    server: String,
+    #[description = "Where to: docker or cloud"]
+    #[autocomplete = "complete::backend"]
+    backend: String,
+) -> Done {
+    let asked = asked(&ctx);
+    let work = async {
+        asked.may_tell_here()?;
+        let moving = asked.app.moving(&asked.caller().await?, &server, &backend).await?;
+        let sure = Sure::Move(moving.server.clone(), moving.to);
+        Ok(lists::question(&answers::moving(&moving), "Move it", sure, asked.asker()))
     };
     asked.answer(work).await;
     Ok(())

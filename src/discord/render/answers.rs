@@ -4,10 +4,12 @@ use super::lists::what_is_allowed;
 use super::server::lines_that_fit;
 use super::text::{NAME_SHOWN, REMARK_SHOWN, clip, code, moment, plain, relative};
 use super::{Look, Said};
-use crate::app::{Applied, Field, Form, UpdateWhen};
+use crate::app::{Applied, Field, Form, Moving, UpdateWhen};
 use crate::discord::ids::Press;
 use crate::model::bill::StartPrice;
+use crate::model::cost::{Quote, spoken};
 use crate::model::job::Action;
+use crate::model::server::Backend;
 use crate::model::view::ServerView;
 use crate::model::{JobId, Ms, ServerId};
 
@@ -40,6 +42,34 @@ pub fn created(view: &ServerView) -> Said {
         plain(&view.title, NAME_SHOWN),
         view.backend.word()
     ))
+}
+
+/// What a move does and costs, before it is done.
+pub fn moving(moving: &Moving) -> String {
+    let runs = if moving.running { "It runs now, so it is stopped first. " } else { "" };
+    let saved = match moving.to {
+        Backend::Cloud => "A backup of its world is made, then its drive here is deleted.",
+        Backend::Docker => "A backup of its world is kept before its host goes, if it has one.",
+    };
+    let costs = match (moving.to, &moving.quote) {
+        (Backend::Docker, _) => "There it costs nothing but this machine's room and memory.".to_owned(),
+        (Backend::Cloud, None) => "What its host costs there could not be asked just now.".to_owned(),
+        (Backend::Cloud, Some(Quote { provider, region, size, price })) => {
+            let what = [size, region, provider].map(|word| code(word)).join(", ");
+            match price {
+                Some(price) => format!(
+                    "There it costs {} for each hour that its host exists ({what}).",
+                    spoken(price.hourly, &price.currency)
+                ),
+                None => format!("There it runs on a machine of your own ({what}), and nothing is billed."),
+            }
+        }
+    };
+    format!(
+        "Move {}, so that it runs {}? {runs}{saved} It is not started again by itself. {costs}",
+        code(&moving.name),
+        super::job::where_to(moving.to)
+    )
 }
 
 pub fn updated(server: &str, when: UpdateWhen, job: Option<JobId>, channel: u64) -> Said {

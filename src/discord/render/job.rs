@@ -7,6 +7,7 @@ use crate::discord::ids::Press;
 use crate::model::Ms;
 use crate::model::bill::BudgetOf;
 use crate::model::job::{Action, Cause, Outcome, StepState};
+use crate::model::server::Backend;
 use crate::model::view::{JobView, StepView};
 
 /// Lines of output in a message; all of them are in the record.
@@ -23,7 +24,22 @@ pub fn job(view: &JobView, now: Ms) -> Said {
         None if view.can_cancel && !view.cancel_requested && !undoing(view) => {
             said.button(Press::Cancel(view.id), "Cancel", Look::Plain)
         }
-        None | Some(Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => said,
+        Some(Outcome::Succeeded) => match (&view.action, &view.server) {
+            (Action::Move { .. }, Some(server)) => said.button(Press::Start(server.clone()), "Start it", Look::Main),
+            (
+                Action::Start
+                | Action::Stop
+                | Action::Restart
+                | Action::Backup
+                | Action::Restore { .. }
+                | Action::Update
+                | Action::Delete
+                | Action::Move { .. }
+                | Action::BuildSnapshot,
+                _,
+            ) => said,
+        },
+        None | Some(Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => said,
     }
 }
 
@@ -100,6 +116,7 @@ pub fn doing(action: &Action) -> &'static str {
         Action::Restore { .. } => "Restoring",
         Action::Update => "Updating",
         Action::Delete => "Deleting",
+        Action::Move { .. } => "Moving",
         Action::BuildSnapshot => "Building a snapshot of",
     }
 }
@@ -116,7 +133,16 @@ fn succeeded(view: &JobView) -> String {
         Action::Restore { backup } => format!("**{subject} has its world of {} again.**", code(&backup.0)),
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
         Action::Delete => format!("**{subject} is deleted.** Its backups stay."),
+        Action::Move { to } => format!("**{subject} runs {} from now on.**", where_to(*to)),
         Action::BuildSnapshot => format!("**The snapshot of {subject} is ready.**"),
+    }
+}
+
+/// "in the cloud", as it stands in a sentence about where a server runs.
+pub fn where_to(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Cloud => "on a rented host",
+        Backend::Docker => "in a container on this machine",
     }
 }
 
@@ -207,6 +233,9 @@ fn what_now(view: &JobView) -> Option<String> {
     let starts = matches!(view.action, Action::Start | Action::Restart);
     match view.outcome {
         None => None,
+        Some(Outcome::Succeeded) if matches!(view.action, Action::Move { .. }) => {
+            Some("It is not started by itself: the next start brings its newest world there.".to_owned())
+        }
         Some(Outcome::Succeeded) => {
             let until = view.lease_until.filter(|_| starts)?;
             Some(format!("It runs until {}; `/server extend` lengthens that.", super::text::moment(until)))
@@ -214,9 +243,10 @@ fn what_now(view: &JobView) -> Option<String> {
         Some(Outcome::Failed) => Some(match view.action {
             Action::Backup => "There is no new backup; the older ones are untouched.".to_owned(),
             Action::Start | Action::Restart => "What was made was undone; its world is safe.".to_owned(),
-            Action::Stop | Action::Restore { .. } | Action::Update | Action::Delete | Action::BuildSnapshot => {
+            Action::Stop | Action::Restore { .. } | Action::Update | Action::Delete | Action::Move { .. } => {
                 "What was made was undone.".to_owned()
             }
+            Action::BuildSnapshot => "What was made was undone.".to_owned(),
         }),
         Some(Outcome::Cancelled) => Some("What was made was undone.".to_owned()),
         Some(Outcome::Held) => Some(
@@ -461,6 +491,8 @@ mod tests {
             Action::Restore { backup },
             Action::Update,
             Action::Delete,
+            Action::Move { to: Backend::Cloud },
+            Action::Move { to: Backend::Docker },
             Action::BuildSnapshot,
         ];
         let mut table = String::new();
@@ -487,6 +519,10 @@ mod tests {
         **Updating `world` failed** / What was made was undone.
         **`world` is deleted.** Its backups stay.
         **Deleting `world` failed** / What was made was undone.
+        **`world` runs on a rented host from now on.** / It is not started by itself: the next start brings its newest world there.
+        **Moving `world` failed** / What was made was undone.
+        **`world` runs in a container on this machine from now on.** / It is not started by itself: the next start brings its newest world there.
+        **Moving `world` failed** / What was made was undone.
         **The snapshot of `world` is ready.**
         **Building a snapshot of `world` failed** / What was made was undone.
         ");

@@ -129,7 +129,7 @@ impl CloudDriver {
         let update = match cx.job.action {
             Action::Update => true,
             Action::Start | Action::Stop | Action::Restart | Action::Backup => false,
-            Action::Restore { .. } | Action::Delete | Action::BuildSnapshot => false,
+            Action::Restore { .. } | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => false,
         };
         if !update && read(&ssh, &done).await?.is_some_and(|known| known == key) {
             return Ok(Gain::note("already installed"));

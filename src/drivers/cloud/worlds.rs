@@ -180,7 +180,7 @@ impl CloudDriver {
         let chosen = match &cx.job.action {
             Action::Restore { backup } => Some(backup.clone()),
             Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
-            Action::Update | Action::Delete | Action::BuildSnapshot => None,
+            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
         };
         let Some(host) = &server.owned.host else {
             // Nothing exists while it is off: choosing a world is naming it, and the next start pushes it.

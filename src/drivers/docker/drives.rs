@@ -117,7 +117,8 @@ impl DockerDriver {
         let snapshot = match cx.job.action {
             Action::Restore { .. } if self.has_snapshot(&old.snapshot).await? => Some(old.snapshot.clone()),
             Action::Restore { .. } | Action::Start | Action::Update => newest,
-            Action::Stop | Action::Restart | Action::Backup | Action::Delete | Action::BuildSnapshot => newest,
+            Action::Stop | Action::Restart | Action::Backup | Action::Delete => newest,
+            Action::Move { .. } | Action::BuildSnapshot => newest,
         };
         let snapshot = snapshot.ok_or_else(|| StepError::fatal("There is no snapshot to clone a drive from."))?;
         let new = DriveRef { id: self.new_drive_id(cx)?, snapshot, world: WorldAt::Empty };

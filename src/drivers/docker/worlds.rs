@@ -46,9 +46,16 @@ impl DockerDriver {
         if source.hands { self.let_go(drive).await } else { Ok(()) }
     }
 
+    /// The drive whose world belongs into the vault. A drive that was made and never played on holds an older world
+    /// than the vault, or none: kept, it would take the place of the present one.
+    fn to_save(&self, server: &Server) -> Option<DriveRef> {
+        let newer = |drive: &DriveRef| drive.must_push(server.owned.world.as_ref()).is_none();
+        server.owned.drive.clone().filter(|drive| newer(drive) && !self.backups.worldless(&server.game))
+    }
+
     pub(super) async fn pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
+        let Some(drive) = self.to_save(server) else {
             return Ok(Gain::note("there is no world to save"));
         };
         let dir = self.drive_dir(&drive.id);
@@ -57,7 +64,7 @@ impl DockerDriver {
                 // The drive was lost; a restore is the way out and must not be stopped by it.
                 Action::Restore { .. } => Ok(Gain::note("the drive is gone, so there is nothing to save")),
                 Action::Start | Action::Stop | Action::Restart | Action::Backup => Err(drive_gone()),
-                Action::Update | Action::Delete | Action::BuildSnapshot => Err(drive_gone()),
+                Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => Err(drive_gone()),
             };
         }
         if self.backups.kept(cx).await?.is_some() {
@@ -105,7 +112,7 @@ impl DockerDriver {
 
     pub(super) async fn verify_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
+        let Some(drive) = self.to_save(server) else {
             return Ok(Gain::default());
         };
         let dir = self.drive_dir(&drive.id);
@@ -174,7 +181,7 @@ impl DockerDriver {
 
     pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone().filter(|_| !self.backups.worldless(&server.game)) else {
+        let Some(drive) = self.to_save(server) else {
             return Ok(Gain::default());
         };
         let dir = self.drive_dir(&drive.id);
@@ -209,7 +216,7 @@ impl DockerDriver {
             Action::Restore { .. } | Action::Start | Action::Stop | Action::Restart => {
                 drive.must_push(server.owned.world.as_ref())
             }
-            Action::Backup | Action::Update | Action::Delete | Action::BuildSnapshot => {
+            Action::Backup | Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => {
                 drive.must_push(server.owned.world.as_ref())
             }
         };

@@ -1,0 +1,73 @@
+//! Taking a server from one backend to another: asked about first, with what it means there, then a job.
+
+use super::{Answer, App, Did, Refusal};
+use crate::model::access::{Caller, Permission};
+use crate::model::cost::Quote;
+use crate::model::job::Action;
+use crate::model::server::{Backend, Server, Wanted};
+use crate::model::{JobId, ServerId};
+use std::time::Duration;
+
+/// The question is not kept waiting longer for a price.
+const QUOTE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a move would do, for the question before it.
+#[derive(Clone, Debug)]
+pub struct Moving {
+    pub server: ServerId,
+    pub name: String,
+    pub to: Backend,
+    /// It is stopped first.
+    pub running: bool,
+    /// What a start there rents; `None` where nothing is, or where nobody could say.
+    pub quote: Option<Quote>,
+}
+
+impl App {
+    /// What a move to this backend means, or why there is none.
+    pub async fn moving(&self, caller: &Caller, name: &str, backend: &str) -> Answer<Moving> {
+        let to = Backend::parse(backend.trim())
+            .ok_or_else(|| Refusal::Invalid("A backend is `docker` or `cloud`.".to_owned()))?;
+        let server = self.movable(caller, name, to).await?;
+        if let Some(job) = self.open_job(&server).await? {
+            return Err(self.busy(&job, server.name.as_str()).await);
+        }
+        let running = server.wanted == Wanted::On || server.owned.host.is_some();
+        let there = Server { backend: to, ..server };
+        let driver = self.driver(&there)?;
+        let quote = match tokio::time::timeout(QUOTE_WITHIN, driver.quote(&there)).await {
+            Ok(Ok(quote)) => quote,
+            Ok(Err(error)) => {
+                tracing::info!(server = %there.name, "What a start would cost could not be asked: {error:#}");
+                None
+            }
+            Err(_) => None,
+        };
+        Ok(Moving { server: there.id, name: there.name.to_string(), to, running, quote })
+    }
+
+    /// Moves it: stopped with a backup, put away here, and at home there when the job ends.
+    pub async fn move_to(&self, caller: &Caller, name: &str, to: Backend, channel: Option<String>) -> Answer<JobId> {
+        let answer = async {
+            let server = self.movable(caller, name, to).await?;
+            self.enqueue(caller, &server, Action::Move { to }, channel).await
+        }
+        .await;
+        self.audited(caller, Did::new("move", name).with(format!("to {}", to.word())), answer).await
+    }
+
+    async fn movable(&self, caller: &Caller, name: &str, to: Backend) -> Answer<Server> {
+        let server = self.server(caller, name, Permission::Operate).await?;
+        self.recipe_of(&server)?;
+        if server.backend == to {
+            return Err(Refusal::Invalid(format!("`{}` is on the {} backend already.", server.name, to.word())));
+        }
+        if self.engine().driver(to).is_none() {
+            return Err(Refusal::Invalid(format!(
+                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
+                to.word()
+            )));
+        }
+        Ok(server)
+    }
+}
