@@ -513,6 +513,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     Spawnpoint:
       **`moon`** · Toy · offline
       Rented at `fake` in `here` as `large`
+      A start rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for 2 h.
       -# Looked at <t:…>
       [Start] [Stop (disabled)] [Restart (disabled)] [Extend (disabled)] [Console (disabled)]
     alice used /server settings
@@ -527,7 +528,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server start
     Spawnpoint (only alice sees this):
       Starting `moon` (job 1). Watch #general.
-      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for this lease of 2 h.
+      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for 2 h.
     alice used /server settings
     Spawnpoint (only alice sees this):
       `moon` has a host now, and a host cannot be moved: stop it first. Its next start rents the new one.
@@ -631,7 +632,7 @@ async fn a_server_moves_to_a_rented_host_and_back_with_its_world() {
       [Start it]
     Spawnpoint (only bob sees this):
       Starting `world` (job 3). Watch #general.
-      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for this lease of 2 h.
+      It rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for 2 h.
     alice used /server move
     Spawnpoint (only alice sees this):
       Move `world`, so that it runs in a container on this machine? It runs now, so it is stopped first. A backup of its world is kept before its host goes, if it has one. It is not started again by itself. There it costs nothing but this machine's room and memory.

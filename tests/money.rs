@@ -12,7 +12,9 @@ use insta::assert_snapshot;
 use regex::Regex;
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
-use spawnpoint::model::bill::Spending;
+use spawnpoint::model::ServerId;
+use spawnpoint::model::bill::{STOP_AHEAD_MS, Spending};
+use spawnpoint::model::cost::Price;
 use spawnpoint::model::job::Step;
 
 struct Room {
@@ -65,6 +67,18 @@ impl Room {
     async fn panel(&self, pattern: &str) -> String {
         self.discord.wait_for("games", pattern).await;
         steady(&common::discord::redact(&self.discord.channel_text("games").await))
+    }
+
+    /// Hosts whose paid unit has a stop's time and these seconds, so that what happens at its end happens soon.
+    fn units_of(&self, seconds: i64) {
+        let price =
+            Price { hourly: 120_000, monthly: None, currency: "USD".into(), unit_ms: STOP_AHEAD_MS + seconds * 1000 };
+        self.home.outside.get().price = Some(price);
+    }
+
+    fn only_host(&self) -> ServerId {
+        let things = self.home.outside.get();
+        things.hosts.values().next().expect("a host").server.clone()
     }
 
     async fn with_world(&self) {
@@ -149,6 +163,111 @@ async fn who_has_spent_the_budget_starts_nothing_until_an_admin_raises_it() {
     room.ask(&room.bob, "general", "/server stop server:world").await;
     room.panel("billing: off").await;
     story += &room.ask(&room.bob, "general", "/server start server:world").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_warns_and_then_stops_with_the_world_kept() {
+    // The first unit costs 0.0107 $, more than half of it.
+    let spending = Spending { warn_percent: 50, guild: vec!["0.02 USD".parse().unwrap()], ..Spending::default() };
+    let Some(room) = room(spending).await else { return };
+    room.units_of(20);
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("general", "is up").await;
+    room.home.outside.play(&room.only_host());
+    room.discord.wait_for("general", r"This guild's budget for .* is 53 % spent: 0\.011 \$ of 0\.02 \$").await;
+    room.discord.wait_for("general", r"`world` is stopped\*\*, its world is kept.*budget").await;
+    assert_eq!(room.home.outside.get().backups.len(), 1, "its world is saved");
+    assert!(room.home.outside.get().hosts.is_empty());
+    // What is left is less than another unit costs.
+    let story = room.ask(&room.bob, "general", "/server start server:world").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_it_uses_up_the_time_that_is_paid_for() {
+    let Some(mut room) = room(Spending::default()).await else { return };
+    room.home.lease_ms = 1000;
+    room.units_of(15);
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    let line = "/server settings server:world variable:stop_at_billing_unit value:true";
+    room.ask(&room.alice, "general", line).await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    // Its time is over, and it runs on until just before the unit ends.
+    let panel = room.panel("until then it is paid for").await;
+    assert_snapshot!(panel);
+    room.discord.wait_for("general", r"`world` is stopped\*\*, its world is kept").await;
+    room.panel("billing: off").await;
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_starts_that_a_budget_has_room_for_one_of_are_not_both_begun() {
+    let Some(room) = room(Spending { guild: vec!["0.01 USD".parse().unwrap()], ..Spending::default() }).await else {
+        return;
+    };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.alice, "games", "/server create name:cave game:toy backend:cloud").await;
+    room.home.outside.fault(Way::Run, Step::CreateHost, Kind::Hang, 1);
+    let mut story = room.ask(&room.bob, "general", "/server start server:world").await;
+    story += &format!("\n{}\n", room.ask(&room.bob, "general", "/server start server:cave").await);
+    // What is called off costs nothing.
+    room.ask(&room.bob, "general", "/server cancel server:world").await;
+    room.discord.wait_for("general", "was called off").await;
+    story += &room.ask(&room.bob, "general", "/server start server:cave").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_cannot_be_had_is_said_and_where_there_is_a_budget_nothing_starts() {
+    let Some(room) = room(Spending { guild: vec!["1 USD".parse().unwrap()], ..Spending::default() }).await else {
+        return;
+    };
+    room.home.outside.get().no_quote = Some("There is no size `huge`.".into());
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    let mut story = format!("{}\n", room.ask(&room.carol, "general", "/server status server:world").await);
+    story += &room.ask(&room.bob, "general", "/server start server:world").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_of_your_own_costs_nothing_and_no_budget_stops_it() {
+    let Some(room) = room(Spending { guild: vec!["0 USD".parse().unwrap()], ..Spending::default() }).await else {
+        return;
+    };
+    room.home.outside.get().own_machines = true;
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    let mut story = room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("general", "is up").await;
+    story += &format!("\n{}\n", room.panel("running").await);
+    story += &room.ask(&room.carol, "general", "/cost").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_with_an_unchanged_budget_is_for_everybody_who_may_change_the_rest() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.alice, "general", "/admin grant permission:operate user:bob").await;
+    room.ask(&room.alice, "general", "/server settings server:world variable:budget value:\"5 EUR\"").await;
+    let mut story = room.ask(&room.bob, "general", "/server settings server:world").await;
+    for typed in [("Memory (MB)", "2048"), ("Budget for a month", "500 EUR"), ("Budget for a month", "")] {
+        let form = room.discord.click(&room.bob, "general", "1–5").await;
+        let answer = room.discord.modal(&form, &[typed]).await;
+        story += &format!("\n{typed:?}: {}", steady(&answer.text.expect("an answer")));
+    }
     assert_snapshot!(story);
     bot.end().await.unwrap();
 }

@@ -1,20 +1,26 @@
 //! Money as people see it: what was spent, what a start would cost, and whether a budget allows it.
 
 use super::{Answer, App, Refusal};
+use crate::engine::StepError;
 use crate::model::access::{Actor, Caller, Permission, permission};
 use crate::model::bill::{
-    Billing, BudgetOf, CostView, Ledger, MONTHS_LISTED, StartPrice, Unpaid, billing, cost, may_start, standings,
-    start_price,
+    Billing, BudgetOf, CostView, Ledger, MONTHS_LISTED, StartCost, StartPrice, Unpaid, billing, cost, may_start,
+    standings, start_price,
 };
-use crate::model::cost::{Month, Rental};
+use crate::model::cost::{Month, Quote, Rental, spoken};
+use crate::model::job::{Action, Subject};
 use crate::model::lease::idle_left;
 use crate::model::server::{Backend, Seen, Server};
 use crate::model::{GuildId, MINUTE_MS, Ms, ServerId};
-use anyhow::Context;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::MutexGuard;
 
 /// The longest month, for looking back over some of them.
 const MONTH_MAX_MS: Ms = 31 * 24 * 60 * MINUTE_MS;
+
+/// Who asks for a price does not wait longer than this for a provider.
+const QUOTE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What of the bill is asked for; nothing means all of the present month.
 #[derive(Clone, Debug, Default)]
@@ -103,70 +109,118 @@ impl App {
     /// What a start of this server would cost. `None` where nothing is rented for it, or its host is there already.
     pub async fn start_price(&self, caller: &Caller, name: &str) -> Answer<Option<StartPrice>> {
         let server = self.server(caller, name, Permission::View).await?;
-        if server.owned.host.is_some() {
-            return Ok(None);
-        }
-        let quote = self.driver(&server)?.quote(&server).await.context("asking for the price of a start")?;
-        let lease = Some(self.engine().rules(&server).lease_ms).filter(|lease| *lease > 0);
-        let zone = &self.engine().spending().zone;
-        // Where nobody sends a bill there is nothing to say.
-        let priced = quote.filter(|quote| quote.price.is_some());
-        Ok(priced.map(|quote| start_price(quote, lease, self.now(), zone)))
+        self.price_of_start(&server).await
     }
 
-    /// Refuses a start that the budgets do not allow.
-    pub(super) async fn must_be_paid_for(&self, server: &Server) -> Answer<()> {
+    pub(super) async fn price_of_start(&self, server: &Server) -> Answer<Option<StartPrice>> {
+        let rentals = self.rentals_this_month(server).await?;
+        if server.backend != Backend::Cloud || open(&rentals, &server.id).is_some() {
+            return Ok(None);
+        }
+        let Some(quote) = self.quote(server).await? else { return Ok(None) };
+        let lease = Some(self.engine().rules(server).lease_ms).filter(|lease| *lease > 0);
+        Ok(Some(start_price(quote, lease, self.now(), &self.engine().spending().zone)))
+    }
+
+    /// The same for a picture of the server, where a price that cannot be had is something to say too.
+    pub(super) async fn start_cost(&self, server: &Server) -> anyhow::Result<Option<StartCost>> {
+        match self.price_of_start(server).await {
+            Ok(price) => Ok(price.map(StartCost::Rents)),
+            Err(Refusal::Invalid(why) | Refusal::Busy(why) | Refusal::NotFound(why) | Refusal::NotAllowed(why)) => {
+                Ok(Some(StartCost::NotNow { why }))
+            }
+            Err(Refusal::Ours(error)) => Err(error),
+        }
+    }
+
+    /// What its provider wants for a host. `None` where nobody sends a bill.
+    async fn quote(&self, server: &Server) -> Answer<Option<Quote>> {
+        let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
+        let asked = tokio::time::timeout(QUOTE_LIMIT, driver.quote(server)).await;
+        match asked.unwrap_or_else(|_| Err(StepError::retry("the provider took too long"))) {
+            Ok(quote) => Ok(quote.filter(|quote| quote.price.is_some())),
+            // A start would end with the same sentence.
+            Err(StepError::Fatal(why)) => Err(Refusal::Invalid(format!("{why:#}"))),
+            Err(StepError::Retry(error)) => {
+                tracing::warn!(server = %server.name, "The price of a start could not be had: {error:#}");
+                let why = format!(
+                    "The provider of `{}` does not say now what a host costs. Try again in a minute.",
+                    server.name
+                );
+                Err(Refusal::Busy(why))
+            }
+        }
+    }
+
+    async fn rentals_this_month(&self, server: &Server) -> anyhow::Result<Vec<Rental>> {
+        let zone = &self.engine().spending().zone;
+        self.store().rentals_of(&server.guild, Month::of(self.now(), zone).start(zone)).await
+    }
+
+    /// Refuses a start that the budgets do not allow, and says by how much. While the caller holds on to the answer,
+    /// no other start is looked at: two that fit each, and not both, must see each other's job.
+    pub(super) async fn must_be_paid_for(&self, server: &Server) -> Answer<Option<MutexGuard<'_, ()>>> {
         let spending = self.engine().spending();
         let own = server.limits.budget.as_ref();
         if server.backend != Backend::Cloud || (spending.guild.is_empty() && own.is_none()) {
-            return Ok(());
+            return Ok(None);
         }
-        let (zone, now) = (&spending.zone, self.now());
-        let price = match &server.owned.host {
-            Some(host) => host.price.clone(),
-            None => {
-                let quote = self.driver(server)?.quote(server).await.map_err(|error| {
-                    tracing::warn!(server = %server.name, "The price of a start could not be had: {error:#}");
-                    Refusal::Busy(format!(
-                        "`{}` has a budget, and its provider does not say now what a host costs. Try again in a minute.",
-                        server.name
-                    ))
-                })?;
-                quote.and_then(|quote| quote.price)
-            }
+        let one_by_one = self.inner.starts.lock().await;
+        let now = self.now();
+        let mut rentals = self.rentals_this_month(server).await?;
+        let rented = open(&rentals, &server.id).map(|rental| rental.price.clone());
+        let rents = rented.is_none();
+        let price = match rented {
+            Some(price) => price,
+            None => match self.quote(server).await? {
+                Some(quote) => quote.price,
+                None => return Ok(None),
+            },
         };
-        let rentals = self.store().rentals_of(&server.guild, Month::of(now, zone).start(zone)).await?;
+        let promised = self.promised(server, &rentals, now).await?;
+        let spent = if promised.is_empty() { "is spent" } else { "is spent or promised to a start that is under way" };
+        rentals.extend(promised);
         let all = standings(&server.id, own, spending, &rentals, now);
-        let way_out = |whose| match whose {
-            BudgetOf::Guild => {
-                "Its operator changes it: `guild_monthly` under [budget] in the configuration.".to_owned()
+        match may_start(&all, price.as_ref(), rents, now) {
+            Ok(()) => Ok(Some(one_by_one)),
+            Err(unpaid) => Err(Refusal::Invalid(refused(server, &unpaid, spent))),
+        }
+    }
+
+    /// Hosts that are about to be rented for other servers of the guild: what they cost is promised already.
+    async fn promised(&self, server: &Server, rentals: &[Rental], now: Ms) -> Answer<Vec<Rental>> {
+        let mut promised = vec![];
+        for job in self.store().open_jobs_all().await? {
+            let Subject::Server(id) = &job.subject else { continue };
+            let starts = job.action == Action::Start && job.cancel.is_none();
+            if !starts || *id == server.id || open(rentals, id).is_some() {
+                continue;
             }
-            BudgetOf::Server => {
-                format!("An admin changes it: `/server settings server:{} variable:budget`.", server.name)
+            let other = self.store().server_any(id).await?;
+            let Some(other) = other.filter(|other| other.guild == server.guild && other.backend == Backend::Cloud)
+            else {
+                continue;
+            };
+            let quote = match self.quote(&other).await {
+                // It will rent nothing, so it will cost nothing.
+                Err(Refusal::Invalid(_)) => None,
+                quote => quote?,
+            };
+            if let Some(Quote { provider, region, size, price }) = quote {
+                promised.push(Rental {
+                    provider,
+                    host: String::new(),
+                    server: other.id,
+                    actor: job.actor,
+                    region,
+                    size,
+                    price,
+                    began_at: now - 1,
+                    ended_at: None,
+                });
             }
-        };
-        let owner = |whose| match whose {
-            BudgetOf::Guild => "this guild".to_owned(),
-            BudgetOf::Server => format!("`{}`", server.name),
-        };
-        may_start(&all, price.as_ref(), server.owned.host.is_none(), now).map_err(|unpaid| {
-            Refusal::Invalid(match unpaid {
-                Unpaid::Spent(standing) => format!(
-                    "The budget of {} for {} does not allow it: {} are spent{}. {}",
-                    owner(standing.whose),
-                    standing.month.spoken(),
-                    standing.spoken(),
-                    if standing.spent < standing.budget.limit { ", and a start costs more than is left" } else { "" },
-                    way_out(standing.whose)
-                ),
-                Unpaid::OtherCurrency { whose, currency } => format!(
-                    "A host for `{}` is billed in {currency}, and {} has a budget in another currency only. {}",
-                    server.name,
-                    owner(whose),
-                    way_out(whose)
-                ),
-            })
-        })
+        }
+        Ok(promised)
     }
 
     /// The running meter of one server.
@@ -176,7 +230,7 @@ impl App {
         }
         let spending = self.engine().spending();
         let (zone, now) = (&spending.zone, self.now());
-        let rentals = self.store().rentals_of(&server.guild, Month::of(now, zone).start(zone)).await?;
+        let rentals = self.rentals_this_month(server).await?;
         let Some(mut billing) = billing(&server.id, &rentals, now, zone) else { return Ok(None) };
         let running = matches!(seen, Seen::Running { .. });
         if let Some(unit) = self.engine().stop_unit(server, &rentals).filter(|_| running) {
@@ -186,6 +240,47 @@ impl App {
             billing.stop_waits_until = due.map(|due| unit.stop_at(due)).filter(|stop| *stop > now);
         }
         Ok(Some(billing))
+    }
+}
+
+/// The rental of a host that exists.
+fn open<'a>(rentals: &'a [Rental], server: &ServerId) -> Option<&'a Rental> {
+    rentals.iter().find(|rental| rental.server == *server && rental.ended_at.is_none())
+}
+
+/// Why a start cannot be paid for, with the numbers, and who can change that.
+fn refused(server: &Server, unpaid: &Unpaid, spent: &str) -> String {
+    let owner = |whose| match whose {
+        BudgetOf::Guild => "this guild".to_owned(),
+        BudgetOf::Server => format!("`{}`", server.name),
+    };
+    let way_out = |whose| match whose {
+        BudgetOf::Guild => "Its operator changes it: `guild_monthly` under [budget] in the configuration.".to_owned(),
+        BudgetOf::Server => format!("An admin changes it: `/server settings server:{} variable:budget`.", server.name),
+    };
+    match unpaid {
+        Unpaid::Spent { standing, costs } => {
+            let said = |amount| spoken(amount, &standing.budget.currency);
+            let least = match costs {
+                0 => String::new(),
+                costs => {
+                    format!(", which leaves {}, and a start costs at least {}", said(standing.left()), said(*costs))
+                }
+            };
+            format!(
+                "The budget of {} for {} does not allow a start: {} {spent}{least}. {}",
+                owner(standing.whose),
+                standing.month.spoken(),
+                standing.spoken(),
+                way_out(standing.whose)
+            )
+        }
+        Unpaid::OtherCurrency { whose, currency } => format!(
+            "A host for `{}` is billed in {currency}, and {} has a budget in another currency only. {}",
+            server.name,
+            owner(*whose),
+            way_out(*whose)
+        ),
     }
 }
 

@@ -56,7 +56,7 @@ impl App {
             let at = server.owned.address.as_ref().map_or(String::new(), |address| format!(" Join at `{address}`."));
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
-        self.must_be_paid_for(&server).await?;
+        let _paid_for = self.must_be_paid_for(&server).await?;
         self.enqueue(caller, &server, Action::Start, channel).await
     }
 

@@ -71,6 +71,8 @@ struct Inner {
     recipes: Arc<Recipes>,
     bus: Bus,
     choices: Choices,
+    /// Held by a start from the look at its budgets until its job is on record.
+    starts: tokio::sync::Mutex<()>,
 }
 
 /// All that an [`App`] is made of.
@@ -86,7 +88,7 @@ pub struct Parts {
 impl App {
     pub fn new(parts: Parts) -> App {
         let Parts { store, engine, vault, recipes, bus, choices } = parts;
-        App { inner: Arc::new(Inner { store, engine, vault, recipes, bus, choices }) }
+        App { inner: Arc::new(Inner { store, engine, vault, recipes, bus, choices, starts: Default::default() }) }
     }
 
     pub fn now(&self) -> Ms {

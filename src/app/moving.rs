@@ -1,6 +1,7 @@
 //! Taking a server from one backend to another: asked about first, with what it means there, then a job.
 
 use super::{Answer, App, Did, Refusal};
+use crate::engine::StepError;
 use crate::model::access::{Caller, Permission};
 use crate::model::cost::Quote;
 use crate::model::job::Action;
@@ -37,7 +38,7 @@ impl App {
         let driver = self.driver(&there)?;
         let quote = match tokio::time::timeout(QUOTE_WITHIN, driver.quote(&there)).await {
             Ok(Ok(quote)) => quote,
-            Ok(Err(error)) => {
+            Ok(Err(StepError::Retry(error) | StepError::Fatal(error))) => {
                 tracing::info!(server = %there.name, "What a start would cost could not be asked: {error:#}");
                 None
             }

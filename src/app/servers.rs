@@ -9,7 +9,7 @@ use crate::model::host::Place;
 use crate::model::job::Outcome;
 use crate::model::lease::idle_left;
 use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
-use crate::model::server::{Backend, Limits, Owned, Seen, Server, ServerName, Wanted, state};
+use crate::model::server::{Backend, Limits, Owned, Seen, Server, ServerName, State, Wanted, state};
 use crate::model::view::ServerView;
 use crate::model::{GuildId, ServerId};
 use crate::store::servers::CreateError;
@@ -31,6 +31,8 @@ const LEASE: &str = "lease_minutes";
 const BUDGET: &str = "budget";
 const AT_UNIT: &str = "stop_at_billing_unit";
 const COMMON: [&str; 6] = [MEMORY, CPUS, IDLE, LEASE, BUDGET, AT_UNIT];
+/// The watcher reads these anew each time; all others count from the next start on.
+const AT_ONCE: [&str; 3] = [IDLE, BUDGET, AT_UNIT];
 
 /// What a new server is made from.
 #[derive(Clone, Debug, Default)]
@@ -182,10 +184,28 @@ impl App {
     pub async fn status(&self, caller: &Caller, name: &str) -> Answer<ServerView> {
         let server = self.server(caller, name, Permission::View).await?;
         self.engine().look(&server).await;
-        Ok(self.view_of(&server).await?)
+        Ok(self.picture_of(&server).await?)
     }
 
-    /// One server as it was last seen, for what a front keeps up to date by itself.
+    /// One server as it was last seen and what its start costs, for what a front keeps up to date by itself.
+    pub async fn server_picture(&self, id: &ServerId) -> anyhow::Result<Option<ServerView>> {
+        match self.store().server_any(id).await?.filter(|server| server.deleted_at.is_none()) {
+            Some(server) => Ok(Some(self.picture_of(&server).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A provider may be asked for its prices, so this can take some seconds.
+    async fn picture_of(&self, server: &Server) -> anyhow::Result<ServerView> {
+        let mut view = self.view_of(server).await?;
+        let may_start = matches!(view.state, State::Offline | State::Failed) && view.job.is_none();
+        if may_start {
+            view.start = self.start_cost(server).await?;
+        }
+        Ok(view)
+    }
+
+    /// One server as it was last seen, at once.
     pub async fn server_view(&self, id: &ServerId) -> anyhow::Result<Option<ServerView>> {
         match self.store().server_any(id).await?.filter(|server| server.deleted_at.is_none()) {
             Some(server) => Ok(Some(self.view_of(&server).await?)),
@@ -245,6 +265,7 @@ impl App {
             update_at_start: server.update_at_start,
             last_backup: self.last_backup(server).await?,
             billing,
+            start: None,
         })
     }
 
@@ -336,9 +357,7 @@ impl App {
         name: &str,
         values: BTreeMap<String, String>,
     ) -> Answer<Applied> {
-        // Who may raise a budget has none.
-        let needed = if values.contains_key(BUDGET) { Permission::Admin } else { Permission::Operate };
-        let server = self.server(caller, name, needed).await?;
+        let server = self.server(caller, name, Permission::Operate).await?;
         let recipe = self.recipe_of(&server)?;
         let typed = values.into_iter().map(|(key, value)| {
             let value = value.trim().to_owned();
@@ -369,7 +388,17 @@ impl App {
         }
         recipe.check_settings(&all).map_err(|problems| Refusal::Invalid(problems.join("\n")))?;
         let mut limits = server.limits.clone();
-        set_limits(&mut limits, &changes.limits)?;
+        for (key, value) in &changes.limits {
+            let before = limits.clone();
+            set_limits(&mut limits, &BTreeMap::from([(key.clone(), value.clone())]))?;
+            if limits != before {
+                changed.push(key.clone());
+            }
+        }
+        // Who may raise a budget has none. A form that is sent as it was opened changes nothing.
+        if limits.budget != server.limits.budget {
+            self.server(caller, name, Permission::Admin).await?;
+        }
         if !changes.place.is_empty() {
             self.place_is_free(&server).await?;
             let place = self.place_of(&server.place, &changes.place).await?;
@@ -382,12 +411,12 @@ impl App {
             }
         }
         if limits != server.limits {
-            changed.extend(changes.limits.keys().cloned());
             self.store().set_limits(&server.id, &limits).await?;
         }
         self.store().set_settings(&server.id, &settings, &changes.secrets).await?;
         self.changed(&server);
-        Ok(Applied { at_next_start: server.wanted == Wanted::On && !changed.is_empty(), changed })
+        let waits = changed.iter().any(|key| !AT_ONCE.contains(&key.as_str()));
+        Ok(Applied { at_next_start: server.wanted == Wanted::On && waits, changed })
     }
 
     pub async fn server_names(&self, guild: &GuildId) -> Vec<String> {

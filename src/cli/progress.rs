@@ -88,11 +88,13 @@ fn ending(view: &JobView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::job::Step;
 
     #[test]
     fn every_state_has_its_own_word() {
         use StepState::*;
         let step = |state| StepView {
+            step: Step::CloneDrive,
             label: "Cloning the drive".into(),
             state,
             started_at: Some(1000),

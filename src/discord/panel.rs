@@ -167,7 +167,7 @@ pub async fn run(
 async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -> anyhow::Result<Shown> {
     let telling = app.telling();
     let panel = telling.panel(id).await?;
-    let Some(view) = app.server_view(id).await? else {
+    let Some(view) = app.server_picture(id).await? else {
         if let Some((channel, message)) = panel {
             telling.forget_panel(id).await?;
             if let Err(trouble @ Trouble::Later(_)) = posts::edit(http, &channel, &message, &deleted()).await {

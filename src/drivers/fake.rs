@@ -7,7 +7,7 @@ use crate::engine::{ConsoleFault, Driver, StepCx, StepError, builder_of};
 use crate::model::access::Actor;
 use crate::model::cost::{Price, Quote};
 use crate::model::drive::{DriveRef, Snapshot, SnapshotId, golden};
-use crate::model::host::HostRef;
+use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Action, Event, Gain, Recorded, Step, StepState};
 use crate::model::server::{Backend, Players, Seen, Server};
 use crate::model::world::{BackupId, WorldAt};
@@ -69,6 +69,10 @@ pub struct Things {
     pub limits: BTreeMap<String, Duration>,
     /// What a host costs; `None`: 0.01 $ for every hour that was begun.
     pub price: Option<Price>,
+    /// No host is to be had, and this is why.
+    pub no_quote: Option<String>,
+    /// Hosts are machines of the operator's own: nobody sends a bill.
+    pub own_machines: bool,
     /// Hosts were created when they were made. Off, all say 0, so that two runs of one story end alike.
     pub hosts_have_age: bool,
     /// Steps write these lines into their output.
@@ -747,6 +751,10 @@ fn place(server: &ServerId, cx: &StepCx<'_>) -> Place {
 
 impl Things {
     fn quote(&self) -> Quote {
+        if self.own_machines {
+            let (region, size) = ("attic".to_owned(), "your own".to_owned());
+            return Quote { provider: OWN_MACHINE.to_owned(), region, size, price: None };
+        }
         let usual = Price { hourly: 10_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS };
         let price = self.price.clone().unwrap_or(usual);
         Quote { provider: "fake".into(), region: "here".into(), size: "small".into(), price: Some(price) }
@@ -850,10 +858,12 @@ impl Driver for Fake {
         Ok(vec![here, there, large])
     }
 
-    async fn quote(&self, server: &Server) -> anyhow::Result<Option<Quote>> {
-        match server.backend {
-            Backend::Docker => Ok(None),
-            Backend::Cloud => Ok(Some(self.outside.get().quote())),
+    async fn quote(&self, server: &Server) -> Result<Option<Quote>, StepError> {
+        let things = self.outside.get();
+        match (server.backend, &things.no_quote) {
+            (Backend::Docker, _) => Ok(None),
+            (Backend::Cloud, None) => Ok(Some(things.quote())),
+            (Backend::Cloud, Some(why)) => Err(StepError::fatal(why)),
         }
     }
 }

@@ -57,9 +57,10 @@ pub trait Driver: Send + Sync {
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()>;
     /// What a start of this server would rent now, and at which price: the same choice of provider, region and size
     /// that `CreateHost` would make, from the provider's list of prices (which may be some hours old). People wait for
-    /// the answer, so it is a second or two at most, and nothing is made or reserved. `None` where nothing is rented;
-    /// an error where the price could not be had. A server that has a host already is quoted as if it had none.
-    async fn quote(&self, _server: &Server) -> anyhow::Result<Option<Quote>> {
+    /// the answer, so it is a second or two at most, and nothing is made or reserved. `None` where nothing is rented.
+    /// `Retry` where the price could not be had now, `Fatal` where a start would fail for the same reason. A server that
+    /// has a host already is quoted as if it had none.
+    async fn quote(&self, _server: &Server) -> Result<Option<Quote>, StepError> {
         Ok(None)
     }
     /// What can be rented for a server of any kind: every provider, region and size that is set up here, with its price,

@@ -148,7 +148,9 @@ impl Engine {
         let spending = self.spending();
         let budgets = server.limits.budget.is_some() || !spending.guild.is_empty();
         let idle = server.wanted == Wanted::Off && server.owned.host.is_none();
-        if server.backend != Backend::Cloud || idle || !(self.stops_at_unit(server) || budgets) {
+        // Nobody sends a bill for a machine of your own.
+        let own = server.owned.host.as_ref().is_some_and(|host| host.provider == OWN_MACHINE);
+        if server.backend != Backend::Cloud || own || idle || !(self.stops_at_unit(server) || budgets) {
             return Ok(Bill::default());
         }
         let journal = self.inner.journal.as_ref();
@@ -162,7 +164,7 @@ impl Engine {
             None => {
                 let last = rentals.iter().rfind(|rental| rental.server == server.id);
                 match may_start(&all, last.and_then(|rental| rental.price.as_ref()), true, now) {
-                    Err(Unpaid::Spent(standing)) => Some(standing),
+                    Err(Unpaid::Spent { standing, .. }) => Some(standing),
                     Ok(()) | Err(Unpaid::OtherCurrency { .. }) => None,
                 }
             }

@@ -118,6 +118,11 @@ impl Standing {
         }
     }
 
+    /// What is left of it.
+    pub fn left(&self) -> Micros {
+        (self.budget.limit - self.spent).max(0)
+    }
+
     /// "8.10 $ of 10.00 $".
     pub fn spoken(&self) -> String {
         let said = |amount| spoken(amount, &self.budget.currency);
@@ -159,12 +164,13 @@ pub fn standings(
 /// Why a start cannot be paid for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unpaid {
-    Spent(Standing),
-    /// There are budgets, and none in the currency that this host is billed in.
-    OtherCurrency {
-        whose: BudgetOf,
-        currency: String,
+    Spent {
+        standing: Standing,
+        /// The least that the start would add: what is billed as soon as a host exists. 0 where one does.
+        costs: Micros,
     },
+    /// There are budgets, and none in the currency that this host is billed in.
+    OtherCurrency { whose: BudgetOf, currency: String },
 }
 
 /// Whether a host at this price may be rented now, or one that is there already be used.
@@ -175,7 +181,7 @@ pub fn may_start(standings: &[Standing], price: Option<&Price>, rents: bool, now
         for standing in &of {
             let own = price.filter(|price| price.currency == standing.budget.currency).map_or(0, first);
             if standing.spent + own > standing.budget.limit || standing.is_spent() {
-                return Err(Unpaid::Spent((*standing).clone()));
+                return Err(Unpaid::Spent { standing: (*standing).clone(), costs: own });
             }
         }
         let covers = |price: &Price| of.iter().any(|standing| standing.budget.currency == price.currency);
@@ -227,6 +233,17 @@ pub struct StartPrice {
     pub lease_ms: Option<Ms>,
     /// What all of that time costs at most; of a lease for ever, one month.
     pub at_most: Option<Micros>,
+}
+
+/// What a server without a host says about its next start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartCost {
+    Rents(StartPrice),
+    /// No host is to be had, or nobody knows at what price; a sentence that says why.
+    NotNow {
+        why: String,
+    },
 }
 
 pub fn start_price(quote: Quote, lease_ms: Option<Ms>, now: Ms, zone: &TimeZone) -> StartPrice {
@@ -515,17 +532,19 @@ mod tests {
             let all = standings(&ServerId("b".into()), own.as_ref(), &spending, &rentals, now);
             match may_start(&all, Some(&price), rents, now) {
                 Ok(()) => "may".to_owned(),
-                Err(Unpaid::Spent(standing)) => format!("{:?} {}", standing.whose, standing.spoken()),
+                Err(Unpaid::Spent { standing, costs }) => {
+                    format!("{:?} {}, costs {}", standing.whose, standing.spoken(), spoken(costs, "USD"))
+                }
                 Err(Unpaid::OtherCurrency { whose, currency }) => format!("{whose:?} has none in {currency}"),
             }
         };
         let dollars = |hourly| price(hourly, "USD");
         assert_eq!(check(None, &[], dollars(10_000), true), "may");
         assert_eq!(check(None, &["0.02 USD"], dollars(10_000), true), "may");
-        assert_eq!(check(None, &["0.02 USD"], dollars(20_000), true), "Guild 0.01 $ of 0.02 $", "not even one hour");
+        assert_eq!(check(None, &["0.02 USD"], dollars(20_000), true), "Guild 0.01 $ of 0.02 $, costs 0.02 $");
         assert_eq!(check(None, &["0.02 USD"], dollars(20_000), false), "may", "its host is there and paid for");
-        assert_eq!(check(None, &["0 USD"], dollars(1), false), "Guild 0.01 $ of 0.00 $");
-        assert_eq!(check(Some("0.01 USD"), &["1 USD"], dollars(20_000), true), "Server 0.00 $ of 0.01 $");
+        assert_eq!(check(None, &["0 USD"], dollars(1), false), "Guild 0.01 $ of 0.00 $, costs 0.00 $");
+        assert_eq!(check(Some("0.01 USD"), &["1 USD"], dollars(20_000), true), "Server 0.00 $ of 0.01 $, costs 0.02 $");
         assert_eq!(check(None, &["1 EUR"], dollars(1), true), "Guild has none in USD");
         assert_eq!(check(None, &["1 EUR", "1 USD"], dollars(1), true), "may");
     }

@@ -1,9 +1,9 @@
 //! What every front shows: the one picture of a job and of a server, as plain data. Fronts draw it and decide nothing.
 
 use super::access::Actor;
-use super::bill::{Billing, Standing};
+use super::bill::{Billing, Standing, StartCost};
 use super::host::Place;
-use super::job::{Action, Cause, Job, Outcome, StepState};
+use super::job::{Action, Cause, Job, Outcome, Step, StepState};
 use super::server::{Backend, Players, State};
 use super::{JobId, Ms, ServerId};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,7 @@ pub struct JobView {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepView {
+    pub step: Step,
     pub label: String,
     pub state: StepState,
     pub started_at: Option<Ms>,
@@ -50,8 +51,9 @@ pub struct StepView {
 }
 
 impl JobView {
-    pub fn steps_of(job: &Job, forecast: impl Fn(super::job::Step) -> Option<Ms>) -> Vec<StepView> {
+    pub fn steps_of(job: &Job, forecast: impl Fn(Step) -> Option<Ms>) -> Vec<StepView> {
         let view = |record: &super::job::StepRecord| StepView {
+            step: record.step,
             label: record.step.label().to_owned(),
             state: record.state,
             started_at: record.started_at,
@@ -93,6 +95,9 @@ pub struct ServerView {
     /// What its host bills; `None` where nothing was rented this month.
     #[serde(default)]
     pub billing: Option<Billing>,
+    /// What the next start costs; `None` where nothing is rented for it, and in lists.
+    #[serde(default)]
+    pub start: Option<StartCost>,
 }
 
 impl ServerView {

@@ -9,10 +9,10 @@ use spawnpoint::bus::Bus;
 use spawnpoint::config;
 use spawnpoint::drivers::fake::{Fake, Outside};
 use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
-use spawnpoint::model::MINUTE_MS;
 use spawnpoint::model::bill::Spending;
 use spawnpoint::model::lease::Rules;
 use spawnpoint::model::server::Backend;
+use spawnpoint::model::{MINUTE_MS, Ms};
 use spawnpoint::recipes::Recipes;
 use spawnpoint::store::Store;
 use spawnpoint::vault::Vault;
@@ -32,6 +32,8 @@ pub struct Home {
     pub outside: Outside,
     /// What the operator decided about money.
     pub spending: Spending,
+    /// How long a start lasts.
+    pub lease_ms: Ms,
 }
 
 impl Home {
@@ -42,7 +44,7 @@ impl Home {
                      [variables.PASSWORD]\ntype = \"string\"\nsecret = true\ndefault = \"hush\"\nhelp = \"What friends type.\"\n\n\
                      [variables.SIZE]\ntype = \"choice\"\nallowed = [\"small\", \"large\"]\ndefault = \"small\"\nhelp = \"How large.\"\n\n";
         recipe(folder.path(), "needy", "Needy Game", needy);
-        Home { folder, outside: Outside::default(), spending: Spending::default() }
+        Home { folder, outside: Outside::default(), spending: Spending::default(), lease_ms: 120 * MINUTE_MS }
     }
 
     pub fn path(&self) -> &Path {
@@ -94,7 +96,7 @@ impl Bot {
         let fake: Arc<dyn Driver> = Arc::new(Fake::new(home.outside.clone()));
         drivers.extend(Backend::ALL.map(|backend| (backend, fake.clone())));
         let defaults = Defaults {
-            rules: Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 120 * MINUTE_MS },
+            rules: Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: home.lease_ms },
             watch_every: Duration::from_millis(200),
         };
         let journal: Arc<dyn Journal> = Arc::new(store.clone());

@@ -154,3 +154,19 @@ async fn the_bill_of_a_host_ends_when_the_provider_says_that_it_is_gone() {
     assert_eq!(rentals[1].ended_at, None);
     assert!(evening.runs());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_of_your_own_goes_on_when_the_budget_is_spent() {
+    let scene = Scene::new(Backend::Cloud);
+    scene.outside.get().own_machines = true;
+    let clock = Clock::test(Month::parse("2026-11").unwrap().start(&Spending::default().zone));
+    let spending = guild("0 USD");
+    let engine = scene.engine_with(Arc::new(scene.memory.clone()), clock.clone()).with_spending(spending);
+    let evening = Evening { scene, engine, clock, stop: CancellationToken::new() };
+    evening.works();
+    evening.asks(Action::Start).await;
+    evening.players(Some(2));
+    evening.minutes(10).await;
+    assert!(evening.runs(), "{:?}", evening.jobs());
+    assert_eq!(evening.notices(), [""; 0]);
+}

@@ -363,14 +363,10 @@ async fn delete(
 pub async fn start_job(asked: &Asked<'_>, caller: &Caller, server: &str) -> Answer<Said> {
     let price = asked.app.start_price(caller, server).await;
     let job = asked.app.start(caller, server, asked.channel_id()).await?;
-    let price = match price {
-        Ok(price) => price,
-        Err(Refusal::Ours(error)) => {
-            tracing::warn!(server, "The price of a start could not be had: {error:#}");
-            None
-        }
-        Err(refusal) => return Err(refusal),
-    };
+    let price = price.unwrap_or_else(|refusal| {
+        tracing::info!(server, "A start is begun whose price is not known: {refusal}");
+        None
+    });
     Ok(answers::started(server, job, asked.channel.get(), price.as_ref()))
 }
 

@@ -2,26 +2,33 @@
 
 use super::Said;
 use super::server::lines_that_fit;
-use super::text::{NAME_SHOWN, code, plain, took};
-use crate::model::bill::{BudgetOf, CostView, PersonCost, ServerCost, Standing, StartPrice};
+use super::text::{NAME_SHOWN, REMARK_SHOWN, code, plain, took};
+use crate::model::bill::{BudgetOf, CostView, PersonCost, ServerCost, Standing, StartCost, StartPrice};
 use crate::model::cost::spoken;
 use crate::model::lease;
 
+/// What the next start of a server costs, on its panel.
+pub fn start_cost(start: &StartCost) -> Option<String> {
+    match start {
+        StartCost::Rents(price) => host_price(price).map(|price| format!("A start rents a host {price}")),
+        StartCost::NotNow { why } => Some(format!("The price of a start is not known: {}", plain(why, REMARK_SHOWN))),
+    }
+}
+
 /// What a start costs, before it does. `None` where nobody sends a bill.
 pub fn start_price(price: &StartPrice) -> Option<String> {
+    host_price(price).map(|price| format!("It rents a host {price}"))
+}
+
+fn host_price(price: &StartPrice) -> Option<String> {
     let rate = price.quote.price.as_ref()?;
     let said = |amount| spoken(amount, &rate.currency);
     let at_most = price.at_most.map(|at_most| match price.lease_ms {
-        Some(lease) => format!(", at most {} for this lease of {}", said(at_most), lease::spoken(lease)),
+        Some(lease) => format!(", at most {} for {}", said(at_most), lease::spoken(lease)),
         None => format!(", at most {} a month: it has no time limit", said(at_most)),
     });
     let host = format!("{} {} in {}", price.quote.provider, price.quote.size, price.quote.region);
-    Some(format!(
-        "It rents a host ({}): about {} an hour{}.",
-        plain(&host, NAME_SHOWN),
-        said(rate.hourly),
-        at_most.unwrap_or_default()
-    ))
+    Some(format!("({}): about {} an hour{}.", plain(&host, NAME_SHOWN), said(rate.hourly), at_most.unwrap_or_default()))
 }
 
 /// The bill of one month, by server, person and month.
@@ -108,9 +115,13 @@ mod tests {
         let with_lease = StartPrice { quote, lease_ms: Some(12 * HOUR_MS), at_most: Some(240_000) };
         let for_ever = StartPrice { lease_ms: None, at_most: Some(14_400_000), ..with_lease.clone() };
         let free = StartPrice { quote: Quote { price: None, ..with_lease.quote.clone() }, ..with_lease.clone() };
-        insta::assert_snapshot!(start_price(&with_lease).unwrap(), @"It rents a host (linode g6-nanode-1 in eu-central): about 0.02 $ an hour, at most 0.24 $ for this lease of 12 h.");
+        insta::assert_snapshot!(start_price(&with_lease).unwrap(), @"It rents a host (linode g6-nanode-1 in eu-central): about 0.02 $ an hour, at most 0.24 $ for 12 h.");
         insta::assert_snapshot!(start_price(&for_ever).unwrap(), @"It rents a host (linode g6-nanode-1 in eu-central): about 0.02 $ an hour, at most 14.40 $ a month: it has no time limit.");
         assert_eq!(start_price(&free), None);
+        insta::assert_snapshot!(start_cost(&StartCost::Rents(with_lease)).unwrap(), @"A start rents a host (linode g6-nanode-1 in eu-central): about 0.02 $ an hour, at most 0.24 $ for 12 h.");
+        assert_eq!(start_cost(&StartCost::Rents(free)), None);
+        let why = "No size here has 64000 MB of memory.".to_owned();
+        insta::assert_snapshot!(start_cost(&StartCost::NotNow { why }).unwrap(), @"The price of a start is not known: No size here has 64000 MB of memory.");
     }
 
     fn view() -> CostView {

@@ -264,12 +264,14 @@ mod tests {
     use super::*;
     use crate::model::JobId;
     use crate::model::access::Actor;
+    use crate::model::job::Step;
 
     const T0: Ms = 1_795_000_000_000;
 
     fn step(label: &str, state: StepState) -> StepView {
         let begun = state != StepState::Pending;
         StepView {
+            step: Step::CloneDrive,
             label: label.into(),
             state,
             started_at: begun.then_some(T0 + 1000),

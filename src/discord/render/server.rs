@@ -31,6 +31,7 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
     lines.extend(view.idle_stop_at.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
     lines.extend(view.billing.as_ref().map(billing));
     lines.extend(view.place.as_ref().and_then(place));
+    lines.extend(view.start.as_ref().and_then(super::cost::start_cost));
     lines.extend(snapshot(view));
     lines.extend(view.last_backup.as_ref().map(last_backup));
     lines.push(format!("-# Looked at {}", relative(now)));
@@ -287,6 +288,7 @@ mod tests {
             update_at_start: false,
             last_backup: None,
             billing: None,
+            start: None,
         }
     }
 

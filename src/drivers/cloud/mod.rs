@@ -1,7 +1,7 @@
 //! The cloud backend: a server runs on a host that exists only while people play. The host is rented from a provider
 //! for the evening, or it is a machine of your own on which only a game's folder comes and goes.
 //!
-//! `hosts` rents and destroys, `choose` decides which size, `boot` is what a new host is told, `setup` prepares it,
+//! `hosts` rents and destroys, `choose` decides which size, `quote` says what it costs, `boot` is what a new host is told, `setup` prepares it,
 //! `worlds` moves worlds by rsync, `game` starts and stops, `talk` speaks to the game. On the host itself works
 //! keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached over SSH.
 //!
@@ -12,6 +12,7 @@ mod boot;
 mod choose;
 mod game;
 mod hosts;
+mod quote;
 mod setup;
 mod talk;
 mod worlds;
@@ -22,6 +23,7 @@ use super::backups::Backups;
 use crate::clients::cloud::{CloudApi, CloudError, Offer};
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
+use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
@@ -329,6 +331,10 @@ impl Driver for CloudDriver {
 
     async fn delete_snapshot(&self, _snapshot: &Snapshot) -> anyhow::Result<()> {
         anyhow::bail!("snapshots belong to the docker backend")
+    }
+
+    async fn quote(&self, server: &Server) -> Result<Option<Quote>, StepError> {
+        self.quote_of(server).await.map(Some)
     }
 }
 
