@@ -377,6 +377,10 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
 
 /// What forcing a held job loses, for the question before it.
 pub fn force_loses(job: &JobView) -> &'static str {
+    let failed = job.steps.iter().find(|step| step.error.is_some()).map(|step| step.step);
+    if matches!(failed, Some(Step::DestroyHost | Step::ConfirmGone)) {
+        return "Its world is kept, but its host may still exist, and then it bills until somebody destroys it.";
+    }
     match job.action {
         Action::Delete | Action::Move { .. } => {
             "The world would be deleted without a backup of its present state. Older backups stay."

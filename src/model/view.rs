@@ -65,6 +65,12 @@ impl JobView {
         };
         job.steps.iter().map(view).collect()
     }
+
+    /// Whether somebody went on without seeing the host go: it may exist, and then it bills.
+    pub fn host_may_be_left(&self) -> bool {
+        let host = |step: &&StepView| matches!(step.step, Step::DestroyHost | Step::ConfirmGone);
+        self.steps.iter().filter(host).any(|step| step.state == StepState::Forced)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -128,10 +128,18 @@ fn succeeded(view: &JobView) -> String {
             Some(address) => format!("**{subject} is up.** Join at {}", code(address)),
             None => format!("**{subject} is up.**"),
         },
+        Action::Stop if view.host_may_be_left() => format!(
+            "**The game of {subject} has ended**, its world is kept. Nobody saw its host go, so it may still bill: \
+             `/server stop` tries again, and the provider's console shows it."
+        ),
         Action::Stop => format!("**{subject} is stopped**, its world is kept."),
         Action::Backup => format!("**{subject} is backed up.**"),
         Action::Restore { backup } => format!("**{subject} has its world of {} again.**", code(&backup.0)),
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
+        Action::Delete if view.host_may_be_left() => format!(
+            "**{subject} is deleted.** Its backups stay. Nobody saw its host go, so it may still bill: the provider's \
+             console shows it."
+        ),
         Action::Delete => format!("**{subject} is deleted.** Its backups stay."),
         Action::Move { to } => format!("**{subject} runs {} from now on.**", where_to(*to)),
         Action::BuildSnapshot => format!("**The snapshot of {subject} is ready.**"),
@@ -441,6 +449,18 @@ mod tests {
         ◦ Waiting until people can join
         What was made was undone.
         ");
+    }
+
+    #[test]
+    fn who_goes_on_without_seeing_a_host_go_is_not_told_that_it_is_gone() {
+        for unseen in [Step::DestroyHost, Step::ConfirmGone] {
+            for action in [Action::Stop, Action::Delete] {
+                let mut view = JobView { action, ..start([Done; 4]) };
+                view.steps[3] = StepView { step: unseen, ..step(unseen.label(), Forced) };
+                let text = drawn(&ended(view, Outcome::Succeeded));
+                assert!(text.contains("may still bill") && !text.contains("stopped"), "{text}");
+            }
+        }
     }
 
     #[test]
