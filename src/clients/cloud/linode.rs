@@ -244,12 +244,18 @@ fn rules(ports: &[OpenPort]) -> Value {
     json!({ "inbound": inbound, "inbound_policy": "DROP", "outbound": [], "outbound_policy": "ACCEPT" })
 }
 
+/// What a region must be able to do: without the metadata service a host would never read what it is told at its first
+/// boot.
+const NEEDED: [&str; 2] = ["Linodes", "Metadata"];
+
 fn offers_of(types: &[Type], regions: &[Region], availability: &[Availability]) -> Vec<Offer> {
     // Sizes that can be had wherever Linodes can are not listed there.
     let listed: HashMap<(&str, &str), bool> =
         availability.iter().map(|one| ((one.plan.as_str(), one.region.as_str()), one.available)).collect();
     let mut offers = vec![];
-    for region in regions.iter().filter(|region| region.capabilities.iter().any(|can| can == "Linodes")) {
+    for region in
+        regions.iter().filter(|region| NEEDED.iter().all(|can| region.capabilities.iter().any(|one| one == can)))
+    {
         for size in types {
             let own = size.region_prices.iter().find(|price| price.id == region.id);
             let (hourly, monthly) =
@@ -419,8 +425,9 @@ mod tests {
         }]));
         let regions = serde_json::from_value::<Vec<Region>>(json!([
             { "id": "de-fra-2", "status": "ok", "capabilities": ["Linodes", "Metadata"] },
-            { "id": "br-gru", "status": "ok", "capabilities": ["Linodes"] },
-            { "id": "us-outage", "status": "outage", "capabilities": ["Linodes"] },
+            { "id": "br-gru", "status": "ok", "capabilities": ["Metadata", "Linodes"] },
+            { "id": "us-outage", "status": "outage", "capabilities": ["Linodes", "Metadata"] },
+            { "id": "no-first-boot", "status": "ok", "capabilities": ["Linodes"] },
             { "id": "storage-only", "status": "ok", "capabilities": ["Object Storage"] },
         ]));
         let availability = serde_json::from_value::<Vec<Availability>>(json!([
