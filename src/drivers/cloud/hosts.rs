@@ -23,8 +23,6 @@ use tokio::time::Instant;
 
 /// How often a provider is asked whether a host is up or gone.
 const ASK_EVERY: Duration = Duration::from_secs(3);
-/// What a provider offers is asked anew after this.
-const OFFERS_LAST: Duration = Duration::from_secs(600);
 /// A host whose system has just come up may show a key that is not ours yet, or not know ours yet, for so long.
 const FIRST_BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// A destroy that was accepted and not done is asked for again this often.
@@ -68,18 +66,6 @@ impl CloudDriver {
         let memory_mb = server.limits.memory_mb.unwrap_or(recipe.resources.memory_mb);
         let cpus = server.limits.cpus.unwrap_or(recipe.resources.cpus);
         Needs::of_game(memory_mb, cpus, recipe.resources.disk_mb)
-    }
-
-    pub(super) async fn offers_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Vec<Offer>, CloudError> {
-        let mut known = self.offers.lock().await;
-        if let Some((at, offers)) = known.get(provider)
-            && at.elapsed() < OFFERS_LAST
-        {
-            return Ok(offers.clone());
-        }
-        let offers = api.offers().await?;
-        known.insert(provider.to_owned(), (Instant::now(), offers.clone()));
-        Ok(offers)
     }
 
     pub(super) async fn create_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {

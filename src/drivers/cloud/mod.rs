@@ -20,7 +20,7 @@ mod worlds;
 pub use choose::Needs;
 
 use super::backups::Backups;
-use crate::clients::cloud::{CloudApi, CloudError, Offer};
+use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
@@ -94,8 +94,8 @@ pub struct CloudDriver {
     key: Arc<KeyPair>,
     /// One connection for each server, kept while its host exists.
     links: Mutex<HashMap<ServerId, Ssh>>,
-    /// What each provider offers, and when it said so: asked seldom, for it is slow and changes by the day.
-    offers: tokio::sync::Mutex<HashMap<String, (tokio::time::Instant, Vec<Offer>)>>,
+    /// What each provider offers.
+    prices: BTreeMap<String, Arc<quote::PriceList>>,
 }
 
 impl CloudDriver {
@@ -109,17 +109,9 @@ impl CloudDriver {
         settings: Settings,
     ) -> anyhow::Result<CloudDriver> {
         let key = Arc::new(KeyPair::load_or_make(&settings.data_dir.join("ssh/id_ed25519"))?);
+        let prices = providers.keys().map(|name| (name.clone(), Arc::default())).collect();
         let backups = Backups { vault, recipes: recipes.clone(), retention: settings.retention };
-        Ok(CloudDriver {
-            providers,
-            machines,
-            backups,
-            recipes,
-            settings,
-            key,
-            links: Mutex::default(),
-            offers: tokio::sync::Mutex::default(),
-        })
+        Ok(CloudDriver { providers, machines, backups, recipes, settings, key, links: Mutex::default(), prices })
     }
 
     fn recipe(&self, game: &str) -> Result<&Recipe, StepError> {
@@ -335,6 +327,10 @@ impl Driver for CloudDriver {
 
     async fn quote(&self, server: &Server) -> Result<Option<Quote>, StepError> {
         self.quote_of(server).await.map(Some)
+    }
+
+    async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
+        Ok(self.offers_at_hand())
     }
 }
 

@@ -1,0 +1,196 @@
+//! What a start costs, as the providers say it: the whole program beside stand-ins of all four, whose hosts never come
+//! up. It rents what it quoted, at the price that it quoted.
+
+mod common {
+    pub mod cloud;
+}
+
+use common::cloud::{Clouds, Failure, Machines, Options};
+use spawnpoint::app::NewServer;
+use spawnpoint::clients::cloud::PROVIDERS;
+use spawnpoint::config::{Config, OwnHost};
+use spawnpoint::model::GuildId;
+use spawnpoint::model::access::Caller;
+use spawnpoint::model::bill::StartCost;
+use spawnpoint::model::host::Place;
+use spawnpoint::model::view::ServerView;
+use spawnpoint::program::Program;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct House {
+    program: Program,
+    caller: Caller,
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+    _home: tempfile::TempDir,
+}
+
+fn clouds() -> Option<Clouds> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Clouds::start(&Options { machines: Machines::None, ..Options::default() })
+}
+
+/// The program with these providers set up.
+async fn house(clouds: &Clouds, providers: &[&str], tweak: impl FnOnce(&mut Config)) -> House {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut config = Config { data_dir: home.path().join("data"), ..Config::default() };
+    config.game_scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes");
+    config.docker.enabled = false;
+    config.watch.every_seconds = 1;
+    for provider in providers {
+        let account = match *provider {
+            "linode" => &mut config.cloud.linode,
+            "hetzner" => &mut config.cloud.hetzner,
+            "digitalocean" => &mut config.cloud.digitalocean,
+            "vultr" => &mut config.cloud.vultr,
+            other => panic!("there is no provider {other}"),
+        };
+        account.token = Some("a-token".into());
+        account.api_url = Some(clouds.url(provider));
+    }
+    tweak(&mut config);
+    let program = Program::build(&config).await.expect("the program is put together");
+    let stop = CancellationToken::new();
+    let work = program.work(&stop);
+    House { program, caller: Caller::operator(GuildId("test".into())), stop, work, _home: home }
+}
+
+impl House {
+    async fn create(&self, name: &str, place: Place) -> Result<ServerView, String> {
+        let new = NewServer { name: name.into(), game: "toy".into(), place, ..NewServer::default() };
+        self.program.app.create(&self.caller, new).await.map_err(|refusal| refusal.to_string())
+    }
+
+    async fn look(&self, name: &str) -> ServerView {
+        self.program.app.status(&self.caller, name).await.expect("it is there")
+    }
+
+    async fn start_cost(&self, name: &str) -> Option<StartCost> {
+        self.look(name).await.start
+    }
+
+    async fn until(&self, what: &str, name: &str, fits: impl Fn(&ServerView) -> bool) -> ServerView {
+        let deadline = Instant::now() + PATIENCE;
+        let mut nudges = self.program.app.listen();
+        loop {
+            let view = self.look(name).await;
+            if fits(&view) {
+                return view;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {view:#?}");
+            // A nudge, or a moment: either way it is looked at again.
+            let _ = tokio::time::timeout(Duration::from_millis(200), nudges.next()).await;
+        }
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        self.work.await.expect("the engine does not panic");
+    }
+}
+
+fn in_region(provider: &str, region: &str) -> Place {
+    Place { provider: Some(provider.into()), region: Some(region.into()), ..Place::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_rented_costs_what_was_quoted_at_every_provider() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &PROVIDERS, |_| ()).await;
+    for provider in PROVIDERS {
+        let place = Place { provider: Some(provider.into()), ..Place::default() };
+        house.create(provider, place).await.expect("it is made");
+        let Some(StartCost::Rents(start)) = house.start_cost(provider).await else {
+            panic!("{provider} says no price")
+        };
+        let quote = start.quote;
+        let price = quote.price.expect("a price");
+        assert_eq!(quote.provider, provider);
+        assert!(price.hourly > 0 && price.unit_ms > 0, "{provider}: {price:?}");
+        let at_most = start.at_most.expect("at most so much");
+        assert!(at_most >= price.hourly && at_most <= 13 * price.hourly, "{provider}: {at_most} of {price:?}");
+
+        house.program.app.start(&house.caller, provider, None).await.expect("it starts");
+        let on = house.until("a host", provider, |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+        let bill = on.billing.expect("a bill");
+        assert_eq!(bill.price, Some(price), "{provider}");
+        assert_eq!(on.start, None, "{provider}: nothing more is rented while it has a host");
+        let host = clouds.living().pop().expect("a host");
+        assert_eq!((&host.region, &host.size), (&quote.region, &quote.size), "{provider}");
+
+        house
+            .program
+            .app
+            .choose(&house.caller, provider, spawnpoint::app::Choice::Cancel)
+            .await
+            .expect("it is called off");
+        let off = house.until("its end", provider, |view| view.job.is_none()).await;
+        assert!(off.billing.is_some_and(|bill| !bill.on && !bill.month.is_nothing()), "{provider}: an hour was begun");
+        assert!(clouds.living().is_empty(), "{provider}");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_place_is_what_is_quoted_and_one_that_is_none_says_why() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["hetzner"], |config| config.cloud.hetzner.plan = Some("cx33".into())).await;
+    house.create("there", in_region("hetzner", "hel1")).await.expect("it is made");
+    let Some(StartCost::Rents(start)) = house.start_cost("there").await else { panic!("no price") };
+    assert_eq!((start.quote.region.as_str(), start.quote.size.as_str()), ("hel1", "cx33"));
+
+    // The list is at hand now, so a place that is none is refused at once.
+    let refused = house.create("moon", in_region("hetzner", "moon")).await.expect_err("there is no moon");
+    assert!(refused.starts_with("There is no region `moon` to rent."), "{refused}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_does_not_answer_is_said_and_its_budget_starts_nothing() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["vultr"], |config| config.budget.guild_monthly = vec!["5 USD".into()]).await;
+    house.create("world", Place::default()).await.expect("it is made");
+    clouds.fail(Failure::status(503).times(None));
+    let silent = "The provider of `world` does not say now what a host costs. Try again in a minute.";
+    assert_eq!(house.start_cost("world").await, Some(StartCost::NotNow { why: silent.into() }));
+    let refused = house.program.app.start(&house.caller, "world", None).await.expect_err("it may not start");
+    assert_eq!(refused.to_string(), silent);
+    clouds.heal();
+    assert!(matches!(house.start_cost("world").await, Some(StartCost::Rents(_))));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_of_cents_refuses_what_the_provider_really_wants() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["linode"], |config| config.budget.guild_monthly = vec!["0.01 USD".into()]).await;
+    let place = Place { size: Some("g6-standard-2".into()), ..Place::default() };
+    house.create("world", place).await.expect("it is made");
+    let refused = house.program.app.start(&house.caller, "world", None).await.expect_err("it may not start");
+    let said = refused.to_string();
+    assert!(
+        said.contains("0.00 $ of 0.01 $ is spent, which leaves 0.01 $, and a start costs at least 0.036 $"),
+        "{said}"
+    );
+    assert!(clouds.requests().iter().all(|request| request.method == "GET"), "nothing was rented");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_of_your_own_has_no_price() {
+    let Some(clouds) = clouds() else { return };
+    let attic = OwnHost { address: "127.0.0.1".into(), port: 22, user: "root".into(), key_file: None, host_key: None };
+    let house = house(&clouds, &[], |config| {
+        config.hosts.insert("attic".into(), attic);
+        config.budget.guild_monthly = vec!["0 USD".into()];
+    })
+    .await;
+    house.create("world", in_region("ssh", "attic")).await.expect("it is made");
+    assert_eq!(house.start_cost("world").await, None);
+    house.close().await;
+}
