@@ -140,6 +140,27 @@ async fn compare_finds_what_differs_in_content_kind_or_permissions_and_nothing_e
 }
 
 #[tokio::test]
+async fn a_write_protected_copy_is_the_same_and_is_pushed_as_it_was() {
+    let Some(stage) = Stage::open().await else { return };
+    for (name, mode) in [("plain", 0o644), ("run.sh", 0o755), ("closed/secret", 0o600)] {
+        write(stage.there.join(name), name);
+        std::fs::set_permissions(stage.there.join(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let before = tree(&stage.there);
+    let protected = Transfer { write_protected: true, ..stage.transfer() };
+    protected.pull(&mut |_| {}).await.unwrap();
+    let mode = |name: &str| std::fs::metadata(stage.here.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!([mode("plain"), mode("run.sh"), mode("closed/secret")], [0o444, 0o555, 0o400]);
+    assert_eq!(protected.compare().await.unwrap(), [""; 0]);
+    write(stage.there.join("plain"), "other");
+    assert_eq!(protected.compare().await.unwrap().len(), 1);
+    std::fs::remove_dir_all(&stage.there).unwrap();
+    protected.push(&mut |_| {}).await.unwrap();
+    assert!(tree(&stage.there) == before);
+    assert_eq!(protected.compare().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
 async fn what_is_excluded_is_neither_carried_nor_removed_nor_compared() {
     let Some(stage) = Stage::open().await else { return };
     write(stage.here.join("world/level"), "level");

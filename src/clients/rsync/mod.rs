@@ -56,6 +56,9 @@ pub struct Transfer {
     pub owners: bool,
     /// Whether the host's rsync runs as root through `sudo -n`, for who does not log in as root.
     pub sudo: bool,
+    /// Whether the local files are kept without write bits, so that nothing changes them: the bits are taken off what is
+    /// pulled, given back to the owner of what is pushed, and make no difference to `compare`.
+    pub write_protected: bool,
     pub limit: Duration,
     /// The program that has the `rsh` subcommand; this very one if it is not given.
     pub program: Option<PathBuf>,
@@ -79,6 +82,7 @@ impl Transfer {
             delete: true,
             owners: false,
             sudo: false,
+            write_protected: false,
             limit,
             program: None,
         }
@@ -197,9 +201,12 @@ impl Transfer {
         if self.owners {
             all.extend(["--owner", "--group", "--numeric-ids"].map(Into::into));
         }
-        if direction != Direction::Push {
-            all.push("--chmod=ug-s".into());
-        }
+        all.extend(match (direction, self.write_protected) {
+            (Direction::Push, false) => None,
+            (Direction::Push, true) => Some("--chmod=Fu+w".into()),
+            (Direction::Pull | Direction::Compare, false) => Some("--chmod=ug-s".into()),
+            (Direction::Pull | Direction::Compare, true) => Some("--chmod=ug-s,Du+rwx,Fu+r,Fa-w".into()),
+        });
         if self.sudo {
             all.push("--rsync-path=sudo -n rsync".into());
         }

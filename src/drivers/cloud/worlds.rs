@@ -104,6 +104,7 @@ impl CloudDriver {
         Ok(Transfer {
             sudo: ssh.target().user != "root",
             rules: rules(recipe),
+            write_protected: true,
             program: Some(self.settings.program.clone()),
             ..Transfer::new(ssh, local, game_dir(&server.id), TRANSFER_LIMIT)
         })
