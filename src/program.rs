@@ -164,6 +164,7 @@ fn cloud_driver(
         let known = providers.contains_key(name) || (name == OWN_MACHINE && !machines.is_empty());
         ensure!(known, "`provider` under [cloud] is `{name}`, which has no token under [cloud.{name}]");
     }
+    let names = names(config, &instance)?;
     let settings = cloud_driver::Settings {
         instance,
         data_dir: config.data_dir.clone(),
@@ -176,7 +177,7 @@ fn cloud_driver(
             None => std::env::current_exe().context("finding this program for rsync")?,
         },
     };
-    Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), settings)?))
+    Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), names, settings)?))
 }
 
 /// Once, before work begins: half backups that no open job goes on with are cleared away, and what carries our label

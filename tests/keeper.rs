@@ -452,10 +452,20 @@ fn the_console_on_standard_input_hears_lines_and_warnings() {
         assert!(typed.status.success(), "{}", complained(&typed));
         host.until_log(&format!("heard {line}"));
     }
+    // However quick the answer is, who asks hears it, and nothing that was said before.
+    for number in 0..5 {
+        let heard = host.shell(&format!("echo again {number} | /opt/spawnpoint/keeper ask {ID} | head -n 1"));
+        assert_eq!(heard, format!("heard again {number}"));
+    }
+    assert_eq!(
+        host.shell(&format!("/opt/spawnpoint/keeper follow {ID} all | head -n 2")),
+        "up\nheard say $(reboot) 'hello'"
+    );
     host.shell(&format!("printf 'stdin\n' >{DIR}/warn/target; printf 'say bye\n' >{DIR}/warn/01.send"));
     host.put("settings", "console=stdin\ndeadman_s=1\nwarn_wait_s=0\n");
     host.until_status("state", "stopped");
-    assert_eq!(host.log(), "up\nheard say $(reboot) 'hello'\nheard list\nheard say bye");
+    let again: String = (0..5).map(|number| format!("heard again {number}\n")).collect();
+    assert_eq!(host.log(), format!("up\nheard say $(reboot) 'hello'\nheard list\n{again}heard say bye"));
     let typed = host.exec(&["/opt/spawnpoint/keeper", "type", ID], "list\n");
     assert_eq!(complained(&typed), "keeper: the game abcdefghij does not run");
 }

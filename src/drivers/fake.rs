@@ -770,6 +770,7 @@ fn host_ref(things: &Things, id: String) -> HostRef {
         region,
         size,
         address: Some([127, 0, 0, 1].into()),
+        label: None,
         firewall: None,
         price,
         host_key: String::new(),

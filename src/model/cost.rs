@@ -407,6 +407,7 @@ mod tests {
             region: String::new(),
             size: String::new(),
             address: None,
+            label: None,
             firewall: None,
             price,
             created_at: 0,

@@ -37,6 +37,9 @@ pub struct HostRef {
     /// `None` until the provider has given it one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// The label in the DNS zone that leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The firewall that came with it, as the provider names it; it goes with the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<String>,

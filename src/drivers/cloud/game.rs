@@ -11,8 +11,8 @@ use crate::model::job::Gain;
 use crate::model::recipe::{ConsoleProtocol, ReadyWhen, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use futures::StreamExt;
-use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Servers that are looked at side by side.
@@ -23,8 +23,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(20);
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// Lines of a dying game's output that its failure quotes.
 const LAST_LINES: usize = 3;
-/// Lines that the game may have said before its log was followed.
-const SAID_BEFORE: usize = 2000;
 /// The keeper's own waiting and killing comes on top of the recipe's grace.
 const STOP_SLACK: Duration = Duration::from_secs(90);
 /// Said in the game when the host has heard nothing from us for too long.
@@ -254,48 +252,39 @@ impl CloudDriver {
         let server = cx.server()?;
         let recipe = self.recipe(&server.game)?;
         let ssh = self.link(server).await?;
-        let ready = Mutex::new(false);
-        let last: Mutex<VecDeque<String>> = Mutex::default();
+        let ready = AtomicBool::new(false);
         let mut see = |line: &str| {
             cx.out.line(line);
             if recipe.ready.when() == ReadyWhen::Log && recipe.ready.log_matches(line) {
-                *ready.lock().expect("no holder of this lock can panic") = true;
+                ready.store(true, Ordering::Relaxed);
             }
-            let mut last = last.lock().expect("no holder of this lock can panic");
-            if last.len() == LAST_LINES {
-                last.pop_front();
-            }
-            last.push_back(cx.out.mask(line));
         };
-        // Followed from before the first look at what it has said already, so that no line falls between.
         let limit = self.time_limit_of_ready(recipe);
-        let following = ssh.run(keeper(&ssh, "follow", &server.id, &[], limit), &mut see);
-        let looking = async {
-            let before = self.log_lines(server, SAID_BEFORE).await.map_err(StepError::Retry)?;
-            let said =
-                recipe.ready.when() == ReadyWhen::Log && before.iter().any(|line| recipe.ready.log_matches(line));
+        // From the first line of this run, so that none falls between; and again where the connection broke.
+        let following = async {
             loop {
-                if said || *ready.lock().expect("no holder of this lock can panic") || self.probe(server, recipe).await
-                {
+                let _ = ssh.run(keeper(&ssh, "follow", &server.id, &["all"], limit), &mut see).await;
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+        };
+        let looking = async {
+            loop {
+                if ready.load(Ordering::Relaxed) || self.probe(server, recipe).await {
                     return Ok(Gain::default());
                 }
                 let status = self.status(server, true).await?;
                 if status.get("state").is_none_or(|state| state != "running") {
-                    let mut words: Vec<String> =
-                        last.lock().expect("no holder of this lock can panic").iter().cloned().collect();
-                    if words.is_empty() {
-                        words = before.iter().rev().take(LAST_LINES).rev().map(|line| cx.out.mask(line)).collect();
-                    }
+                    // Its last words may not have come through yet.
+                    let last = self.log_lines(server, LAST_LINES).await.map_err(StepError::Retry)?;
+                    let words: Vec<String> = last.iter().map(|line| cx.out.mask(line)).collect();
                     return Err(died(&status, &words));
                 }
                 tokio::time::sleep(TRY_EVERY).await;
             }
         };
-        tokio::pin!(following, looking);
         tokio::select! {
-            result = &mut looking => result,
-            // The log's end tells nothing by itself; whether the game lives is what counts.
-            _ = &mut following => looking.await,
+            result = looking => result,
+            () = following => unreachable!("it goes on until it is dropped"),
         }
     }
 

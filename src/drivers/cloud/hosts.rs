@@ -31,6 +31,8 @@ const DESTROY_AGAIN: Duration = Duration::from_secs(30);
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// The system's own first boot may take so long.
 const CLOUD_INIT_LIMIT: Duration = Duration::from_secs(600);
+/// The size of a machine of your own.
+pub(super) const YOUR_OWN: &str = "your own";
 /// A host's name is a DNS label.
 const NAME_MAX_CHARS: usize = 63;
 
@@ -80,10 +82,21 @@ impl CloudDriver {
                         return Ok(Gain::note("the host is there already"));
                     }
                     // It is on its way out or gone: a new one is rented below.
-                    Some(_) | None => self.forget_host(server, host).await?,
+                    Some(_) | None => {
+                        self.forget_link(&server.id);
+                        cx.out.line(lost(server, host));
+                    }
                 }
             } else if provider == OWN_MACHINE && place.region.as_deref() == Some(host.id.as_str()) {
                 return Ok(Gain::note("the game is on this machine already"));
+            } else if host.played {
+                return Err(StepError::fatal(format!(
+                    "The world is still on your machine `{}`. Stop the server first, so that it is saved from there.",
+                    host.id
+                )));
+            } else {
+                self.remove_folder(server).await?;
+                self.forget_link(&server.id);
             }
         }
         if provider == OWN_MACHINE {
@@ -104,8 +117,9 @@ impl CloudDriver {
             provider: OWN_MACHINE.to_owned(),
             id: name.clone(),
             region: name.clone(),
-            size: "your own".to_owned(),
+            size: YOUR_OWN.to_owned(),
             address: Some(address.ip()),
+            label: None,
             firewall: None,
             price: None,
             created_at: now_ms(),
@@ -228,6 +242,7 @@ impl CloudDriver {
             region: host.region,
             size: host.size,
             address: host.address,
+            label: None,
             firewall,
             price,
             created_at: host.created_at_ms,
@@ -314,11 +329,16 @@ impl CloudDriver {
         let recipe = self.recipe(&server.game)?;
         let ports = self.choose_ports(cx, &server, recipe).await?;
         let join = recipe.join_port().and_then(|name| ports.get(name));
-        let address = match (host.address, join) {
-            (Some(address), Some(port)) => Some(spoken(address, *port)),
-            (Some(_) | None, Some(_) | None) => None,
-        };
-        let note = address.clone().unwrap_or_default();
+        let (mut address, mut note) = (None, String::new());
+        if let (Some(ip), Some(port)) = (host.address, join) {
+            note = spoken(ip, *port);
+            address = Some(note.clone());
+            if let Some((label, name)) = self.point_name(cx, &server, ip).await? {
+                address = Some(format!("{name}:{port}"));
+                note = format!("{name}:{port} leads to {note}");
+                host.label = Some(label);
+            }
+        }
         let owned = Owned { host: Some(host), address, ports, ..server.owned.clone() };
         Ok(Gain::owned(owned).with_note(note))
     }
@@ -381,6 +401,10 @@ impl CloudDriver {
                     tokio::time::sleep(ASK_EVERY).await;
                 }
             }
+        }
+        // A machine of yours has long had its first boot, or never one by cloud-init, which would be waited for in vain.
+        if self.host_of(server)?.provider == OWN_MACHINE {
+            return Ok(());
         }
         // The first boot goes on after SSH is up; what it installs would stand in the bootstrap script's way.
         let wait =
@@ -465,6 +489,9 @@ impl CloudDriver {
             if !self.folder_is_of_job(server, &job).await? {
                 return Ok(Gain::note("the game's folder was there before and stays"));
             }
+            if let Some(host) = &on_record {
+                self.clear_name(cx, host).await;
+            }
             self.remove_folder(server).await?;
             return Ok(Gain::owned(nothing));
         }
@@ -480,6 +507,9 @@ impl CloudDriver {
             // This start only used it: whether it exists, and what is on it, is for a stop.
             return Ok(Gain::note("the host was there before and stays"));
         }
+        if let Some(host) = &on_record {
+            self.clear_name(cx, host).await;
+        }
         self.tidy_up(cx, api.as_ref(), server, on_record.as_ref()).await?;
         Ok(Gain::owned(nothing).with_note("the host is gone; billing is OFF"))
     }
@@ -487,6 +517,8 @@ impl CloudDriver {
     pub(super) async fn destroy_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
         let Some(host) = &server.owned.host else { return Ok(Gain::note("there is no host")) };
+        // Before the address can be somebody else's.
+        self.clear_name(cx, host).await;
         if host.provider == OWN_MACHINE {
             self.remove_folder(server).await?;
             return Ok(Gain::note("the game's folder is gone from your machine"));
@@ -587,11 +619,6 @@ impl CloudDriver {
         self.forget_keys(server).await
     }
 
-    async fn forget_host(&self, server: &Server, _host: &HostRef) -> Result<(), StepError> {
-        self.forget_link(&server.id);
-        Ok(())
-    }
-
     async fn forget_keys(&self, server: &Server) -> Result<(), StepError> {
         let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
         blocking(move || {
@@ -618,6 +645,18 @@ impl CloudDriver {
         }
         Ok(strays)
     }
+}
+
+/// What a start says when the host on record is no more.
+fn lost(server: &Server, host: &HostRef) -> String {
+    let kept = match (&server.owned.world, host.played) {
+        (Some(world), true) => {
+            format!("What was played on it after the backup `{world}` is lost; that is the world now.")
+        }
+        (None, true) => "What was played on it is lost, and there is no backup.".to_owned(),
+        (Some(_) | None, false) => "Nothing is lost.".to_owned(),
+    };
+    format!("The host {} is gone, and not by us. {kept}", host.id)
 }
 
 /// The ports that friends reach, with what the recipe's own numbers became.

@@ -30,8 +30,9 @@
 #   kill ID                      ends it at once; prints `killed` or `was-off`
 #   status ID                    key=value lines, see status()
 #   logs ID LINES                the last lines of this run, or of the last one
-#   follow ID                    the log from now on, until nobody reads
+#   follow ID [all]              the log from now on, or from this run's beginning, until nobody reads
 #   type ID                      a line of standard input for the game's console
+#   ask ID                       the same, and then the log from that moment on, until nobody reads
 #   beat ID                      Spawnpoint is there: puts off the dead-man switch
 #   firewall tcp:22 udp:27015 …  these ports and no others; prints `set` or `no-nft`
 #   unfirewall                   prints `unset` or `no-nft`
@@ -913,7 +914,18 @@ logs() {
 
 # Ends when nobody reads, which tail sees on a pipe, and when the connection is gone.
 follow() {
-    exec tail --pid="$PPID" -n 0 -F "$state/log" 2>/dev/null
+    local from='-n 0'
+    [ "${1:-}" != all ] || from='-c +1'
+    # shellcheck disable=SC2086 # an option and its value
+    exec tail --pid="$PPID" $from -F "$state/log" 2>/dev/null
+}
+
+# What the game answers may come before any other process could begin to listen.
+ask() {
+    local size
+    size=$(stat -c %s "$state/log" 2>/dev/null || echo 0)
+    type_line
+    exec tail --pid="$PPID" -c +"$((size + 1))" -F "$state/log" 2>/dev/null
 }
 
 type_line() {
@@ -1016,7 +1028,7 @@ main() {
         unfirewall
         exit 0
         ;;
-    setup | run-script | start | stop | kill | status | logs | follow | type | beat | remove | serve | watch | warn | unit) ;;
+    setup | run-script | start | stop | kill | status | logs | follow | type | ask | beat | remove | serve | watch | warn | unit) ;;
     *) fail 64 "there is no verb like this; the top of $self lists them" ;;
     esac
     shift
@@ -1039,8 +1051,9 @@ main() {
     kill) kill_game ;;
     status) status ;;
     logs) logs "${1:-}" ;;
-    follow) follow ;;
+    follow) follow "${1:-}" ;;
     type) type_line ;;
+    ask) ask ;;
     beat) beat ;;
     remove) remove ;;
     serve) serve ;;

@@ -1,8 +1,9 @@
 //! The cloud backend: a server runs on a host that exists only while people play. The host is rented from a provider
 //! for the evening, or it is a machine of your own on which only a game's folder comes and goes.
 //!
-//! `hosts` rents and destroys, `choose` decides which size, `quote` says what it costs, `boot` is what a new host is told, `setup` prepares it,
-//! `worlds` moves worlds by rsync, `game` starts and stops, `talk` speaks to the game. On the host itself works
+//! `hosts` rents and destroys, `choose` decides which size, `quote` says what it costs, `boot` is what a new host is
+//! told, `setup` prepares it, `worlds` moves worlds by rsync, `names` lets a name in DNS follow, `game` starts and stops,
+//! `talk` speaks to the game. On the host itself works
 //! keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached over SSH.
 //!
 //! What exists outside is found by its labels, never by memory. The host goes last: until a verified backup is kept it
@@ -12,6 +13,7 @@ mod boot;
 mod choose;
 mod game;
 mod hosts;
+mod names;
 mod quote;
 mod setup;
 mod talk;
@@ -21,6 +23,7 @@ pub use choose::Needs;
 
 use super::backups::Backups;
 use crate::clients::cloud::{CloudApi, CloudError};
+use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
@@ -96,6 +99,8 @@ pub struct CloudDriver {
     links: Mutex<HashMap<ServerId, Ssh>>,
     /// What each provider offers.
     prices: BTreeMap<String, Arc<quote::PriceList>>,
+    /// Where servers get their names, if anywhere.
+    names: Option<Dns>,
 }
 
 impl CloudDriver {
@@ -106,12 +111,13 @@ impl CloudDriver {
         machines: BTreeMap<String, Machine>,
         vault: Vault,
         recipes: Arc<Recipes>,
+        names: Option<Dns>,
         settings: Settings,
     ) -> anyhow::Result<CloudDriver> {
         let key = Arc::new(KeyPair::load_or_make(&settings.data_dir.join("ssh/id_ed25519"))?);
         let prices = providers.keys().map(|name| (name.clone(), Arc::default())).collect();
         let backups = Backups { vault, recipes: recipes.clone(), retention: settings.retention };
-        Ok(CloudDriver { providers, machines, backups, recipes, settings, key, links: Mutex::default(), prices })
+        Ok(CloudDriver { providers, machines, backups, recipes, settings, key, links: Mutex::default(), names, prices })
     }
 
     fn recipe(&self, game: &str) -> Result<&Recipe, StepError> {

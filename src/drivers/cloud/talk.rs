@@ -3,12 +3,12 @@
 
 use super::CloudDriver;
 use super::game::plain;
-use super::setup::{CALL_LIMIT, keeper};
+use super::setup::keeper;
 use crate::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use crate::clients::ssh::{LocalTcp, LocalUdp, Ssh, SshError};
 use crate::drivers::talk::{
-    ANSWER_MAX_BYTES, COMMAND_LIMIT, COUNT_WITHIN_LINES, GOODBYE, QUERY_LIMIT, STDIN_FIRST, STDIN_QUIET, ask,
-    console_at, count_in_log, fault, text_of,
+    ANSWER_MAX_BYTES, COMMAND_LIMIT, COUNT_WITHIN_LINES, GOODBYE, QUERY_LIMIT, STDIN_FIRST, ask, console_at,
+    count_in_log, fault, text_of,
 };
 use crate::engine::{ConsoleFault, StepCx, StepError};
 use crate::model::ServerId;
@@ -18,7 +18,12 @@ use crate::model::server::{Players, Seen, Server};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// After so long without another line an answer is over. What a game writes comes through a file on the host and the
+/// connection, in pieces.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A port of the host, as it can be reached from here for as long as this is held.
 struct Way {
@@ -181,19 +186,21 @@ impl Console for Stdin {
         if line.contains(['\n', '\r', '\0']) {
             return Err(ConsoleError::LineRefused("it holds a line break or a NUL"));
         }
-        let unreachable = |error: SshError| ConsoleError::Unreachable(error.to_string());
         let (said, mut lines) = mpsc::unbounded_channel();
         let mut keep = |text: &str| {
             let _ = said.send(text.to_owned());
         };
-        let following = self.ssh.run(keeper(&self.ssh, "follow", &self.server, &[], COMMAND_LIMIT), &mut keep);
-        let typing = async {
-            let mut exec = keeper(&self.ssh, "type", &self.server, &[], CALL_LIMIT);
-            exec.stdin = Some(format!("{line}\n").into());
-            self.ssh.run_quietly(exec).await.and_then(|exited| exited.ok()).map_err(unreachable)?;
+        let mut exec = keeper(&self.ssh, "ask", &self.server, &[], COMMAND_LIMIT);
+        exec.stdin = Some(format!("{line}\n").into());
+        // It types the line and goes on telling what the log says from that moment on, until it is dropped.
+        let asking = async {
+            let exited = self.ssh.run(exec, &mut keep).await.and_then(|exited| exited.ok());
+            exited.map(drop).map_err(|error| ConsoleError::Unreachable(error.to_string()))
+        };
+        let listening = async {
             let mut reply = Reply { text: String::new(), answered: false, truncated: false };
             loop {
-                let wait = if reply.answered { STDIN_QUIET } else { STDIN_FIRST };
+                let wait = if reply.answered { QUIET } else { STDIN_FIRST };
                 match tokio::time::timeout(wait, lines.recv()).await {
                     Ok(Some(line)) if reply.text.len() + line.len() < ANSWER_MAX_BYTES => {
                         reply.answered = true;
@@ -202,17 +209,20 @@ impl Console for Stdin {
                     }
                     Ok(Some(_)) => {
                         reply.truncated = true;
-                        return Ok(reply);
+                        return reply;
                     }
-                    // Quiet, or the game ended.
-                    Ok(None) | Err(_) => return Ok(reply),
+                    Ok(None) | Err(_) => return reply,
                 }
             }
         };
-        tokio::pin!(following, typing);
+        tokio::pin!(asking, listening);
         tokio::select! {
-            reply = &mut typing => reply,
-            _ = &mut following => typing.await,
+            reply = &mut listening => Ok(reply),
+            // The line could not be typed, or the connection is gone; what was heard is heard.
+            result = &mut asking => {
+                result?;
+                Ok(listening.await)
+            }
         }
     }
 }

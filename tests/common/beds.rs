@@ -1,0 +1,142 @@
+//! What the suite of all backends is tried on: the whole program with one backend set up, and the world outside of it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use super::cloud::{Clouds, Options};
+use super::stage::{Stage, docker_or_skip, test_image};
+use secrecy::ExposeSecret;
+use spawnpoint::clients::ssh::{HostKey, KeyPair};
+use spawnpoint::config::{Config, OwnHost};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const RECIPES: &str = "tests/recipes";
+/// For a container to come up on a busy machine.
+const UP_LIMIT: Duration = Duration::from_secs(60);
+/// What the machine of one's own does at its start: a key of its own, ours let in, and nothing of cloud-init's.
+const OWN_MACHINE: &str = "mkdir -p /run/sshd /root/.ssh && cp /seed/authorized_keys /root/.ssh/ && \
+    cp /seed/host_key /etc/ssh/ssh_host_ed25519_key && chmod 600 /etc/ssh/ssh_host_ed25519_key && \
+    chown -R root:root /root/.ssh && exec /usr/sbin/sshd -D -e";
+
+pub struct Bed {
+    pub stage: Option<Stage>,
+    pub clouds: Option<Clouds>,
+    pub machine: Option<OwnMachine>,
+}
+
+/// Lets a stage rent at this stand-in, and nothing else.
+pub fn rent_at(config: &mut Config, clouds: &Clouds, provider: &str) {
+    config.docker.enabled = false;
+    config.program = Some(env!("CARGO_BIN_EXE_spawnpoint").into());
+    let account = match provider {
+        "linode" => &mut config.cloud.linode,
+        "hetzner" => &mut config.cloud.hetzner,
+        "digitalocean" => &mut config.cloud.digitalocean,
+        "vultr" => &mut config.cloud.vultr,
+        other => panic!("there is no provider {other}"),
+    };
+    account.token = Some("a-token".into());
+    account.api_url = Some(clouds.url(provider));
+}
+
+impl Bed {
+    pub async fn docker() -> Option<Bed> {
+        if !docker_or_skip().await {
+            return None;
+        }
+        test_image("busybox");
+        let stage = Stage::open(RECIPES, |_| {}).await;
+        Some(Bed { stage: Some(stage), clouds: None, machine: None })
+    }
+
+    pub async fn cloud() -> Option<Bed> {
+        if !docker_or_skip().await {
+            return None;
+        }
+        let clouds = Clouds::start(&Options::default())?;
+        let stage = Stage::open(RECIPES, |config| rent_at(config, &clouds, "hetzner")).await;
+        Some(Bed { stage: Some(stage), clouds: Some(clouds), machine: None })
+    }
+
+    pub async fn own_machine() -> Option<Bed> {
+        if !docker_or_skip().await {
+            return None;
+        }
+        test_image("host");
+        let mut machine = None;
+        let stage = Stage::open(RECIPES, |config| machine = Some(OwnMachine::start(config))).await;
+        Some(Bed { stage: Some(stage), clouds: None, machine })
+    }
+
+    /// Nothing may be left anywhere.
+    pub async fn close(self, stage: Stage) {
+        stage.close().await;
+        if let Some(clouds) = &self.clouds {
+            nothing_left(clouds);
+        }
+        if let Some(machine) = &self.machine {
+            assert_eq!(machine.shell("ls /srv/spawnpoint"), "", "a folder was left on the machine");
+            assert_eq!(machine.shell("getent passwd | grep -c ^sp- || true"), "0", "a user was left on the machine");
+        }
+    }
+}
+
+/// Nothing that bills, and nothing that came with it.
+pub fn nothing_left(clouds: &Clouds) {
+    assert!(clouds.living().is_empty(), "{:#?}", clouds.living());
+    assert!(clouds.things().is_empty(), "{:#?}", clouds.things());
+}
+
+/// A machine that was there before and stays: a container with sshd and nothing of a provider's.
+pub struct OwnMachine {
+    container: String,
+}
+
+impl OwnMachine {
+    fn start(config: &mut Config) -> OwnMachine {
+        let seed = config.data_dir.join("seed");
+        std::fs::create_dir_all(&seed).unwrap();
+        let ours = KeyPair::load_or_make(&config.data_dir.join("ssh/id_ed25519")).unwrap();
+        let its = HostKey::generate();
+        write(&seed.join("authorized_keys"), &ours.public_line());
+        write(&seed.join("host_key"), its.private_pem.expose_secret());
+        let address = config.docker.publish_address.to_string();
+        let name = format!("spawnpoint-test-own-{}", address.replace('.', "-"));
+        let _ = Command::new("docker").args(["rm", "-f", &name]).output();
+        let mut run = Command::new("docker");
+        run.args(["run", "-d", "--init", "--name", &name, "--volume", &format!("{}:/seed:ro", seed.display())]);
+        for port in ["22:22/tcp", "27100:27100/udp"] {
+            run.args(["--publish", &format!("{address}:{port}")]);
+        }
+        let made = run.args(["spawnpoint-test/host:1", "sh", "-c", OWN_MACHINE]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let machine = OwnMachine { container: name };
+        let deadline = Instant::now() + UP_LIMIT;
+        while machine.shell("ss -Hltn 'sport = :22' | head -n 1").is_empty() {
+            assert!(Instant::now() < deadline, "its sshd does not listen");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        config.docker.enabled = false;
+        config.program = Some(env!("CARGO_BIN_EXE_spawnpoint").into());
+        let host = OwnHost { address, port: 22, user: "root".into(), key_file: None, host_key: Some(its.public_line) };
+        config.hosts.insert("attic".into(), host);
+        machine
+    }
+
+    pub fn shell(&self, script: &str) -> String {
+        let ran = Command::new("docker").args(["exec", &self.container, "sh", "-c", script]).output().unwrap();
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for OwnMachine {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-f", &self.container]).output();
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, format!("{}\n", text.trim_end())).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
