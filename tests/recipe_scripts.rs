@@ -58,6 +58,17 @@ fn every_script_stops_at_its_first_error() {
     }
 }
 
+/// The cloud backend refuses a host without it, and by then the host costs money.
+#[test]
+fn every_game_brings_rsync_because_worlds_travel_with_it() {
+    for recipe in std::fs::read_dir(root().join("game-scripts")).unwrap() {
+        let path = recipe.unwrap().path().join("bootstrap");
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let installs = text.lines().any(|line| !line.starts_with('#') && line.contains("rsync"));
+        assert!(installs, "{path:?} does not install rsync");
+    }
+}
+
 #[test]
 fn shellcheck_finds_nothing() {
     if !have("shellcheck") {
