@@ -432,7 +432,7 @@ fn root() -> String {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BudgetRules {
-    /// What each guild may spend in a calendar month, one amount for each currency: `10 USD`.
+    /// What each guild may spend in a calendar month, one amount for each currency: `10 USD`. With an id, one guild's.
     #[serde(deserialize_with = "list")]
     pub guild_monthly: Vec<String>,
     /// People are warned when so much of a budget is spent.

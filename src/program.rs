@@ -12,7 +12,7 @@ use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
 use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
-use crate::model::bill::{Budget, Spending};
+use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
 use crate::model::lease::Rules;
 use crate::model::server::Backend;
@@ -235,28 +235,22 @@ pub fn names(config: &Config, instance: &str) -> anyhow::Result<Option<Dns>> {
 /// What the operator decided about money.
 pub fn spending(config: &Config) -> anyhow::Result<Spending> {
     let rules = &config.budget;
-    let mut guild: Vec<Budget> = vec![];
-    for text in &rules.guild_monthly {
-        let budget: Budget =
-            text.parse().map_err(anyhow::Error::msg).context("reading `guild_monthly` under [budget]")?;
-        ensure!(
-            guild.iter().all(|other| other.currency != budget.currency),
-            "`guild_monthly` under [budget] has two amounts in {}; leave one",
-            budget.currency
-        );
-        guild.push(budget);
-    }
     ensure!(
         (1..=100).contains(&rules.warn_percent),
         "`warn_percent` under [budget] is a number from 1 to 100, not {}",
         rules.warn_percent
     );
-    Ok(Spending {
+    let mut spending = Spending {
         zone: rules.time_zone.clone(),
-        guild,
         warn_percent: rules.warn_percent,
         stop_at_unit: config.cloud.stop_at_billing_unit,
-    })
+        ..Spending::default()
+    };
+    for text in &rules.guild_monthly {
+        let added = spending.add_guild_budget(text);
+        added.map_err(anyhow::Error::msg).context("reading `guild_monthly` under [budget]")?;
+    }
+    Ok(spending)
 }
 
 /// Where the daemon is: the configuration, or what Docker's own tools use.

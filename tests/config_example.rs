@@ -128,7 +128,7 @@ fn what_the_example_shows_as_default_is_the_default() {
         all.cloud.providers().iter().all(|(_, account)| account.token.is_some() && account.api_url.is_some()),
     );
     let socket = Some("unix:///var/run/docker.sock");
-    let expected = (true, true, 1, socket, Some("play.example.org"), Some("1000:1000"), 2, true, true);
+    let expected = (true, true, 1, socket, Some("play.example.org"), Some("1000:1000"), 3, true, true);
     assert_eq!(shown, expected, "the examples of options that have no default");
 }
 

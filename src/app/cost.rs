@@ -36,7 +36,7 @@ pub struct CostFilter {
 impl App {
     /// The bill by server, person and month, of the servers that the caller may see.
     pub async fn cost(&self, caller: &Caller, filter: CostFilter) -> Answer<CostView> {
-        let spending = self.engine().spending();
+        let spending = &self.engine().spending().of(&caller.guild);
         let (zone, now) = (&spending.zone, self.now());
         let month = match filter.month.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
             Some(text) => Month::parse(text).map_err(Refusal::Invalid)?,
@@ -160,7 +160,7 @@ impl App {
     /// Refuses a start that the budgets do not allow, and says by how much. While the caller holds on to the answer,
     /// no other start is looked at: two that fit each, and not both, must see each other's job.
     pub(super) async fn must_be_paid_for(&self, server: &Server) -> Answer<Option<MutexGuard<'_, ()>>> {
-        let spending = self.engine().spending();
+        let spending = &self.engine().spending().of(&server.guild);
         let own = server.limits.budget.as_ref();
         if server.backend != Backend::Cloud || (spending.guild.is_empty() && own.is_none()) {
             return Ok(None);

@@ -145,7 +145,7 @@ impl Engine {
 
     /// What its bill means for a server. Servers in containers have none.
     async fn bill(&self, server: &Server, now: Ms) -> anyhow::Result<Bill> {
-        let spending = self.spending();
+        let spending = &self.spending().of(&server.guild);
         let budgets = server.limits.budget.is_some() || !spending.guild.is_empty();
         let idle = server.wanted == Wanted::Off && server.owned.host.is_none();
         // Nobody sends a bill for a machine of your own.

@@ -3,7 +3,7 @@
 
 use super::access::Actor;
 use super::cost::{Micros, Money, Month, Price, Quote, Rental, UNIT_MICROS, spoken, unit_end};
-use super::{MINUTE_MS, Ms, ServerId};
+use super::{GuildId, MINUTE_MS, Ms, ServerId};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +70,8 @@ pub struct Spending {
     pub zone: TimeZone,
     /// What each guild may spend in a month, one for each currency; empty: as much as it likes.
     pub guild: Vec<Budget>,
+    /// Guilds that have amounts of their own instead.
+    pub own: BTreeMap<GuildId, Vec<Budget>>,
     /// People are warned when so much of a budget is spent.
     pub warn_percent: u32,
     /// Stops that nobody waits for come at the end of the unit that is paid for anyway.
@@ -78,7 +80,38 @@ pub struct Spending {
 
 impl Default for Spending {
     fn default() -> Spending {
-        Spending { zone: TimeZone::UTC, guild: vec![], warn_percent: 80, stop_at_unit: false }
+        Spending { zone: TimeZone::UTC, guild: vec![], own: BTreeMap::new(), warn_percent: 80, stop_at_unit: false }
+    }
+}
+
+impl Spending {
+    /// What holds for one guild.
+    pub fn of(&self, guild: &GuildId) -> Spending {
+        let guild = self.own.get(guild).unwrap_or(&self.guild).clone();
+        Spending { guild, own: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Takes in one amount of the configuration: `10 USD` for each guild, or `GUILD_ID: 20 USD` for one.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn add_guild_budget(&mut self, text: &str) -> Result<(), String> {
+        let (of, budgets, amount) = match text.split_once(':') {
+            None => ("every guild".to_owned(), &mut self.guild, text),
+            Some((id, amount)) => {
+                let id = id.trim();
+                if id.is_empty() || !id.chars().all(|c| c.is_ascii_digit()) {
+                    return Err(format!("`{id}` is no id of a guild; write for instance `112233445566778899: 20 USD`"));
+                }
+                (format!("guild {id}"), self.own.entry(GuildId(id.to_owned())).or_default(), amount)
+            }
+        };
+        let budget: Budget = amount.trim().parse()?;
+        if budgets.iter().any(|other| other.currency == budget.currency) {
+            return Err(format!("there are two amounts in {} for {of}; leave one", budget.currency));
+        }
+        budgets.push(budget);
+        Ok(())
     }
 }
 
@@ -463,6 +496,28 @@ mod tests {
         {
             let why = text.parse::<Budget>().expect_err(text);
             assert!(why.contains("10 USD"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_guild_with_amounts_of_its_own_follows_those_alone() {
+        let mut spending = Spending::default();
+        for text in ["10 USD", "8.50 EUR", "112233445566778899: 20 USD", "42 : 0 USD", "42: 1 CHF"] {
+            spending.add_guild_budget(text).unwrap();
+        }
+        let of = |id: &str| spending.of(&GuildId(id.into())).guild.iter().map(Budget::to_string).collect::<Vec<_>>();
+        assert_eq!(of("7"), ["10 USD", "8.50 EUR"]);
+        assert_eq!(of("112233445566778899"), ["20 USD"]);
+        assert_eq!(of("42"), ["0 USD", "1 CHF"]);
+        for (text, why) in [
+            ("3 USD", "two amounts in USD for every guild"),
+            ("42: 3 chf", "two amounts in CHF for guild 42"),
+            ("friends: 3 USD", "`friends` is no id of a guild"),
+            (": 3 USD", "`` is no id of a guild"),
+            ("42: lots", "`lots` is no budget"),
+        ] {
+            let error = spending.clone().add_guild_budget(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 
