@@ -274,7 +274,7 @@ async fn with_discord() {
 
 /// The real binary with a thousand servers that are off: what the watcher takes by itself. None of them has a container.
 async fn watched() {
-    let mut stage = Stage::open_idle("tests/recipes").await;
+    let mut stage = Stage::open_idle("tests/recipes", |_| {}).await;
     for n in 0..WATCHED {
         // A guild has at most a hundred.
         stage.caller = Caller::operator(GuildId(format!("guild-{}", n / 100)));

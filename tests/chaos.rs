@@ -1,57 +1,20 @@
 //! `kill -9` of the real binary in the middle of real container jobs, again and again: no server stuck, nothing left
-//! over, no world lost. The seed is printed; `SPAWNPOINT_CHAOS_SEED` repeats a run and `SPAWNPOINT_CHAOS_ROUNDS` sets
-//! how many rounds there are (50 is the full measure, a few are enough for every day).
+//! over, no world lost.
 
-#[path = "common/stage.rs"]
-mod stage;
+mod common {
+    pub mod binary;
+    pub mod stage;
+}
 
+use common::binary::{Binary, Chaos};
+use common::stage::{Stage, docker_or_skip, test_image};
 use rand::RngExt;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use spawnpoint::app::Refusal;
 use spawnpoint::model::JobId;
 use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::State;
-use stage::{Stage, docker_or_skip, test_image};
-use std::process::{Child, Command, Stdio};
 
 const ROUNDS_USUAL: usize = 4;
-
-/// The real binary on the stage's own home, without Discord: it carries out jobs and watches.
-struct Binary(Child);
-
-impl Binary {
-    fn start(stage: &Stage) -> Binary {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(stage.home.join("binary.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_spawnpoint"))
-            .args(["run", "--without-discord"])
-            .current_dir(&stage.home)
-            .env_remove("SPAWNPOINT_DISCORD__TOKEN")
-            .env_remove("SPAWNPOINT_CHAOS_SEED")
-            .env_remove("SPAWNPOINT_CHAOS_ROUNDS")
-            .env("SPAWNPOINT_DATA_DIR", &stage.config.data_dir)
-            .env("SPAWNPOINT_GAME_SCRIPTS", &stage.config.game_scripts)
-            .env("SPAWNPOINT_DOCKER__PUBLISH_ADDRESS", stage.config.docker.publish_address.to_string())
-            .env("SPAWNPOINT_WATCH__EVERY_SECONDS", "1")
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
-        Binary(child)
-    }
-
-    fn kill(mut self) {
-        self.0.kill().expect("the binary can be killed");
-        self.0.wait().expect("the binary has ended");
-    }
-}
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Ask {
@@ -67,19 +30,17 @@ async fn a_kill_at_any_moment_leaves_no_server_stuck_and_no_world_lost() {
         return;
     }
     test_image("busybox");
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let seed = number("SPAWNPOINT_CHAOS_SEED").unwrap_or_else(rand::random);
-    let rounds = number("SPAWNPOINT_CHAOS_ROUNDS").map_or(ROUNDS_USUAL, |rounds| rounds as usize);
-    println!("SPAWNPOINT_CHAOS_SEED={seed} ({rounds} rounds)");
-    let mut random = StdRng::seed_from_u64(seed);
+    let chaos = Chaos::asked(ROUNDS_USUAL);
+    let seed = chaos.seed;
 
     // The stage only writes what people ask for; the binary does all the work.
-    let stage = Stage::open_idle("tests/recipes").await;
+    let stage = Stage::open_idle("tests/recipes", |_| {}).await;
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     let mut turns = 0;
-    for round in 0..rounds {
-        let binary = Binary::start(&stage);
+    for round in 0..chaos.kills {
+        let mut random = chaos.random(round);
+        let binary = Binary::start(&stage, &[]);
         let state = app.status(&stage.caller, "world").await.unwrap().state;
         if state == State::Running && random.random_bool(0.7) {
             app.console(&stage.caller, "world", "turn").await.unwrap();
@@ -101,7 +62,7 @@ async fn a_kill_at_any_moment_leaves_no_server_stuck_and_no_world_lost() {
             })
             .await;
         binary.kill();
-        let again = Binary::start(&stage);
+        let again = Binary::start(&stage, &[]);
         let end = stage.end_of(job).await;
         assert_eq!(end.outcome, Some(Outcome::Succeeded), "seed {seed}, round {round}, {ask:?}: {end:#?}");
         again.kill();

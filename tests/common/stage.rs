@@ -76,8 +76,8 @@ impl Stage {
     }
 
     /// A stage that writes jobs and carries none out: another process does.
-    pub async fn open_idle(recipes: &str) -> Stage {
-        let mut stage = Stage::open(recipes, |_| {}).await;
+    pub async fn open_idle(recipes: &str, tweak: impl FnOnce(&mut Config)) -> Stage {
+        let mut stage = Stage::open(recipes, tweak).await;
         stage.rest().await;
         stage
     }

@@ -92,7 +92,7 @@ async fn an_ordinary_user_starts_backs_up_stops_and_deletes_servers() {
     let user = User::new();
     let variants = Variants::new().with("mine", &[]);
     // The stage asks and looks; all work is done by the binary, as the user.
-    let stage = Stage::open_idle(variants.path()).await;
+    let stage = Stage::open_idle(variants.path(), |_| {}).await;
     let app = &stage.program.app;
     let owned = Command::new("chown").arg("-R").arg(format!("{UID}:{UID}")).arg(&stage.config.data_dir).status();
     assert!(owned.unwrap().success());

@@ -29,10 +29,14 @@ const FIRST_BOOT_LIMIT: Duration = Duration::from_secs(180);
 const DESTROY_AGAIN: Duration = Duration::from_secs(30);
 /// A provider that asks for patience is given this much within one try; the next try has more.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// A second host that was made by mistake is waited for so long.
+const TWIN_LIMIT: Duration = Duration::from_secs(60);
 /// The system's own first boot may take so long.
 const CLOUD_INIT_LIMIT: Duration = Duration::from_secs(600);
 /// The size of a machine of your own.
 pub(super) const YOUR_OWN: &str = "your own";
+/// Between the private and the public half of a host's key in its file.
+const KEY_BORDER: &str = "\n---\n";
 /// A host's name is a DNS label.
 const NAME_MAX_CHARS: usize = 63;
 
@@ -290,16 +294,16 @@ impl CloudDriver {
         let path = self.host_key_path(&server.id, &cx.job.id.to_string());
         let work = move || -> anyhow::Result<HostKey> {
             if let Ok(text) = std::fs::read_to_string(&path)
-                && let Some((private, public)) = text.split_once("\n---\n")
+                && let Some(key) = read_key(&text)
             {
-                return Ok(HostKey { private_pem: private.to_owned().into(), public_line: public.trim().to_owned() });
+                return Ok(key);
             }
             let key = HostKey::generate();
             std::fs::create_dir_all(path.parent().expect("the path has a folder"))?;
             let part = path.with_extension("part");
             let mut file =
                 std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-            write!(file, "{}\n---\n{}\n", key.private_pem.expose_secret().trim_end(), key.public_line)?;
+            file.write_all(written_key(&key).as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&part, &path)?;
             Ok(key)
@@ -311,7 +315,7 @@ impl CloudDriver {
         let path = self.host_key_path(&server.id, job);
         blocking(move || {
             let text = std::fs::read_to_string(path).ok()?;
-            text.split_once("\n---\n").map(|(_, public)| public.trim().to_owned())
+            read_key(&text).map(|key| key.public_line)
         })
         .await
     }
@@ -326,6 +330,7 @@ impl CloudDriver {
         let mut server = server.clone();
         server.owned.host = Some(host.clone());
         self.await_ssh(cx, &server).await?;
+        self.destroy_twins(cx, &host).await?;
         let recipe = self.recipe(&server.game)?;
         let ports = self.choose_ports(cx, &server, recipe).await?;
         let join = recipe.join_port().and_then(|name| ports.get(name));
@@ -499,7 +504,11 @@ impl CloudDriver {
         let all = api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for the host"))?;
         let mine: Vec<Host> =
             all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect();
-        let others = on_record.as_ref().is_some_and(|host| !mine.iter().any(|one| one.id == host.id));
+        let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
+            // Nor is it there where an earlier try of this undoing has destroyed it.
+            Some(host) => api.host(&host.id).await.map_err(cloud_error("looking for the host"))?.is_some(),
+            None => false,
+        };
         for host in &mine {
             self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
         }
@@ -584,6 +593,33 @@ impl CloudDriver {
             };
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// A request to rent may reach the provider when the one who sent it was killed, and another host was rented since.
+    /// Only one of a job's hosts is ever on record, and nothing was done with the others. A provider that does not
+    /// answer now holds no start up: what is left is reported as nobody's.
+    async fn destroy_twins(&self, cx: &StepCx<'_>, host: &HostRef) -> Result<(), StepError> {
+        if host.provider == OWN_MACHINE {
+            return Ok(());
+        }
+        let api = &self.provider(&host.provider)?.api;
+        let all = match api.hosts(&self.settings.instance).await {
+            Ok(all) => all,
+            Err(CloudError::Busy { why, .. }) => {
+                cx.out.line(&why);
+                return Ok(());
+            }
+            Err(error) => return Err(cloud_error("looking for hosts of earlier tries")(error)),
+        };
+        let Some(own) = all.iter().find(|one| one.id == host.id).map(|one| one.labels.clone()) else { return Ok(()) };
+        for twin in all.iter().filter(|one| one.id != host.id && one.labels == own) {
+            cx.out.line(format!("The provider has made a second host, {}; destroying it.", twin.id));
+            match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id)).await {
+                Ok(destroyed) => destroyed?,
+                Err(_) => cx.out.line("It is still there; going on without waiting for its end."),
+            }
+        }
+        Ok(())
     }
 
     /// What came with the host goes with it: its firewall at the provider, and its key on our disk.
@@ -675,6 +711,18 @@ pub(super) fn public_ports(recipe: &Recipe, chosen: &BTreeMap<String, u16>) -> V
     open
 }
 
+/// A host's key as it lies on our disk.
+fn written_key(key: &HostKey) -> String {
+    format!("{}{KEY_BORDER}{}\n", key.private_pem.expose_secret().trim_end(), key.public_line)
+}
+
+/// What was written, to the last newline: sshd refuses a private key that ends without one.
+fn read_key(text: &str) -> Option<HostKey> {
+    let (private, public) = text.split_once(KEY_BORDER)?;
+    let private = format!("{}\n", private.trim_end());
+    Some(HostKey { private_pem: private.into(), public_line: public.trim().to_owned() })
+}
+
 /// The same for every try of one job, and a valid DNS label.
 fn host_name(server: &str, job: &str) -> String {
     let mut name = format!("spawnpoint-{server}-{job}");
@@ -684,4 +732,18 @@ fn host_name(server: &str, job: &str) -> String {
 
 fn elapsed(since: i64) -> String {
     crate::model::lease::spoken((now_ms() - since).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_try_gives_the_host_the_very_key_of_the_first() {
+        let key = HostKey::generate();
+        let again = read_key(&written_key(&key)).unwrap();
+        assert_eq!(again.private_pem.expose_secret(), key.private_pem.expose_secret());
+        assert_eq!(again.public_line, key.public_line);
+        assert!(read_key("half of a").is_none());
+    }
 }
