@@ -12,6 +12,7 @@ pub mod lease;
 pub mod plan;
 pub mod recipe;
 pub mod server;
+pub mod sweep;
 pub mod view;
 pub mod world;
 

@@ -1,5 +1,6 @@
 //! The world of a server as far as the engine must know it: which backup is which, and where the newest one is.
 
+use super::Ms;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,6 +15,15 @@ impl fmt::Display for BackupId {
     }
 }
 
+impl BackupId {
+    /// When it was taken, which its name begins with; `None` for a name that is none of the vault's.
+    pub fn taken_at(&self) -> Option<Ms> {
+        let (time, _) = self.0.split_once('-')?;
+        let at = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+        Some(at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+    }
+}
+
 /// What a drive's world is, compared with the vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,4 +34,17 @@ pub enum WorldAt {
     Backup(BackupId),
     /// A game has run on it since: newer than anything in the vault.
     Played,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backups_name_says_when_it_was_taken() {
+        assert_eq!(BackupId("19700102T000001Z-4f1c".into()).taken_at(), Some(86_401_000));
+        for text in ["", "backup-1", "19700102T000001Z", "19701302T000001Z-4f1c"] {
+            assert_eq!(BackupId(text.into()).taken_at(), None, "{text}");
+        }
+    }
 }
