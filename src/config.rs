@@ -358,6 +358,9 @@ pub struct Cloud {
     /// Stops that nobody waits for (idle, time over) come at the end of the time that is paid for anyway.
     #[serde(deserialize_with = "plain")]
     pub stop_at_billing_unit: bool,
+    /// Minutes between two looks for what nobody claims; 0 means only at the start.
+    #[serde(deserialize_with = "plain")]
+    pub sweep_minutes: u32,
     pub linode: Provider,
     pub hetzner: Provider,
     pub digitalocean: Provider,
@@ -367,12 +370,16 @@ pub struct Cloud {
 /// A host that nobody watches over runs no game for longer than this.
 const DEADMAN_HOURS: u64 = 6;
 
+/// Half of the shortest time that most providers bill.
+const SWEEP_MINUTES: u32 = 30;
+
 impl Default for Cloud {
     fn default() -> Cloud {
         Cloud {
             provider: None,
             deadman_hours: DEADMAN_HOURS,
             stop_at_billing_unit: false,
+            sweep_minutes: SWEEP_MINUTES,
             linode: Provider::default(),
             hetzner: Provider::default(),
             digitalocean: Provider::default(),

@@ -31,9 +31,6 @@ use tokio_util::sync::CancellationToken;
 /// The ids that games run as where Spawnpoint itself runs as root: nobody's, and the same on every machine.
 const GAME_IDS_FOR_ROOT: (u32, u32) = (4242, 4242);
 
-/// Looking for strays at the start takes no longer.
-const LOOK_AROUND_LIMIT: Duration = Duration::from_secs(10);
-
 /// Everything, put together and not yet running.
 pub struct Program {
     pub app: App,
@@ -41,6 +38,7 @@ pub struct Program {
     pub store: Store,
     pub bus: Bus,
     vault: Vault,
+    sweep_every: Option<Duration>,
 }
 
 impl Program {
@@ -111,19 +109,23 @@ impl Program {
             bus: bus.clone(),
             choices,
         });
-        Ok(Program { app, engine, store, bus, vault })
+        let sweep_every = match config.cloud.sweep_minutes {
+            0 => None,
+            minutes => Some(Duration::from_secs(60 * u64::from(minutes))),
+        };
+        Ok(Program { app, engine, store, bus, vault, sweep_every })
     }
 
-    /// Carries out jobs and watches servers until `stop`.
+    /// Carries out jobs, watches servers and looks for what was forgotten, until `stop`.
     pub fn work(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
         let (engine, stop) = (self.engine.clone(), stop.clone());
-        let (store, vault) = (self.store.clone(), self.vault.clone());
+        let (store, vault, sweep_every) = (self.store.clone(), self.vault.clone(), self.sweep_every);
         tokio::spawn(async move {
             // What a crash left is no reason not to work.
-            if let Err(error) = look_around(&engine, &store, vault).await {
+            if let Err(error) = look_around(&store, vault).await {
                 tracing::warn!("Leftovers of earlier runs could not be looked for: {error:#}");
             }
-            tokio::join!(engine.run(stop.clone()), engine.watch(stop));
+            tokio::join!(engine.run(stop.clone()), engine.watch(stop.clone()), engine.sweeps(sweep_every, stop));
         })
     }
 }
@@ -180,22 +182,12 @@ fn cloud_driver(
     Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), names, settings)?))
 }
 
-/// Once, before work begins: half backups that no open job goes on with are cleared away, and what carries our label
-/// and belongs to no server is named in the log. It is never deleted unasked.
-async fn look_around(engine: &Engine, store: &Store, vault: Vault) -> anyhow::Result<()> {
+/// Once, before work begins: half backups that no open job goes on with are cleared away.
+async fn look_around(store: &Store, vault: Vault) -> anyhow::Result<()> {
     let open: Vec<String> = store.open_jobs_all().await?.iter().map(|job| format!("-j{}", job.id)).collect();
     let wanted = move |_: &OwnerId, id: &BackupId| open.iter().any(|job| id.as_str().ends_with(job));
     for path in tokio::task::spawn_blocking(move || vault.sweep(wanted)).await?? {
         tracing::info!("Cleared a half backup away: {}", path.display());
-    }
-    let servers = store.servers_everywhere().await?;
-    for backend in Backend::ALL {
-        let Some(driver) = engine.driver(backend) else { continue };
-        // A daemon that does not answer is no reason to wait with the work.
-        let Ok(strays) = tokio::time::timeout(LOOK_AROUND_LIMIT, driver.strays(&servers)).await else { continue };
-        for stray in strays? {
-            tracing::warn!("Nobody claims this, and it was left alone: {stray}");
-        }
     }
     Ok(())
 }

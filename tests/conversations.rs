@@ -14,6 +14,7 @@ use serde_json::json;
 use spawnpoint::discord::Exit;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::job::Step;
+use spawnpoint::model::{MINUTE_MS, ServerId};
 
 struct Room {
     discord: Discord,
@@ -638,6 +639,137 @@ async fn a_server_moves_to_a_rented_host_and_back_with_its_world() {
       Move `world`, so that it runs in a container on this machine? It runs now, so it is stopped first. A backup of its world is kept before its host goes, if it has one. It is not started again by itself. There it costs nothing but this machine's room and memory.
       -# Only you can answer. The question ends <t:…>.
       [Move it] [Leave it]
+    ");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_forgotten_is_told_and_given_back_or_deleted_by_an_admin() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.ask(&room.alice, "games", "/server create name:moon game:toy backend:cloud").await;
+    room.discord.wait_for("games", "moon.*offline").await;
+    let id = bot.store.servers_everywhere().await.unwrap().remove(0).id;
+    let mut story = format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
+    let made = bot.app.now() - 90 * MINUTE_MS;
+    room.home.outside.plant_host("forgotten", &id, made);
+    let world = room.home.outside.get().hosts["forgotten"].world;
+    room.discord.wait_for("games", "belongs to no server").await;
+    // The buttons outlive the bot that made them, and it tells nothing twice.
+    bot.end().await.unwrap();
+    let bot = Bot::start(&room.discord, &room.home).await;
+    story += &format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
+    for (who, button) in [
+        (&room.bob, "Delete it"),
+        (&room.bob, "Give it back"),
+        (&room.alice, "Delete it"),
+        (&room.alice, "Give it back"),
+    ] {
+        let answer = room.discord.click(who, "games", button).await;
+        story +=
+            &format!("{} presses {button}\n{}\n", who.name, steady(&common::discord::redact(&answer.text.unwrap())));
+    }
+    // Nobody wants the server on, so the world on it is saved like any other, and the host goes.
+    room.discord.wait_for("games", "is stopped").await;
+    room.discord.wait_for("games", "billing: off").await;
+    story += &format!("--- games\n{}\n", room.channel("games").await);
+    {
+        let things = room.home.outside.get();
+        assert!(things.hosts.is_empty(), "{:?}", things.hosts);
+        assert!(things.backups.values().any(|(of, kept)| *of == id && Some(*kept) == world));
+    }
+    room.home.outside.plant_host("strange", &ServerId("unknown".into()), made);
+    story += &format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
+    let answer = room.discord.click(&room.alice, "general", "Delete 1").await;
+    story += &format!("{}\n", steady(&common::discord::redact(&answer.text.unwrap())));
+    let answer = room.discord.click(&room.alice, "general", "Delete it").await;
+    story += &format!("{}\n", steady(&common::discord::redact(&answer.text.unwrap())));
+    assert!(room.home.outside.get().hosts.is_empty());
+    room.home.outside.get().blind = true;
+    story += &format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
+    room.home.outside.get().blind = false;
+    let audit = room.ask(&room.alice, "general", "/admin audit").await;
+    story += &audit.lines().filter(|line| line.contains("orphan")).collect::<Vec<_>>().join("\n");
+    assert_snapshot!(story, @r"
+    alice used /admin orphans
+    Spawnpoint (only alice sees this):
+      **Nothing lies around**: everything with this Spawnpoint's label belongs to a server.
+    alice used /admin orphans
+    Spawnpoint (only alice sees this):
+      **1 thing with this Spawnpoint's label that no server has**
+      1. host (id `forgotten`) at fake · 1 h <time> old · 0.01 $ an hour, 0.02 $ so far · made for `moon`
+      [Give back 1] [Delete 1]
+    bob presses Delete it
+    Spawnpoint (only bob sees this):
+      That needs the permission “admin”. An admin can grant it with `/admin grant`.
+    bob presses Give it back
+    Spawnpoint (only bob sees this):
+      That needs the permission “admin”. An admin can grant it with `/admin grant`.
+    alice presses Delete it
+    Spawnpoint (only alice sees this):
+      Delete the host (id `forgotten`) at fake? (1 h <time> old, 0.01 $ an hour, 0.02 $ so far) **A world may be on it that is in no backup; it would be lost.** There is no backup of `moon`. To save what is on it, give it back instead: then it is stopped with a backup.
+      -# Only you can answer. The question ends <t:…>.
+      [Delete it] [Leave it]
+    alice presses Give it back
+    Spawnpoint (only alice sees this):
+      The host `forgotten` (forgotten at fake) belongs to `moon` again. It should be off, so the world on it is saved now, and then the host goes.
+    --- games
+    Spawnpoint:
+      **`moon`** · Toy · offline
+      billing: off · 0.02 $ this month
+      A start rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for 2 h.
+      -# Looked at <t:…>
+      [Start] [Stop (disabled)] [Restart (disabled)] [Extend (disabled)] [Console (disabled)]
+    Spawnpoint:
+      Found something with Spawnpoint's label that belongs to no server: host (id `forgotten`) at fake, 1 h <time> old, 0.01 $ an hour. It bills until somebody deletes it. It was left alone; an admin can decide. `/admin orphans` lists all.
+      [Give it back] [Delete it]
+    Spawnpoint:
+      **`moon` is stopped**, its world is kept.
+      -# Job 1 · toy · it ran although it should be off · took <time>
+      ✓ Telling the players (done in <time>)
+      ✓ Stopping the game (done in <time>)
+      ✓ Copying the world (done in <time>, 1 file)
+      ✓ Comparing the copy (done in <time>)
+      ✓ Keeping the backup (done in <time>)
+      ✓ Destroying the host (done in <time>)
+      ✓ Waiting until the host is gone (done in <time>)
+    alice used /admin orphans
+    Spawnpoint (only alice sees this):
+      **1 thing with this Spawnpoint's label that no server has**
+      1. host (id `strange`) at fake · 1 h <time> old · 0.01 $ an hour, 0.02 $ so far · made for a server that nobody knows
+      [Delete 1]
+    Spawnpoint (only alice sees this):
+      Delete the host (id `strange`) at fake? (1 h <time> old, 0.01 $ an hour, 0.02 $ so far) **A world may be on it that is in no backup; it would be lost.** Nobody knows which server it was for.
+      -# Only you can answer. The question ends <t:…>.
+      [Delete it] [Leave it]
+    Spawnpoint (only alice sees this):
+      Deleted the host `strange` (strange at fake).
+    alice used /admin orphans
+    Spawnpoint (only alice sees this):
+      **Not everything could be looked at.** In the rest, everything belongs to a server.
+      Could not be looked at: cloud. scripted: nobody can look
+      Could not be looked at: docker. scripted: nobody can look
+      <t:…> · alice · orphan delete (host \`strange\` \(strange at fake\)) · done
+      <t:…> · alice · orphan adopt (host \`forgotten\` \(forgotten at fake\)) · done
+      <t:…> · bob · orphan adopt (9bc98e9514628694) · refused: That needs the permission “admin”. An admin can grant it with \`/admin grant\`.
+    ");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_somebody_took_away_is_told_with_what_was_lost() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.ask(&room.alice, "games", "/server create name:moon game:toy backend:cloud").await;
+    room.ask(&room.bob, "general", "/server start server:moon").await;
+    room.discord.wait_for("general", "is up").await;
+    room.home.outside.get().hosts.clear();
+    let told = room.discord.wait_for("general", "The host of .moon. is gone").await;
+    let id = bot.store.servers_everywhere().await.unwrap().remove(0).id;
+    let told = steady(&common::discord::redact(&told.text)).replace(&id.0, "<id>");
+    assert_snapshot!(told, @r"
+    Spawnpoint:
+      The host of `moon` is gone: fake says that there is no host `host-<id>-1`, and Spawnpoint did not destroy it. What was played since <t:…> is lost, and there is no backup. The next start rents another one.
     ");
     bot.end().await.unwrap();
 }

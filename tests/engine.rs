@@ -16,6 +16,8 @@ mod people;
 mod restoring;
 #[path = "engine/stored.rs"]
 mod stored;
+#[path = "engine/sweeping.rs"]
+mod sweeping;
 #[path = "engine/watching.rs"]
 mod watching;
 

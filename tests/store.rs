@@ -526,7 +526,7 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
         };
         store.audit_add(&entry).await.unwrap();
         assert_eq!(store.audit(&odd.guild, Some(NASTY), 5).await.unwrap(), vec![entry]);
-        let notice = Notice::Orphan { what: nasty() };
+        let notice = Notice::IdleStop { server: nasty(), in_ms: 1 };
         store.notice(&odd, &notice, 3).await.unwrap();
         assert_eq!(store.notices_waiting().await.unwrap(), vec![(1, odd.guild.clone(), Some(nasty()), notice)]);
         store.set_panel(&odd.id, NASTY, NASTY).await.unwrap();

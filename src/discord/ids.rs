@@ -11,6 +11,9 @@ pub const ID_MAX_CHARS: usize = 100;
 /// How long a question ("Delete it?") may be answered: long enough to read it, too short to find it next week.
 pub const QUESTION_MS: Ms = 3 * 60 * 1000;
 
+/// An orphan's tag is this long.
+const TAG_CHARS: usize = 16;
+
 /// What a button asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Press {
@@ -29,6 +32,10 @@ pub enum Press {
     Abandon(JobId),
     /// Asks first: older backups may go then.
     Accept(ServerId, BackupId),
+    /// Asks first. The word is the orphan's tag.
+    DeleteOrphan(String),
+    /// Gives a host back to its server.
+    AdoptOrphan(String),
     /// The answer "yes" to a question.
     Sure(Sure, Asker),
     /// The answer "no" to a question.
@@ -44,6 +51,7 @@ pub enum Sure {
     Restore(ServerId, BackupId),
     Accept(ServerId, BackupId),
     DeleteSnapshot(String),
+    DeleteOrphan(String),
     Force(JobId),
 }
 
@@ -83,6 +91,8 @@ impl Press {
             Press::Force(job) => format!("v1:force:{job}"),
             Press::Abandon(job) => format!("v1:abandon:{job}"),
             Press::Accept(server, backup) => format!("v1:accept:{server}:{backup}"),
+            Press::DeleteOrphan(tag) => format!("v1:unorphan:{tag}"),
+            Press::AdoptOrphan(tag) => format!("v1:adopt:{tag}"),
             Press::Sure(sure, asker) => {
                 let what = match sure {
                     Sure::Delete(server) => format!("delete:{server}"),
@@ -91,6 +101,7 @@ impl Press {
                     Sure::Restore(server, backup) => format!("restore:{server}:{backup}"),
                     Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
+                    Sure::DeleteOrphan(tag) => format!("unorphan:{tag}"),
                     Sure::Force(job) => format!("force:{job}"),
                 };
                 let until = u64::try_from(asker.until / 1000).unwrap_or_default();
@@ -126,6 +137,7 @@ impl Press {
                     Sure::Accept(server, backup)
                 }
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
+                "unorphan" => Sure::DeleteOrphan(tag(what)?),
                 "force" => Sure::Force(job(what)?),
                 _ => return None,
             };
@@ -150,6 +162,8 @@ impl Press {
                 let (server, backup) = server_and_backup(what)?;
                 Press::Accept(server, backup)
             }
+            "unorphan" => Press::DeleteOrphan(tag(what)?),
+            "adopt" => Press::AdoptOrphan(tag(what)?),
             _ => return None,
         })
     }
@@ -203,6 +217,10 @@ fn server_and_backup(text: &str) -> Option<(ServerId, BackupId)> {
     Some((server(id)?, BackupId(backup.to_owned())))
 }
 
+fn tag(text: &str) -> Option<String> {
+    (text.len() == TAG_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_owned())
+}
+
 fn job(text: &str) -> Option<JobId> {
     text.parse().ok().map(JobId)
 }
@@ -238,6 +256,7 @@ mod tests {
             Sure::Restore(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
+            Sure::DeleteOrphan("0123456789abcdef".into()),
             Sure::Force(JobId(i64::MAX)),
         ];
         let mut all: Vec<Press> = sures.into_iter().map(|sure| Press::Sure(sure, asker)).collect();
@@ -253,6 +272,8 @@ mod tests {
             Press::Force(JobId(3)),
             Press::Abandon(JobId(4)),
             Press::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
+            Press::DeleteOrphan("0123456789abcdef".into()),
+            Press::AdoptOrphan("0123456789abcdef".into()),
             Press::Never,
         ]);
         for press in all {
@@ -279,9 +300,20 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_not_understood() {
-        for id in
-            ["", "v1", "v1:", "v1:start:", "v1:start:a:b", "v2:start:x", "v1:cancel:x", "v1:!zz:zz", "v1:!:::", "x"]
-        {
+        for id in [
+            "",
+            "v1",
+            "v1:",
+            "v1:start:",
+            "v1:start:a:b",
+            "v2:start:x",
+            "v1:cancel:x",
+            "v1:!zz:zz",
+            "v1:adopt:x",
+            "v1:unorphan:0123456789abcdeg",
+            "v1:!:::",
+            "x",
+        ] {
             assert_eq!(Press::parse(id), None, "{id}");
             assert_eq!(Filled::parse(id), None, "{id}");
         }

@@ -43,7 +43,7 @@ async fn tell_all(app: &App, http: &serenity::Http) -> anyhow::Result<()> {
             continue;
         };
         let server = behind(app, &guild, &notice).await;
-        let said = render::notice(&notice, server.as_ref());
+        let said = render::notice(&notice, server.as_ref(), app.now());
         match posts::post(http, &channel, &said, &format!("notice-{id}")).await {
             Ok(_) => telling.notice_told(id).await?,
             Err(trouble @ (Trouble::ChannelClosed(_) | Trouble::Refused(_) | Trouble::MessageGone)) => {
@@ -63,7 +63,7 @@ async fn behind(app: &App, guild: &GuildId, notice: &Notice) -> Option<ServerId>
     let name = match notice {
         Notice::LeaseEnds { server, .. } | Notice::IdleStop { server, .. } | Notice::Shrunk { server, .. } => server,
         Notice::BudgetNear { server, .. } | Notice::BudgetStuck { server, .. } => server,
-        Notice::Orphan { .. } => return None,
+        Notice::Orphan { .. } | Notice::HostLost { .. } => return None,
     };
     let servers = app.servers(&Caller::operator(guild.clone())).await.ok()?;
     servers.into_iter().find(|server| server.name == *name).map(|server| ServerId(server.id))

@@ -10,8 +10,10 @@ use crate::model::drive::{DriveRef, Snapshot, SnapshotId, golden};
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Action, Event, Gain, Recorded, Step, StepState};
 use crate::model::server::{Backend, Players, Seen, Server};
+use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep};
 use crate::model::world::{BackupId, WorldAt};
 use crate::model::{HOUR_MS, JobId, Ms, ServerId};
+use anyhow::Context;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -173,6 +175,24 @@ impl Outside {
         place.world = Some(version);
         place.played = true;
         things.present.insert(server.clone(), version);
+        things.precious.insert(version);
+    }
+
+    /// A host with a server's label that nobody has on record, on which somebody has played.
+    pub fn plant_host(&self, name: &str, server: &ServerId, created_at: Ms) {
+        let mut things = self.get();
+        let version = things.new_version();
+        let place = Place {
+            server: server.clone(),
+            made_by: JobId(0),
+            world: Some(version),
+            played: true,
+            half_pushed: false,
+            up: true,
+            installed: true,
+            created_at,
+        };
+        things.hosts.insert(name.to_owned(), place);
         things.precious.insert(version);
     }
 
@@ -587,6 +607,7 @@ fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known:
             if let Some(drive) = &mut owned.drive {
                 drive.world = WorldAt::Played;
             }
+            owned.host = owned.host.map(|host| HostRef { played: true, ..host });
         }
         Step::AwaitReady => {
             if !things.games.get(&id).is_some_and(|game| game.running) {
@@ -642,6 +663,8 @@ fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known:
                 {
                     drive.world = WorldAt::Backup(backup.clone());
                 }
+                let played = things.games.get(&id).is_some_and(|game| game.running);
+                owned.host = owned.host.map(|host| HostRef { played, ..host });
                 owned.world = Some(backup);
             }
         }
@@ -836,11 +859,50 @@ impl Driver for Fake {
         Ok(things.says.iter().rev().take(lines).rev().cloned().collect())
     }
 
-    async fn strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
+    async fn sweep(&self, servers: &[Server]) -> anyhow::Result<Sweep> {
         let things = self.outside.get();
-        let places = things.hosts.iter().chain(&things.drives);
-        let unclaimed = places.filter(|(_, place)| !servers.iter().any(|server| server.id == place.server));
-        Ok(unclaimed.map(|(name, _)| name.clone()).collect())
+        anyhow::ensure!(!things.blind, "scripted: nobody can look");
+        let orphan = |backend: Backend, kind: OrphanKind, id: &String, place: &Place| Orphan {
+            backend,
+            provider: if backend == Backend::Cloud { "fake".into() } else { backend.word().into() },
+            kind,
+            id: id.clone(),
+            name: id.clone(),
+            since: Some(place.created_at),
+            price: things.quote().price.filter(|_| kind == OrphanKind::Host),
+            server: Some(place.server.clone()),
+            adoptable: kind == OrphanKind::Host,
+        };
+        let claimed = |id: &str| {
+            let owned = |server: &Server| {
+                let host = server.owned.host.as_ref().map(|host| host.id.as_str());
+                [host, server.owned.drive.as_ref().map(|drive| drive.id.as_str())].contains(&Some(id))
+            };
+            servers.iter().any(owned)
+        };
+        let hosts = things.hosts.iter().map(|(id, place)| orphan(Backend::Cloud, OrphanKind::Host, id, place));
+        let drives = things.drives.iter().map(|(id, place)| orphan(Backend::Docker, OrphanKind::Drive, id, place));
+        let orphans = hosts.chain(drives).filter(|orphan| !claimed(&orphan.id)).collect();
+        let gone = |server: &Server| {
+            let host = server.owned.host.clone().filter(|host| !things.hosts.contains_key(&host.id))?;
+            Some(Lost { server: server.id.clone(), host })
+        };
+        Ok(Sweep { orphans, lost: servers.iter().filter_map(gone).collect(), unasked: vec![] })
+    }
+
+    async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        let mut things = self.outside.get();
+        anyhow::ensure!(!things.blind, "scripted: nobody answers");
+        things.hosts.remove(&orphan.id);
+        things.drives.remove(&orphan.id);
+        Ok(())
+    }
+
+    async fn adopt(&self, orphan: &Orphan, _server: &Server) -> anyhow::Result<HostRef> {
+        let things = self.outside.get();
+        anyhow::ensure!(!things.blind, "scripted: nobody answers");
+        let place = things.hosts.get(&orphan.id).context("it is gone")?;
+        Ok(HostRef { played: place.played, ..host_ref(&things, orphan.id.clone()) })
     }
 
     async fn own_bytes(&self, _server: &Server) -> anyhow::Result<Option<u64>> {

@@ -5,10 +5,11 @@
 //! - one job at a time works on a server, and one engine at a time on a job.
 //!
 //! The engine owns no state: jobs live in the [`Journal`], places to run in a [`Driver`]. `run` drives a job to
-//! rest, `reconcile` decides about drift, `watch` is the loop around it.
+//! rest, `reconcile` decides about drift, `watch` is the loop around it, `sweep` looks for what was forgotten.
 
 pub mod reconcile;
 pub mod run;
+pub mod sweep;
 pub mod watch;
 
 use crate::bus::{Bus, Nudge};
@@ -22,6 +23,7 @@ use crate::model::lease::{Memo, Rules};
 use crate::model::plan::{Situation, plan};
 use crate::model::recipe::without_ansi;
 use crate::model::server::{Backend, Seen, Server, Wanted};
+use crate::model::sweep::{Orphan, Sweep};
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, Ms, ServerId, drive};
 use async_trait::async_trait;
@@ -49,8 +51,21 @@ pub trait Driver: Send + Sync {
     async fn tell(&self, server: &Server, message: &str) -> anyhow::Result<()>;
     /// The last lines of the game's own output, oldest first.
     async fn logs(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>>;
-    /// Whatever carries our label and belongs to none of these servers, one line each.
-    async fn strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>>;
+    /// Everything that carries this instance's label and that none of these servers (of every backend) has on record,
+    /// and the hosts on record that are no more. What others made is none of it, and neither is what is on its way out.
+    /// Where something could not be asked, that is said; it is never taken for empty.
+    async fn sweep(&self, _servers: &[Server]) -> anyhow::Result<Sweep> {
+        Ok(Sweep::default())
+    }
+    /// Deletes something that a sweep of this driver found. Fine when it is gone already.
+    async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        anyhow::bail!("{} is nothing of this backend's", orphan.name)
+    }
+    /// The host on record that makes this orphan its server's own again. Looks what is on it: whether its world may be
+    /// newer than the vault's decides what a start does with it, and is never guessed.
+    async fn adopt(&self, orphan: &Orphan, _server: &Server) -> anyhow::Result<HostRef> {
+        anyhow::bail!("{} cannot be given back to a server", orphan.name)
+    }
     /// Bytes on disk that are the server's own, measured now; `None` where there is nothing to measure.
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>>;
     /// Deletes the files of a snapshot that is off the record and that nobody stands on.

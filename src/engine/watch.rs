@@ -104,7 +104,8 @@ impl Engine {
             && seen == Seen::Gone
             && let Some(host) = server.owned.host.as_ref().filter(|host| host.provider != OWN_MACHINE)
         {
-            journal.host_gone(host, now).await?;
+            // Before a start replaces it: later nobody could say what was lost.
+            self.tell_lost(&server, host).await?;
         }
         let facts = Facts {
             wanted: server.wanted,

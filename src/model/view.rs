@@ -5,6 +5,7 @@ use super::bill::{Billing, Standing, StartCost};
 use super::host::Place;
 use super::job::{Action, Cause, Job, Outcome, Step, StepState};
 use super::server::{Backend, Players, State};
+use super::sweep::Orphan;
 use super::{JobId, Ms, ServerId};
 use serde::{Deserialize, Serialize};
 
@@ -183,8 +184,19 @@ pub enum Notice {
         was_bytes: u64,
         now_bytes: u64,
     },
+    /// Something with our label that nobody claims.
     Orphan {
-        what: String,
+        orphan: Box<Orphan>,
+    },
+    /// A host is gone that no job destroyed.
+    HostLost {
+        server: String,
+        provider: String,
+        host: String,
+        /// From when on what was played is lost; `None` where nothing is.
+        lost_since: Option<Ms>,
+        /// The newest backup.
+        backup: Option<String>,
     },
 }
 

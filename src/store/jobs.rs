@@ -3,7 +3,7 @@
 
 use super::Store;
 use super::db::{Row, Tx, json, word};
-use super::rentals::turn_bill;
+use super::rentals::{Brought, turn_bill};
 use super::servers::{apply_aftermath, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
 use crate::engine::{Aftermath, AppendError, Journal, OpenError};
@@ -358,7 +358,7 @@ fn gain_of(event: &Event) -> Option<&Gain> {
 async fn write_gain(tx: &mut Tx, job: JobId, subject: &Subject, gain: &Gain, at: Ms) -> anyhow::Result<()> {
     if let Some(owned) = &gain.owned {
         let server = subject.server().with_context(|| format!("job {job} gains for a server and has none"))?;
-        turn_bill(tx, job, server, owned.host.as_ref(), at).await?;
+        turn_bill(tx, Brought::Job(job), server, owned.host.as_ref(), at).await?;
         write_owned(tx, server, owned).await?;
     }
     if let Some(snapshot) = &gain.snapshot {

@@ -3,6 +3,7 @@
 
 use super::Store;
 use super::db::{Row, Tx, json};
+use crate::model::access::Actor;
 use crate::model::cost::{Rental, turn};
 use crate::model::host::HostRef;
 use crate::model::server::Owned;
@@ -30,10 +31,18 @@ impl Store {
     }
 }
 
+/// Who brought a host, for the bill.
+#[derive(Clone, Copy)]
+pub(super) enum Brought<'a> {
+    /// Who asked for this job.
+    Job(JobId),
+    By(&'a Actor),
+}
+
 /// Begins and ends what a change of a server's host means. Called before that change is written.
 pub(super) async fn turn_bill(
     tx: &mut Tx,
-    job: JobId,
+    brought: Brought<'_>,
     server: &ServerId,
     host: Option<&HostRef>,
     at: Ms,
@@ -48,8 +57,13 @@ pub(super) async fn turn_bill(
     let Some(host) = host else { return Ok(()) };
     let price = host.price.as_ref().map(json);
     if turn.begins {
-        let row = tx.row("SELECT actor FROM jobs WHERE id = $1", [job.0.into()]).await?;
-        let actor = row.with_context(|| format!("there is no job {job}"))?.text("actor")?;
+        let actor = match brought {
+            Brought::By(actor) => json(actor),
+            Brought::Job(job) => {
+                let row = tx.row("SELECT actor FROM jobs WHERE id = $1", [job.0.into()]).await?;
+                row.with_context(|| format!("there is no job {job}"))?.text("actor")?
+            }
+        };
         // One that was taken for gone and is found again has billed all the time.
         let sql = "INSERT INTO rentals (provider, host, server, actor, region, size, price, began_at)
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

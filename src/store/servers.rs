@@ -3,9 +3,11 @@
 
 use super::Store;
 use super::db::{Row, Tx, from_word, json, word};
+use super::rentals::{Brought, turn_bill};
 use crate::engine::{Aftermath, LeaseChange};
 use crate::model::access::Actor;
-use crate::model::host::Place;
+use crate::model::host::{HostRef, Place};
+use crate::model::job::Subject;
 use crate::model::lease::Memo;
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use crate::model::{GuildId, Ms, ServerId};
@@ -123,6 +125,31 @@ impl Store {
                         return Ok(false);
                     }
                     tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;
+                    anyhow::Ok(true)
+                })
+            })
+            .await
+    }
+
+    /// Gives a host back to its server. False, and nothing is changed, where the server is deleted, runs elsewhere, has a
+    /// host, or has a job under way.
+    pub async fn adopt_host(&self, id: &ServerId, host: &HostRef, by: &Actor, now: Ms) -> anyhow::Result<bool> {
+        let (id, host, by) = (id.clone(), host.clone(), by.clone());
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let sql = "SELECT owned FROM servers WHERE id = $1 AND deleted_at IS NULL AND backend = $2";
+                    let Some(row) = tx.row(sql, [(&id.0).into(), Backend::Cloud.word().into()]).await? else {
+                        return Ok(false);
+                    };
+                    let owned: Owned = row.json("owned")?;
+                    let sql = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
+                    let busy = tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some();
+                    if owned.host.is_some() || busy {
+                        return Ok(false);
+                    }
+                    turn_bill(tx, Brought::By(&by), &id, Some(&host), now).await?;
+                    write_owned(tx, &id, &Owned { host: Some(host), ..owned }).await?;
                     anyhow::Ok(true)
                 })
             })

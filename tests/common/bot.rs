@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// The bot ends within this time, whatever it does.
 const END_WITHIN: Duration = Duration::from_secs(20);
 
+/// Leftovers are looked for so often.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
 /// What outlives the bot: its data, its recipes, and the world outside.
 pub struct Home {
     folder: tempfile::TempDir,
@@ -120,7 +123,11 @@ impl Bot {
         let front = tokio::spawn(async move { spawnpoint::discord::run(front_app, &config, front_stop).await });
         let work_stop = stop.clone();
         let work = tokio::spawn(async move {
-            tokio::join!(engine.run(work_stop.clone()), engine.watch(work_stop));
+            tokio::join!(
+                engine.run(work_stop.clone()),
+                engine.watch(work_stop.clone()),
+                engine.sweeps(Some(SWEEP_EVERY), work_stop)
+            );
         });
         Bot { app, store, bus, stop, front, work }
     }

@@ -69,6 +69,7 @@ impl Evening {
             Notice::BudgetStuck { standing, .. } => {
                 format!("stuck, {:?} budget: {}", standing.whose, standing.spoken())
             }
+            Notice::HostLost { lost_since, .. } => format!("host lost, with what was played since {lost_since:?}"),
             Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),
         };
         rows.notices.iter().map(line).collect()

@@ -23,6 +23,6 @@ VALUES ('1', 'role', '7', '', 'play', '{"actor":"operator"}');
 INSERT INTO audit (id, at, guild, actor, action, server, detail, outcome)
 VALUES (1, 10, '1', '{"actor":"token","name":"ci"}', 'start', 'world', '', 'done');
 INSERT INTO notices (id, guild, channel, server, notice, created_at)
-VALUES (1, '1', '77', 'a', '{"notice":"orphan","what":"a host"}', 10);
+VALUES (1, '1', '77', 'a', '{"notice":"idle_stop","server":"world","in_ms":60000}', 10);
 INSERT INTO panels (server, channel, message) VALUES ('a', '77', '88');
 INSERT INTO job_messages (job, channel, message, hash) VALUES (1, '77', '89', 'h');

@@ -2,7 +2,7 @@
 
 use super::{Context, Done, asked, complete};
 use crate::app::{Answer, Refusal};
-use crate::discord::render::{Said, lists};
+use crate::discord::render::{self, Said, lists};
 use crate::model::access::{Grantee, Permission};
 use poise::serenity_prelude as serenity;
 
@@ -14,7 +14,7 @@ const AUDIT_LINES: usize = 15;
     slash_command,
     guild_only,
     default_member_permissions = "MANAGE_GUILD",
-    subcommands("grant", "revoke", "audit")
+    subcommands("grant", "revoke", "audit", "orphans")
 )]
 pub async fn admin(_ctx: Context<'_>) -> Done {
     Ok(())
@@ -79,6 +79,18 @@ async fn audit(
         let caller = asked.caller().await?;
         let entries = asked.app.audit(&caller, server.as_deref(), AUDIT_LINES).await?;
         Ok(lists::audit_with_grants(&entries, &asked.app.grants(&caller).await?))
+    };
+    asked.answer(work).await;
+    Ok(())
+}
+
+/// Show what has Spawnpoint's label at a provider or on this machine and belongs to no server
+#[poise::command(slash_command)]
+async fn orphans(ctx: Context<'_>) -> Done {
+    let asked = asked(&ctx);
+    let work = async {
+        let all = asked.app.orphans(&asked.caller().await?).await?;
+        Ok(render::orphans::orphans(&all, asked.now()))
     };
     asked.answer(work).await;
     Ok(())

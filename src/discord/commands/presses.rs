@@ -4,7 +4,7 @@ use super::forms::{self, named};
 use crate::app::{Answer, Choice, Refusal, force_loses};
 use crate::discord::asked::Asked;
 use crate::discord::ids::{Press, Sure};
-use crate::discord::render::{Said, answers, lists};
+use crate::discord::render::{Said, answers, lists, orphans};
 use crate::model::job::{Action, Outcome};
 use crate::model::view::JobView;
 use crate::model::world::BackupId;
@@ -47,6 +47,18 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
             asked.answer(work).await;
         }
         Press::Accept(server, backup) => asked.answer(ask_to_accept(asked, &server, &backup)).await,
+        Press::DeleteOrphan(tag) => {
+            let work = async {
+                let view = asked.app.orphan(&asked.caller().await?, &tag).await?;
+                let question = orphans::whether_to_delete(&view, asked.now());
+                Ok(lists::question(&question, "Delete it", Sure::DeleteOrphan(tag), asked.asker()))
+            };
+            asked.answer(work).await;
+        }
+        Press::AdoptOrphan(tag) => {
+            let work = async { Ok(Said::new(asked.app.orphan_adopt(&asked.caller().await?, &tag).await?)) };
+            asked.answer(work).await;
+        }
         Press::Sure(_, asker) if asker.user != asked.user.id.get() => {
             let who = "Only who was asked can answer that.".to_owned();
             asked.answer(async { Err(Refusal::NotAllowed(who)) }).await;
@@ -115,6 +127,7 @@ async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
             Ok(Said::new(asked.app.kill(&asked.caller().await?, &view.name).await?))
         }
         Sure::DeleteSnapshot(id) => Ok(Said::new(asked.app.snapshot_delete(&asked.caller().await?, &id).await?)),
+        Sure::DeleteOrphan(tag) => Ok(Said::new(asked.app.orphan_delete(&asked.caller().await?, &tag).await?)),
         Sure::Force(id) => choose(asked, id, Choice::Force).await,
     }
 }

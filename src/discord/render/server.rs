@@ -3,7 +3,7 @@
 use super::text::{
     MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, bytes, clip, code, counted, length, moment, plain, relative, took,
 };
-use super::{Look, Said};
+use super::{Look, Said, orphans};
 use crate::discord::ids::Press;
 use crate::model::bill::{Billing, BudgetOf, Standing};
 use crate::model::cost::spoken;
@@ -188,7 +188,7 @@ pub fn lines_that_fit(head: &str, lines: impl ExactSizeIterator<Item = String>) 
 }
 
 /// Something that people should hear, with a button where it helps. `server` is the id behind the name, if known.
-pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
+pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
     let extend = |said: Said| match server {
         Some(id) => said.button(Press::Extend(id.clone()), "Extend", Look::Main),
         None => said,
@@ -245,10 +245,10 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>) -> Said {
                 None => said,
             }
         }
-        Notice::Orphan { what } => Said::new(format!(
-            "Found something with Spawnpoint's label that belongs to no server: {}. It was left alone.",
-            plain(what, REMARK_SHOWN)
-        )),
+        Notice::Orphan { orphan } => orphans::found(orphan, now),
+        Notice::HostLost { server, provider, host, lost_since, backup } => {
+            Said::new(orphans::lost(server, provider, host, *lost_since, backup.as_deref()))
+        }
     }
 }
 
@@ -263,8 +263,10 @@ fn whose_budget(server: &str, standing: &Standing) -> String {
 mod tests {
     use super::super::shown;
     use super::*;
+    use crate::model::HOUR_MS;
     use crate::model::cost::{Money, Month, Price};
     use crate::model::server::Backend;
+    use crate::model::sweep::{Orphan, OrphanKind};
 
     const T0: Ms = 1_795_000_000_000;
 
@@ -521,6 +523,27 @@ mod tests {
     #[test]
     fn notices() {
         let id = ServerId("k3j9x0a1b2".into());
+        let orphan = Orphan {
+            backend: Backend::Cloud,
+            provider: "hetzner".into(),
+            kind: OrphanKind::Host,
+            id: "4711".into(),
+            name: "spawnpoint-`x`@everyone".into(),
+            since: Some(T0 - 26 * HOUR_MS),
+            price: Some(Price { hourly: 10_000, monthly: None, currency: "EUR".into(), unit_ms: HOUR_MS }),
+            server: None,
+            adoptable: true,
+        };
+        let firewall =
+            Orphan { kind: OrphanKind::Firewall, since: None, price: None, adoptable: false, ..orphan.clone() };
+        let lost = |lost_since: Option<Ms>, backup: Option<&str>| Notice::HostLost {
+            server: "world".into(),
+            provider: "hetzner".into(),
+            host: "4711".into(),
+            lost_since,
+            backup: backup.map(str::to_owned),
+        };
+        let backup = Some("20261121T075309Z-4f1c");
         let all = [
             Notice::LeaseEnds { server: "world".into(), in_ms: 600_000 },
             Notice::IdleStop { server: "world".into(), in_ms: 120_000 },
@@ -530,7 +553,11 @@ mod tests {
                 was_bytes: 18_400_000,
                 now_bytes: 900,
             },
-            Notice::Orphan { what: "the container `x` of @everyone".into() },
+            Notice::Orphan { orphan: Box::new(orphan) },
+            Notice::Orphan { orphan: Box::new(firewall) },
+            lost(Some(T0), backup),
+            lost(Some(T0), None),
+            lost(None, backup),
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Server) },
             Notice::BudgetNear {
@@ -539,7 +566,7 @@ mod tests {
             },
             Notice::BudgetStuck { server: "world".into(), standing: standing(BudgetOf::Server) },
         ];
-        let text: Vec<String> = all.iter().map(|one| shown(&notice(one, Some(&id)))).collect();
+        let text: Vec<String> = all.iter().map(|one| shown(&notice(one, Some(&id), T0))).collect();
         insta::assert_snapshot!(text.join("\n\n"), @r"
         The time of `world` is over in 10 min. Then it stops, with its world kept. `/server extend` lengthens it.
         [Extend]
@@ -549,7 +576,17 @@ mod tests {
         Look at the world of `world`: its newest backup `20261121T075309Z-4f1c` is much smaller than the one before, 900 bytes instead of 18 MB. Both are kept until somebody decides. Something was lost? `/backup restore` goes back. It is meant to be like that? Then accept it.
         [Accept it]
 
-        Found something with Spawnpoint's label that belongs to no server: the container \`x\` of @␣everyone. It was left alone.
+        Found something with Spawnpoint's label that belongs to no server: host `spawnpoint-ˋxˋ@everyone` (id `4711`) at hetzner, 1 d 2 h old, 0.01 € an hour. It bills until somebody deletes it. It was left alone; an admin can decide. `/admin orphans` lists all.
+        [Give it back] [Delete it]
+
+        Found something with Spawnpoint's label that belongs to no server: firewall `spawnpoint-ˋxˋ@everyone` (id `4711`) at hetzner. It was left alone; an admin can decide. `/admin orphans` lists all.
+        [Delete it]
+
+        The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. What was played since <t:1795000000:f> is lost; the newest backup is `20261121T075309Z-4f1c`. The next start rents another one and begins with that backup.
+
+        The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. What was played since <t:1795000000:f> is lost, and there is no backup. The next start rents another one.
+
+        The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. Nothing that was played is lost. The next start rents another one and begins with that backup.
 
         This guild's budget for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, every server that rents a host stops, with worlds kept. `/cost` shows where it went.
 

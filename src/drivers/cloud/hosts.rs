@@ -311,7 +311,7 @@ impl CloudDriver {
         blocking(work).await?.map_err(|error| StepError::fatal(format!("keeping the host's SSH key: {error:#}")))
     }
 
-    async fn known_host_key(&self, server: &Server, job: &str) -> Result<Option<String>, StepError> {
+    pub(super) async fn known_host_key(&self, server: &Server, job: &str) -> Result<Option<String>, StepError> {
         let path = self.host_key_path(&server.id, job);
         blocking(move || {
             let text = std::fs::read_to_string(path).ok()?;
@@ -665,21 +665,6 @@ impl CloudDriver {
             }
         })
         .await
-    }
-
-    pub(super) async fn find_strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
-        let mut strays = vec![];
-        for (name, provider) in &self.providers {
-            for host in provider.api.hosts(&self.settings.instance).await? {
-                let claimed = servers.iter().any(|server| {
-                    server.owned.host.as_ref().is_some_and(|one| one.provider == *name && one.id == host.id)
-                });
-                if !claimed {
-                    strays.push(format!("host {} at {name} ({})", host.name, host.id));
-                }
-            }
-        }
-        Ok(strays)
     }
 }
 

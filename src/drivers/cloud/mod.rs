@@ -3,7 +3,7 @@
 //!
 //! `hosts` rents and destroys, `choose` decides which size, `quote` says what it costs, `boot` is what a new host is
 //! told, `setup` prepares it, `worlds` moves worlds by rsync, `names` lets a name in DNS follow, `game` starts and stops,
-//! `talk` speaks to the game. On the host itself works
+//! `talk` speaks to the game, `sweep` finds what was forgotten. On the host itself works
 //! keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached over SSH.
 //!
 //! What exists outside is found by its labels, never by memory. The host goes last: until a verified backup is kept it
@@ -16,6 +16,7 @@ mod hosts;
 mod names;
 mod quote;
 mod setup;
+mod sweep;
 mod talk;
 mod worlds;
 
@@ -32,6 +33,7 @@ use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Seen, Server};
+use crate::model::sweep::{Orphan, Sweep};
 use crate::model::{Ms, ServerId};
 use crate::recipes::Recipes;
 use crate::vault::{Policy, Vault};
@@ -318,8 +320,16 @@ impl Driver for CloudDriver {
         self.log_lines(server, lines).await
     }
 
-    async fn strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
-        self.find_strays(servers).await
+    async fn sweep(&self, servers: &[Server]) -> anyhow::Result<Sweep> {
+        Ok(self.sweep_all(servers).await)
+    }
+
+    async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        self.remove_orphan(orphan).await
+    }
+
+    async fn adopt(&self, orphan: &Orphan, server: &Server) -> anyhow::Result<HostRef> {
+        self.adopt_host(orphan, server).await
     }
 
     /// Nothing of a rented server lies on this machine but its backups.

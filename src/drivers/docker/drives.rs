@@ -36,7 +36,7 @@ impl DockerDriver {
         self.settings.data_dir.join("drives").join(id)
     }
 
-    fn volume_name(&self, id: &str) -> String {
+    pub(super) fn volume_name(&self, id: &str) -> String {
         format!("{}-drive-{id}", self.prefix())
     }
 
@@ -185,7 +185,7 @@ impl DockerDriver {
         Ok(())
     }
 
-    async fn destroy_drive(&self, id: &str) -> Result<(), StepError> {
+    pub(super) async fn destroy_drive(&self, id: &str) -> Result<(), StepError> {
         // A container that still names the volume keeps it; hands that an interrupted transfer left are ours.
         self.docker
             .remove(&self.hands_name(id), true)
@@ -230,47 +230,6 @@ impl DockerDriver {
     pub(super) async fn let_go(&self, drive: &DriveRef) -> Result<(), StepError> {
         let name = self.hands_name(&drive.id);
         self.docker.remove(&name, true).await.or_else(gone_is_fine).map_err(docker_error("removing a helper container"))
-    }
-
-    /// Folders and volumes with our label that no server claims.
-    pub(super) async fn find_strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
-        let mut strays = vec![];
-        let ids: HashSet<&str> = servers.iter().map(|server| server.id.0.as_str()).collect();
-        let instance = [(super::LABEL_INSTANCE.to_owned(), self.settings.instance.clone())];
-        let claimed = |labels: &std::collections::HashMap<String, String>| {
-            labels.get(super::LABEL_SERVER).is_none_or(|id| ids.contains(id.as_str()))
-        };
-        for container in self.docker.list(&instance).await? {
-            if !claimed(&container.labels) {
-                strays.push(format!("container {} ({})", container.name, container.status));
-            }
-        }
-        for volume in self.docker.list_volumes(&instance).await? {
-            if !claimed(&volume.labels) {
-                strays.push(format!("volume {}", volume.name));
-            }
-        }
-        let drives: HashSet<String> =
-            servers.iter().filter_map(|server| Some(server.owned.drive.as_ref()?.id.clone())).collect();
-        let folder = self.settings.data_dir.join("drives");
-        let found = tokio::task::spawn_blocking(move || names_in(&folder)).await??;
-        // A drive that is being made belongs to its server by name before it does by record.
-        let of_server = |name: &str| name.rsplit_once('-').is_some_and(|(server, _)| ids.contains(server));
-        strays.extend(
-            found
-                .into_iter()
-                .filter(|name| !drives.contains(name) && !of_server(name))
-                .map(|name| format!("drive {name}")),
-        );
-        Ok(strays)
-    }
-}
-
-fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
-        Err(error) => Err(error),
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
 }
 

@@ -2,11 +2,13 @@
 //! Docker socket and no root: folders are ours, the daemon mounts them, games run as an ordinary user.
 //!
 //! `snapshots` builds what drives stand on, `drives` clones and replaces them, `worlds` moves worlds between a drive
-//! and the vault, `game` starts and stops the container, `talk` speaks to the game in it. What exists outside is found
+//! and the vault, `game` starts and stops the container, `talk` speaks to the game in it, `orphans` finds what
+//! was forgotten. What exists outside is found
 //! by its name and its labels, never by memory.
 
 mod drives;
 mod game;
+mod orphans;
 mod ports;
 mod ready;
 mod snapshots;
@@ -24,6 +26,7 @@ use crate::model::drive::Snapshot;
 use crate::model::job::{Gain, Step};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Seen, Server};
+use crate::model::sweep::{Orphan, Sweep};
 use crate::recipes::Recipes;
 use crate::vault::{Policy, Vault};
 use async_trait::async_trait;
@@ -212,8 +215,12 @@ impl Driver for DockerDriver {
         Ok(lines.into_iter().map(|line| line.text).collect())
     }
 
-    async fn strays(&self, servers: &[Server]) -> anyhow::Result<Vec<String>> {
-        self.find_strays(servers).await
+    async fn sweep(&self, servers: &[Server]) -> anyhow::Result<Sweep> {
+        Ok(Sweep { orphans: self.find_orphans(servers).await?, ..Sweep::default() })
+    }
+
+    async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        self.remove_orphan(orphan).await
     }
 
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>> {

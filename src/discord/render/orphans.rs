@@ -1,0 +1,145 @@
+//! What a sweep found, and what is asked before some of it is deleted.
+
+use super::server::lines_that_fit;
+use super::text::{NAME_SHOWN, REMARK_SHOWN, code, counted, moment, plain, relative, took};
+use super::{Look, Said};
+use crate::app::{LostView, OrphanView, Orphans};
+use crate::discord::ids::Press;
+use crate::model::Ms;
+use crate::model::cost::spoken;
+use crate::model::sweep::{Orphan, Unasked};
+
+/// Orphans that one list has buttons for: a message holds 25.
+const WITH_BUTTONS: usize = 10;
+
+pub fn orphans(all: &Orphans, now: Ms) -> Said {
+    let Orphans { found, lost, unasked } = all;
+    let mut lines: Vec<String> = unasked.iter().map(unlooked).collect();
+    lines.extend(lost.iter().map(host_lost));
+    let numbered = found.iter().enumerate().map(|(at, view)| format!("{}. {}", at + 1, line(view, now)));
+    lines.extend(numbered);
+    let head = match found.len() {
+        0 if unasked.is_empty() => {
+            "**Nothing lies around**: everything with this Spawnpoint's label belongs to a server.".to_owned()
+        }
+        0 => "**Not everything could be looked at.** In the rest, everything belongs to a server.".to_owned(),
+        count => {
+            format!("**{} with this Spawnpoint's label that no server has**", counted(count as u64, "thing", "things"))
+        }
+    };
+    let mut said = Said::new(lines_that_fit(&head, lines.into_iter()));
+    for (at, view) in found.iter().take(WITH_BUTTONS).enumerate() {
+        let tag = view.orphan.tag();
+        if view.adoptable {
+            said = said.button(Press::AdoptOrphan(tag.clone()), format!("Give back {}", at + 1), Look::Main);
+        }
+        said = said.button(Press::DeleteOrphan(tag), format!("Delete {}", at + 1), Look::Danger);
+    }
+    said
+}
+
+fn unlooked(unasked: &Unasked) -> String {
+    format!("Could not be looked at: {}. {}", plain(&unasked.provider, NAME_SHOWN), plain(&unasked.why, REMARK_SHOWN))
+}
+
+fn host_lost(lost: &LostView) -> String {
+    let backup = lost.backup.as_ref().map(ToString::to_string);
+    let what = what_was_lost(lost.lost_since, backup.as_deref());
+    format!(
+        "{} has the host {} on record, and {} does not have it. {what}",
+        code(&lost.server),
+        code(&lost.host.id),
+        plain(&lost.host.provider, NAME_SHOWN)
+    )
+}
+
+fn what_was_lost(since: Option<Ms>, backup: Option<&str>) -> String {
+    match (since, backup) {
+        (None, _) => "Nothing that was played is lost.".to_owned(),
+        (Some(since), Some(backup)) => {
+            format!("What was played since {} is lost; the newest backup is {}.", moment(since), code(backup))
+        }
+        (Some(since), None) => format!("What was played since {} is lost, and there is no backup.", moment(since)),
+    }
+}
+
+fn line(view: &OrphanView, now: Ms) -> String {
+    let mut parts = vec![named(&view.orphan)];
+    parts.extend(age_and_price(view, now));
+    parts.push(match &view.server {
+        Some(server) => format!("made for {}", code(server)),
+        None if view.orphan.server.is_some() => "made for a server that nobody knows".to_owned(),
+        None => "nobody knows what for".to_owned(),
+    });
+    parts.join(" · ")
+}
+
+fn named(orphan: &Orphan) -> String {
+    let name = if orphan.name == orphan.id { String::new() } else { format!(" {}", code(&orphan.name)) };
+    format!("{}{name} (id {}) at {}", orphan.kind.word(), code(&orphan.id), plain(&orphan.provider, NAME_SHOWN))
+}
+
+fn age_and_price(view: &OrphanView, now: Ms) -> Vec<String> {
+    let age = view.orphan.since.map(|since| format!("{} old", took((now - since).max(0))));
+    let price = view.orphan.price.as_ref().map(|price| {
+        let so_far = view.so_far.map(|amount| format!(", {} so far", spoken(amount, &price.currency)));
+        format!("{} an hour{}", spoken(price.hourly, &price.currency), so_far.unwrap_or_default())
+    });
+    age.into_iter().chain(price).collect()
+}
+
+/// What is asked before an orphan is deleted: which it is, how old, what it costs, and which world may go with it.
+pub fn whether_to_delete(view: &OrphanView, now: Ms) -> String {
+    let facts = age_and_price(view, now);
+    let facts = if facts.is_empty() { "its age and price are not known".to_owned() } else { facts.join(", ") };
+    let mut text = format!("Delete the {}? ({facts})", named(&view.orphan));
+    if !view.orphan.kind.may_hold_world() {
+        return text + " No world is on it.";
+    }
+    text += " **A world may be on it that is in no backup; it would be lost.**";
+    text += &match (&view.server, &view.backup) {
+        (Some(server), Some(backup)) => {
+            let when = backup.taken_at().map(|at| format!(", {}", relative(at))).unwrap_or_default();
+            format!(" The newest backup of {} is {}{when}.", code(server), code(&backup.0))
+        }
+        (Some(server), None) => format!(" There is no backup of {}.", code(server)),
+        (None, _) => " Nobody knows which server it was for.".to_owned(),
+    };
+    if view.adoptable {
+        text += " To save what is on it, give it back instead: then it is stopped with a backup.";
+    }
+    text
+}
+
+/// An orphan, told in a channel where nobody asked for it.
+pub fn found(orphan: &Orphan, now: Ms) -> Said {
+    let view = OrphanView { orphan: orphan.clone(), server: None, backup: None, so_far: None, adoptable: false };
+    let facts: String = age_and_price(&view, now).into_iter().map(|fact| format!(", {fact}")).collect();
+    let bills = if orphan.price.is_some() { " It bills until somebody deletes it." } else { "" };
+    let tag = orphan.tag();
+    let said = Said::new(format!(
+        "Found something with Spawnpoint's label that belongs to no server: {}{facts}.{bills} It was left alone; an \
+         admin can decide. `/admin orphans` lists all.",
+        named(orphan)
+    ));
+    let said = match orphan.adoptable {
+        true => said.button(Press::AdoptOrphan(tag.clone()), "Give it back", Look::Main),
+        false => said,
+    };
+    said.button(Press::DeleteOrphan(tag), "Delete it", Look::Danger)
+}
+
+/// A host that is gone without a job.
+pub fn lost(server: &str, provider: &str, host: &str, since: Option<Ms>, backup: Option<&str>) -> String {
+    let next = match backup {
+        Some(_) => " The next start rents another one and begins with that backup.",
+        None => " The next start rents another one.",
+    };
+    format!(
+        "The host of {} is gone: {} says that there is no host {}, and Spawnpoint did not destroy it. {}{next}",
+        code(server),
+        plain(provider, NAME_SHOWN),
+        code(host),
+        what_was_lost(since, backup)
+    )
+}

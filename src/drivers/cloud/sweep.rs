@@ -1,0 +1,197 @@
+//! What carries this instance's label at the providers and belongs to no server, and the hosts on record that a
+//! provider does not have. Another Spawnpoint on the same account has another instance's label and is none of it.
+
+use super::{CloudDriver, Provider, now_ms};
+use crate::clients::cloud::{CloudApi, CloudError, Extra, Host, HostState};
+use crate::engine::StepError;
+use crate::model::ServerId;
+use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::server::{Backend, Owned, Server};
+use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep, Unasked};
+use anyhow::{Context, bail, ensure};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A person waits for the end of a host that was deleted no longer than this; the next sweep sees whether it came.
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl CloudDriver {
+    /// Asks all providers at once: one that is slow makes no other wait.
+    pub(super) async fn sweep_all(&self, servers: &[Server]) -> Sweep {
+        let asked = self.providers.iter().map(async |(name, provider)| {
+            let mut found = Sweep::default();
+            if let Err(error) = self.sweep_one(name, provider, servers, &mut found).await {
+                found.unasked.push(Unasked { provider: name.clone(), why: error.to_string() });
+            }
+            found
+        });
+        let mut all = Sweep::default();
+        for found in futures::future::join_all(asked).await {
+            all.add(found);
+        }
+        let mut without_token: Vec<&str> = servers
+            .iter()
+            .filter_map(|server| Some(server.owned.host.as_ref()?.provider.as_str()))
+            .filter(|provider| *provider != OWN_MACHINE && !self.providers.contains_key(*provider))
+            .collect();
+        without_token.sort_unstable();
+        without_token.dedup();
+        all.unasked.extend(without_token.into_iter().map(|provider| Unasked {
+            provider: provider.to_owned(),
+            why: format!("A server has a host there, and there is no token under [cloud.{provider}]."),
+        }));
+        all
+    }
+
+    /// What was found before something failed stays found.
+    async fn sweep_one(
+        &self,
+        name: &str,
+        provider: &Provider,
+        servers: &[Server],
+        found: &mut Sweep,
+    ) -> Result<(), CloudError> {
+        let api = provider.api.as_ref();
+        let instance = &self.settings.instance;
+        let hosts = api.hosts(instance).await?;
+        let here = || servers.iter().filter_map(|server| Some((server, server.owned.host.as_ref()?)));
+        let here = || here().filter(|(_, host)| host.provider == name);
+        for host in hosts.iter().filter(|host| host.state != HostState::Leaving && host.labels.instance == *instance) {
+            if !here().any(|(_, claimed)| claimed.id == host.id) {
+                found.orphans.push(self.orphan_host(name, api, host).await);
+            }
+        }
+        for (server, host) in here() {
+            // A list may lag behind; gone is what the provider says when it is asked for this very host.
+            if !hosts.iter().any(|seen| seen.id == host.id) && api.host(&host.id).await?.is_none() {
+                found.lost.push(Lost { server: server.id.clone(), host: host.clone() });
+            }
+        }
+        for extra in api.extras(instance).await? {
+            if here().any(|(_, host)| extra.kind == "firewall" && host.firewall.as_ref() == Some(&extra.id)) {
+                continue;
+            }
+            let Some(kind) = kind_of(&extra) else {
+                tracing::warn!(provider = name, id = %extra.id, "A sweep found a {}, which nobody knows.", extra.kind);
+                continue;
+            };
+            found.orphans.push(Orphan {
+                backend: Backend::Cloud,
+                provider: name.to_owned(),
+                kind,
+                id: extra.id,
+                name: extra.name,
+                since: None,
+                price: None,
+                server: extra.server.filter(|id| !id.is_empty()).map(ServerId),
+                adoptable: false,
+            });
+        }
+        Ok(())
+    }
+
+    async fn orphan_host(&self, provider: &str, api: &dyn CloudApi, host: &Host) -> Orphan {
+        // Without a price it is an orphan all the same.
+        let offers = self.offers_of(provider, api).await.unwrap_or_default();
+        let offer = offers.iter().find(|offer| offer.size == host.size && offer.region == host.region);
+        Orphan {
+            backend: Backend::Cloud,
+            provider: provider.to_owned(),
+            kind: OrphanKind::Host,
+            id: host.id.clone(),
+            name: host.name.clone(),
+            since: Some(host.created_at_ms),
+            price: offer.map(super::choose::price_of),
+            server: Some(host.labels.server.clone()).filter(|id| !id.is_empty()).map(ServerId),
+            adoptable: !host.labels.server.is_empty(),
+        }
+    }
+
+    pub(super) async fn remove_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        let api = self.provider(&orphan.provider).map_err(plain)?.api.as_ref();
+        let kind = match orphan.kind {
+            OrphanKind::Host => return end_host(api, &orphan.id).await,
+            OrphanKind::Firewall => "firewall",
+            OrphanKind::SshKey => "SSH key",
+            OrphanKind::Volume => "volume",
+            OrphanKind::Container | OrphanKind::Drive => bail!("a provider has no {}", orphan.kind.word()),
+        };
+        let server = orphan.server.as_ref().map(|id| id.0.clone());
+        let extra = Extra { kind, id: orphan.id.clone(), name: orphan.name.clone(), server };
+        Ok(api.delete_extra(&extra).await?)
+    }
+
+    /// It is recognized by the key that it was given before it existed, which is still on our disk.
+    pub(super) async fn adopt_host(&self, orphan: &Orphan, server: &Server) -> anyhow::Result<HostRef> {
+        ensure!(orphan.kind == OrphanKind::Host, "only hosts can be given back");
+        let api = self.provider(&orphan.provider).map_err(plain)?.api.as_ref();
+        let found = api.host(&orphan.id).await?.context("The provider says that it is gone.")?;
+        ensure!(found.labels.server == server.id.0, "Its label names another server.");
+        ensure!(found.state == HostState::Running, "It does not run now, so nobody can look what is on it.");
+        let unknown = "Its key is not on this machine any more, so nobody can tell that it is the right one.";
+        let host_key = self.known_host_key(server, &found.labels.job).await.map_err(plain)?.context(unknown)?;
+        let firewalls = api.extras(&self.settings.instance).await?;
+        let firewall = firewalls
+            .into_iter()
+            .find(|extra| extra.kind == "firewall" && extra.server.as_deref() == Some(server.id.0.as_str()));
+        let created_at = if found.created_at_ms > 0 { found.created_at_ms } else { now_ms() };
+        let host =
+            HostRef { firewall: firewall.map(|extra| extra.id), ..host_ref(orphan, &found, created_at, host_key) };
+        let known = Server { owned: Owned { host: Some(host.clone()), ..server.owned.clone() }, ..server.clone() };
+        self.forget_link(&server.id);
+        let status = self.status(&known, false).await.map_err(plain);
+        self.forget_link(&server.id);
+        let status = status.context("what is on it could not be looked at")?;
+        // A game that was started there has written to a world that had been put there whole. Where none was, the next
+        // start puts the newest backup there as on any new host.
+        let played = status.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
+        Ok(HostRef { played, ..host })
+    }
+}
+
+fn host_ref(orphan: &Orphan, found: &Host, created_at: i64, host_key: String) -> HostRef {
+    HostRef {
+        provider: orphan.provider.clone(),
+        id: found.id.clone(),
+        region: found.region.clone(),
+        size: found.size.clone(),
+        address: found.address,
+        label: None,
+        firewall: None,
+        price: orphan.price.clone(),
+        created_at,
+        host_key,
+        played: false,
+    }
+}
+
+/// Accepted is not gone: the bill goes on until the provider does not have it any more.
+async fn end_host(api: &dyn CloudApi, id: &str) -> anyhow::Result<()> {
+    api.destroy(id).await?;
+    let until = Instant::now() + GONE_WITHIN;
+    while api.host(id).await?.is_some() {
+        ensure!(
+            Instant::now() < until,
+            "the provider accepted its end, and it is still there. It may bill: look again with `/admin orphans` in a \
+             few minutes"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+fn kind_of(extra: &Extra) -> Option<OrphanKind> {
+    Some(match extra.kind {
+        "firewall" => OrphanKind::Firewall,
+        "SSH key" => OrphanKind::SshKey,
+        "volume" => OrphanKind::Volume,
+        _ => return None,
+    })
+}
+
+fn plain(error: StepError) -> anyhow::Error {
+    match error {
+        StepError::Retry(error) | StepError::Fatal(error) => error,
+    }
+}

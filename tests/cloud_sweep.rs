@@ -1,0 +1,136 @@
+//! What was forgotten at a provider, found and put away: against stand-ins of all four, whose answers keep to their own
+//! descriptions.
+
+mod common {
+    pub mod cloud;
+    pub mod stage;
+}
+
+use common::cloud::{Clouds, Failure, Machines, Options};
+use common::stage::Stage;
+use spawnpoint::app::{NewServer, OrphanView, Orphans, Refusal};
+use spawnpoint::config::Config;
+use spawnpoint::model::ServerId;
+use spawnpoint::model::access::Actor;
+use spawnpoint::model::host::HostRef;
+use std::collections::BTreeMap;
+
+const PROVIDERS: [&str; 4] = ["linode", "hetzner", "digitalocean", "vultr"];
+
+/// Lets a stage rent at these providers of the stand-in, and nothing else.
+fn rent_at(config: &mut Config, clouds: &Clouds, providers: &[&str]) {
+    config.docker.enabled = false;
+    config.program = Some(env!("CARGO_BIN_EXE_spawnpoint").into());
+    let cloud = &mut config.cloud;
+    let accounts = [
+        ("linode", &mut cloud.linode),
+        ("hetzner", &mut cloud.hetzner),
+        ("digitalocean", &mut cloud.digitalocean),
+        ("vultr", &mut cloud.vultr),
+    ];
+    for (name, account) in accounts.into_iter().filter(|(name, _)| providers.contains(name)) {
+        account.token = Some("a-token".into());
+        account.api_url = Some(clouds.url(name));
+    }
+}
+
+async fn cloud_server(stage: &Stage, name: &str) -> ServerId {
+    let new = NewServer {
+        name: name.into(),
+        game: "toy".into(),
+        backend: Some("cloud".into()),
+        settings: BTreeMap::new(),
+        place: Default::default(),
+        channel: None,
+    };
+    ServerId(stage.program.app.create(&stage.caller, new).await.unwrap().id)
+}
+
+/// As the drivers label what they make, for providers with tags and for those with labels.
+fn labelled(instance: &str, server: &ServerId) -> (Vec<String>, Vec<(String, String)>) {
+    let tags = vec![format!("spawnpoint-i-{instance}"), format!("spawnpoint-s-{server}"), "spawnpoint-j-7".to_owned()];
+    let values = [("instance", instance), ("server", server.0.as_str()), ("job", "7")];
+    (tags, values.map(|(key, value)| (format!("spawnpoint-{key}"), value.to_owned())).into())
+}
+
+fn plant(clouds: &Clouds, provider: &str, kind: &str, name: &str, instance: &str, server: &ServerId) -> String {
+    let (tags, labels) = labelled(instance, server);
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    match kind {
+        "host" => clouds.plant(provider, name, &tags, &labels).id,
+        kind => clouds.plant_thing(provider, kind, name, &tags, &labels).id,
+    }
+}
+
+fn known(orphans: &Orphans) -> Vec<(String, &'static str, String)> {
+    let one = |view: &OrphanView| (view.orphan.provider.clone(), view.orphan.kind.word(), view.orphan.id.clone());
+    let mut all: Vec<_> = orphans.found.iter().map(one).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn what_no_server_has_is_found_at_every_provider_and_deleted_when_somebody_says_so() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, &PROVIDERS)).await;
+    let app = &stage.program.app;
+    let mut expected = vec![];
+    let mut claimed = vec![];
+    for provider in PROVIDERS {
+        let id = cloud_server(&stage, provider).await;
+        let mine = plant(&clouds, provider, "host", "mine", &stage.instance, &id);
+        let host: HostRef = serde_json::from_value(serde_json::json!({
+            "provider": provider, "id": mine, "region": "r", "size": "s", "created_at": 0, "host_key": "", "played": true
+        }))
+        .unwrap();
+        assert!(stage.program.store.adopt_host(&id, &host, &Actor::Operator, 0).await.unwrap());
+        claimed.push(mine);
+        let second = plant(&clouds, provider, "host", "second", &stage.instance, &id);
+        expected.push((provider.to_owned(), "host", second));
+        let volume = plant(&clouds, provider, "volume", "forgotten", &stage.instance, &ServerId("gone".into()));
+        if provider != "vultr" {
+            // Vultr's volumes have no tags, so none can be told from anybody else's.
+            expected.push((provider.to_owned(), "volume", volume));
+        }
+        plant(&clouds, provider, "host", "theirs", "another-instance", &id);
+        clouds.plant(provider, "web", &["web"], &[("web", "yes")]);
+    }
+    expected.sort();
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    assert_eq!(known(&orphans), expected);
+    assert!(orphans.lost.is_empty() && orphans.unasked.is_empty(), "{orphans:#?}");
+    assert!(orphans.found.iter().filter(|view| view.orphan.kind.word() == "host").all(|view| !view.adoptable));
+
+    // Who is down is named, and the others are found all the same.
+    clouds.fail(Failure::status(500).of("linode").times(None));
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let unasked: Vec<&str> = orphans.unasked.iter().map(|unasked| unasked.provider.as_str()).collect();
+    assert_eq!(unasked, ["linode"]);
+    let left: Vec<_> = expected.iter().filter(|(provider, ..)| provider != "linode").cloned().collect();
+    assert_eq!(known(&orphans), left);
+    clouds.heal();
+
+    // A host that somebody else ended.
+    clouds.die(&claimed[1], "gone");
+    let lost = app.orphans(&stage.caller).await.unwrap().lost;
+    let lost: Vec<(&str, &str)> = lost.iter().map(|lost| (lost.server.as_str(), lost.host.id.as_str())).collect();
+    assert_eq!(lost, [("hetzner", claimed[1].as_str())]);
+
+    for view in &app.orphans(&stage.caller).await.unwrap().found {
+        app.orphan_delete(&stage.caller, &view.orphan.tag()).await.unwrap();
+        let again = app.orphan_delete(&stage.caller, &view.orphan.tag()).await;
+        assert!(matches!(again, Err(Refusal::NotFound(_))), "{again:?}");
+    }
+    assert_eq!(known(&app.orphans(&stage.caller).await.unwrap()), []);
+    let names: Vec<String> = clouds.living().into_iter().map(|host| host.name).collect();
+    assert!(!names.contains(&"second".to_owned()), "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "theirs" || *name == "web").count(), 8, "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "mine").count(), 3, "{names:?}");
+    for (provider, id) in PROVIDERS.iter().zip(&claimed) {
+        if *provider != "hetzner" {
+            clouds.die(id, "gone");
+        }
+    }
+    stage.close().await;
+}
