@@ -39,6 +39,10 @@ enum Command {
         /// Keep the golden snapshot's image for the next time
         #[arg(long)]
         keep_image: bool,
+        /// Show rented hosts in the place of containers, with the stand-in for providers (tests/cloud/standin.py) that
+        /// answers at this address; scripts/demo --cloud starts it
+        #[arg(long, value_name = "URL", conflicts_with = "keep_image")]
+        cloud_standin: Option<String>,
     },
     /// What rsync starts in the place of ssh; not for people
     #[command(hide = true)]
@@ -80,7 +84,10 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::Run { without_discord } => return cli::run::run(&config, !without_discord).await,
         Command::Check => cli::check::check(&config),
         Command::Doctor => cli::doctor::doctor(&config).await,
-        Command::Demo { game, keep_image } => {
+        Command::Demo { game, cloud_standin: Some(standin), keep_image: _ } => {
+            cli::demo::demo_of_rented_hosts(&config, &game, &standin).await.context("the demo stopped")
+        }
+        Command::Demo { game, cloud_standin: None, keep_image } => {
             cli::demo::demo(&config, &game, keep_image).await.context("the demo stopped")
         }
         Command::Rsh { words } => spawnpoint::clients::rsync::rsh::main(words),

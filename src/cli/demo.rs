@@ -1,5 +1,7 @@
 //! `spawnpoint demo`: the main job, once, with a real game in real containers, as friends would see it. Everything it
-//! makes carries an instance of its own and is gone at the end.
+//! makes carries an instance of its own and is gone at the end. This file shows containers, `cloud` rented hosts.
+
+mod cloud;
 
 use super::progress::follow;
 use crate::app::{App, NewServer};
@@ -13,6 +15,7 @@ use crate::model::server::State;
 use crate::model::view::spoken_files;
 use crate::program::{Program, endpoint};
 use anyhow::{Context, ensure};
+use cloud::StandIn;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +24,35 @@ use tokio_util::sync::CancellationToken;
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const SERVERS: [&str; 2] = ["friday-world", "sunday-world"];
 
+/// What the demo shows it on.
+enum Scene {
+    Containers { docker: Docker, keep_image: bool },
+    RentedHosts(StandIn),
+}
+
 /// True when everything went as it should.
 pub async fn demo(config: &Config, game: &str, keep_image: bool) -> anyhow::Result<bool> {
     let docker = Docker::connect(endpoint(config).as_deref())?;
     docker.ping().await.context("no Docker daemon answers; `spawnpoint doctor` says what to do")?;
-    let home = tempfile::Builder::new().prefix("spawnpoint-demo-").tempdir().context("making a folder for the demo")?;
+    perform(config.clone(), game, Scene::Containers { docker, keep_image }).await
+}
+
+/// The same with hosts that are rented from the stand-in at this address.
+pub async fn demo_of_rented_hosts(config: &Config, game: &str, standin: &str) -> anyhow::Result<bool> {
+    println!(
+        "The provider of this demo is a stand-in on this machine that speaks like Hetzner. Nothing is rented and nothing"
+    );
+    println!(
+        "costs anything: its hosts are containers that boot with the real cloud-init and answer with the real sshd."
+    );
+    let standin = StandIn::find(standin).await?;
     let mut config = config.clone();
+    standin.only_here(&mut config);
+    perform(config, game, Scene::RentedHosts(standin)).await
+}
+
+async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result<bool> {
+    let home = tempfile::Builder::new().prefix("spawnpoint-demo-").tempdir().context("making a folder for the demo")?;
     config.data_dir = home.path().to_owned();
     config.database.url = None;
     // Nobody outside of this machine should be able to join a demo.
@@ -41,22 +67,47 @@ pub async fn demo(config: &Config, game: &str, keep_image: bool) -> anyhow::Resu
         // An error means that Ctrl-C cannot be heard; then it cannot be pressed either.
         let _ = tokio::signal::ctrl_c().await;
     };
+    let play = async {
+        match &scene {
+            Scene::Containers { .. } => show.play(game).await,
+            Scene::RentedHosts(standin) => cloud::play(&show, standin, game).await,
+        }
+    };
     let result = tokio::select! {
-        result = show.play(game) => result,
+        result = play => result,
         () = interrupted => Err(anyhow::anyhow!("interrupted")),
     };
     heading("Leaving nothing behind");
     let tidy = show.tidy().await;
     stop.cancel();
     work.await.context("ending the demo's engine")?;
-    let images = if keep_image { 0 } else { remove_images(&docker, &program).await? };
+    let images = match &scene {
+        Scene::Containers { docker, keep_image: false } => remove_images(docker, &program).await?,
+        Scene::Containers { keep_image: true, .. } | Scene::RentedHosts(_) => 0,
+    };
     drop(program);
     home.close().context("removing the demo's folder")?;
     tidy?;
-    let image = if images == 0 { "The image stays: it was there before, or was to be kept." } else { "And the image." };
-    println!("  Removed both servers with their drives, the snapshot and the backups. {image}");
+    match &scene {
+        Scene::Containers { .. } => {
+            let image =
+                if images == 0 { "The image stays: it was there before, or was to be kept." } else { "And the image." };
+            println!("  Removed both servers with their drives, the snapshot and the backups. {image}");
+        }
+        Scene::RentedHosts(standin) => {
+            println!("  Removed the server and its backups.");
+            standin.prove_empty().await?;
+        }
+    }
     result?;
     println!();
+    if let Scene::RentedHosts(_) = scene {
+        println!(
+            "That was an evening on a rented host, rented from nobody. A real one needs a token of your provider's, and"
+        );
+        println!("docs/providers.md tells how to get it. Everything else is the same.");
+        return Ok(true);
+    }
     println!("That was the main job. To have it in Discord, make an application and a token: README.md tells how,");
     println!("step by step. Then: cp config.example.toml config.toml, put the token in, and `spawnpoint run`.");
     Ok(true)

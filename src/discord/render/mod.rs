@@ -11,8 +11,9 @@ pub mod orphans;
 pub mod server;
 pub mod text;
 
+pub use cost::{cost, start_price};
 pub use job::job;
-pub use server::{notice, panel};
+pub use server::{billing, notice, panel};
 
 use super::ids::Press;
 use text::{MESSAGE_MAX, clip, length};

@@ -82,7 +82,7 @@ fn state(view: &ServerView) -> String {
 }
 
 /// The meter: that it runs, and how far it has come.
-fn billing(billing: &Billing) -> String {
+pub fn billing(billing: &Billing) -> String {
     if !billing.on {
         return format!("billing: off · {} this month", billing.month.spoken());
     }
