@@ -8,9 +8,12 @@ mod common {
 }
 
 use common::beds::{nothing_left, rent_at};
-use common::cloud::{Clouds, Options};
+use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip};
+use spawnpoint::app::Choice;
+use spawnpoint::model::job::{Outcome, Step, StepState};
 use spawnpoint::model::server::State;
+use spawnpoint::model::view::JobView;
 
 async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
     if !docker_or_skip().await {
@@ -24,32 +27,189 @@ async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
 async fn turns(stage: &Stage, name: &str, count: usize) {
     for _ in 0..count {
         let answer = stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
-        assert!(answer.contains("turn "), "{answer}");
+        assert!(answer.contains("turn "), "{answer:?}");
+    }
+}
+
+fn note(job: &JobView, step: Step) -> String {
+    let found = job.steps.iter().find(|one| one.label == step.label()).expect("the job has this step");
+    found.note.clone().or(found.error.clone()).unwrap_or_default()
+}
+
+/// One start, some play, one stop.
+async fn play(stage: &Stage, clouds: &Clouds, before: usize, more: usize) {
+    stage.start("world").await;
+    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains(&format!("with {before} turns")), "{log}");
+    turns(stage, "world", more).await;
+    stage.stop_server("world").await;
+    nothing_left(clouds);
+}
+
+async fn an_evening_at(provider: &str) {
+    let Some((clouds, stage)) = evening(provider).await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    let start = stage.start("world").await;
+    let hosts = clouds.living();
+    assert_eq!(hosts.len(), 1, "{hosts:#?}");
+    assert_eq!(hosts[0].provider, provider);
+    let status = app.status(&stage.caller, "world").await.unwrap();
+    assert_eq!(status.state, State::Running);
+    assert_eq!(status.address, Some(format!("{}:27100", hosts[0].address)));
+    assert!(note(&start, Step::CreateHost).contains("billing is ON"), "{start:#?}");
+    turns(&stage, "world", 3).await;
+    let stop = stage.stop_server("world").await;
+    assert!(note(&stop, Step::ConfirmGone).contains("billing is OFF"), "{stop:#?}");
+    nothing_left(&clouds);
+    play(&stage, &clouds, 3, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn an_evening_at_linode() {
+    an_evening_at("linode").await;
+}
+
+#[tokio::test]
+async fn an_evening_at_digitalocean() {
+    an_evening_at("digitalocean").await;
+}
+
+#[tokio::test]
+async fn an_evening_at_vultr() {
+    an_evening_at("vultr").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_makes_no_second_host() {
+    // The two at which a second request does make a second host, and one that refuses it.
+    for provider in ["digitalocean", "vultr", "hetzner"] {
+        let Some((clouds, stage)) = evening(provider).await else { return };
+        stage.create("world", "toy", &[]).await;
+        clouds.fail(Failure::drop_after().of(provider).on("POST", "^/(instances|servers|droplets)$"));
+        stage.start("world").await;
+        assert_eq!(clouds.hosts().len(), 1, "{provider}: {:#?}", clouds.hosts());
+        stage.stop_server("world").await;
+        nothing_left(&clouds);
+        stage.close().await;
     }
 }
 
 #[tokio::test]
-async fn an_evening_on_a_rented_host_and_the_world_is_there_the_next() {
+async fn a_destroy_that_is_accepted_and_not_done_is_waited_for_and_asked_for_again() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    let hosts = clouds.living();
-    assert_eq!(hosts.len(), 1, "{hosts:#?}");
-    let status = app.status(&stage.caller, "world").await.unwrap();
-    assert_eq!(status.state, State::Running);
-    assert_eq!(status.address, Some(format!("{}:27100", hosts[0].address)));
-    turns(&stage, "world", 3).await;
-    stage.stop_server("world").await;
+    turns(&stage, "world", 1).await;
+    clouds.fail(Failure::status(500).of("hetzner").on("DELETE", "^/servers/").times(Some(2)));
+    clouds.fail(Failure::half_delete(Some(3)).of("hetzner"));
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let mut said_on = true;
+    let end = stage
+        .until("the end of the stop", async || {
+            let view = app.job_view(job).await.unwrap();
+            let exists = !clouds.living().is_empty();
+            let status = app.status(&stage.caller, "world").await.unwrap();
+            // While the provider has it, nobody is told that it is over.
+            said_on &= !exists || status.state != State::Offline;
+            view.outcome.is_some().then_some(view)
+        })
+        .await;
+    assert_eq!(end.outcome, Some(Outcome::Succeeded), "{end:#?}");
+    assert!(said_on, "a host that exists was called offline");
     nothing_left(&clouds);
-    let backups = app.backups(&stage.caller, "world").await.unwrap();
-    assert_eq!(backups.len(), 1, "{backups:?}");
-    assert!(backups[0].present && backups[0].doubt.is_none(), "{backups:?}");
+    stage.close().await;
+}
 
+#[tokio::test]
+async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 2).await;
     stage.start("world").await;
-    let log = app.logs(&stage.caller, "world", 50).await.unwrap();
-    assert!(log.contains("with 3 turns"), "{log}");
-    stage.stop_server("world").await;
+    turns(&stage, "world", 1).await;
+    let host = clouds.living().remove(0);
+    // Its machine is dead, and the provider goes on saying that it runs.
+    clouds.die(&host.id, "running");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let failed = held.steps.iter().find(|step| step.state == StepState::Failed).unwrap();
+    assert!(failed.error.is_some(), "{held:#?}");
+    assert_eq!(clouds.living().len(), 1, "the only copy of the world was destroyed");
+    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.ends_with(&host.id)));
+    assert_ne!(app.status(&stage.caller, "world").await.unwrap().state, State::Offline);
+    // Then it is gone altogether: the stop goes on, says what is lost, and the world of the last backup is there.
+    clouds.die(&host.id, "gone");
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    let end = stage
+        .until("the end of the stop", async || {
+            let view = app.job_view(job).await.unwrap();
+            (view.outcome == Some(Outcome::Succeeded)).then_some(view)
+        })
+        .await;
+    let told = format!("{end:#?}");
+    assert!(told.contains("gone") && told.contains("The newest world is the backup"), "{told}");
+    play(&stage, &clouds, 2, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_size_that_is_sold_out_is_replaced_only_by_one_that_costs_no_more() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    // All that this game could be given are refused, one after the other.
+    clouds.fail(Failure::capacity().of("hetzner").on("POST", "^/servers$").times(None));
+    let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = note(&end, Step::CreateHost);
+    assert!(error.contains("You can have size") && error.contains("/server settings"), "{error}");
     nothing_left(&clouds);
+    let sizes: std::collections::BTreeSet<String> = clouds.hosts().into_iter().map(|host| host.size).collect();
+    assert!(sizes.is_empty(), "{sizes:?}");
+    clouds.heal();
+    play(&stage, &clouds, 0, 1).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_said_plainly_and_nothing_is_tried_on() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let stage = Stage::open("tests/recipes", |config| {
+        rent_at(config, &clouds, "linode");
+        config.cloud.linode.token = Some("wrong".into());
+    })
+    .await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    match app.start(&stage.caller, "world", None).await {
+        Err(refusal) => assert!(refusal.to_string().contains("token"), "{refusal}"),
+        Ok(job) => {
+            let end = stage.end_of(job).await;
+            assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+            assert!(note(&end, Step::CreateHost).contains("token"), "{end:#?}");
+        }
+    }
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_busy_is_given_time() {
+    let Some((clouds, stage)) = evening("linode").await else { return };
+    stage.create("world", "toy", &[]).await;
+    let slow = || Failure::status(429).of("linode").header("Retry-After", "1");
+    clouds.fail(slow().on("POST", "^/linode/instances$"));
+    clouds.fail(slow().on("GET", "^/linode/instances/").times(Some(2)));
+    clouds.fail(Failure::status(503).of("linode").on("DELETE", "^/linode/instances/"));
+    play(&stage, &clouds, 0, 2).await;
+    play(&stage, &clouds, 2, 0).await;
     stage.close().await;
 }

@@ -76,7 +76,9 @@ class Machines:
         raise MachineError(f"no sshd answered on {address} in {BOOT_TIMEOUT_S:.0f} s")
 
     async def kill(self, container: str) -> None:
-        await docker("kill", container)
+        """Fine when it has ended before."""
+        if await docker("inspect", "--format", "{{.State.Running}}", container) == "true\n":
+            await docker("kill", container)
 
     async def remove(self, container: str) -> None:
         await docker("rm", "--force", "--volumes", container)

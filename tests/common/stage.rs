@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// No wait of a test is longer.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Each stage publishes on a loopback address of its own, so that tests do not meet.
 static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(1);
 
@@ -132,8 +132,10 @@ impl Stage {
 
     /// Waits for a job's end, or until it is held.
     pub async fn end_of(&self, job: JobId) -> JobView {
+        let deadline = Instant::now() + PATIENCE;
         self.until(&format!("the end of job {job}"), async || {
             let view = self.program.app.job_view(job).await.unwrap();
+            assert!(view.outcome.is_some() || Instant::now() + Duration::from_secs(1) < deadline, "in vain: {view:#?}");
             view.outcome.is_some().then_some(view)
         })
         .await

@@ -500,6 +500,11 @@ impl CloudDriver {
             self.remove_folder(server).await?;
             return Ok(Gain::owned(nothing));
         }
+        // The host's key is on our disk before anything is asked for. A provider that did not even tell its prices, for
+        // a wrong token perhaps, is not asked again what it may have made.
+        if on_record.is_none() && self.known_host_key(server, &job).await?.is_none() {
+            return Ok(Gain::default());
+        }
         let api = &self.provider(&provider)?.api;
         let all = api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for the host"))?;
         let mine: Vec<Host> =
