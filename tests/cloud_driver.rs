@@ -158,6 +158,29 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
 }
 
 #[tokio::test]
+async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_newest() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 1).await;
+    stage.start("world").await;
+    turns(&stage, "world", 3).await;
+    // As if an old copy of the database had been put back: nothing on record says that there is a host.
+    let url = format!("sqlite:{}", stage.config.data_dir.join("spawnpoint.db").display());
+    let database = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let world = "json_extract(owned, '$.world')";
+    let forget = format!("UPDATE servers SET owned = json_object('world', {world}), wanted = 'off'");
+    sqlx::query(sqlx::AssertSqlSafe(forget)).execute(&database).await.unwrap();
+    stage.start("world").await;
+    assert_eq!(clouds.living().len(), 1, "no second host is rented");
+    assert!(app.console(&stage.caller, "world", "turn").await.unwrap().contains("turn 5"));
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    play(&stage, &clouds, 5, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_size_that_is_sold_out_is_replaced_only_by_one_that_costs_no_more() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     let app = &stage.program.app;

@@ -331,6 +331,13 @@ impl CloudDriver {
         server.owned.host = Some(host.clone());
         self.await_ssh(cx, &server).await?;
         self.destroy_twins(cx, &host).await?;
+        if !host.played {
+            // A host of an earlier time that is back on record: where a game has run, its world may be newer than any
+            // backup, and nothing may be put over it.
+            let ran = self.status(&server, false).await?;
+            host.played = ran.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
+            server.owned.host = Some(host.clone());
+        }
         let recipe = self.recipe(&server.game)?;
         let ports = self.choose_ports(cx, &server, recipe).await?;
         let join = recipe.join_port().and_then(|name| ports.get(name));

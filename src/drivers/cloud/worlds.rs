@@ -140,7 +140,7 @@ impl CloudDriver {
                 blocking(move || staging.mark_compared())
                     .await?
                     .map_err(vault_error("noting that the copy was compared"))?;
-                return Ok(Gain::note(format!("{} are the same on both sides", spoken_files(files))));
+                return Ok(Gain::note(format!("{}, the same on both sides", spoken_files(files))));
             }
             difference = match found.len() {
                 1 => found[0].clone(),
