@@ -368,7 +368,10 @@ fn the_stop_script_is_asked_first_and_never_trusted_alone() {
         assert_eq!(host.does(&["start", ID]), "started");
         host.until_log("up");
         assert_eq!(host.does(&["stop", ID]), how, "{stop}");
-        assert_eq!(host.log().strip_prefix("up").unwrap().trim_start(), words, "{stop}");
+        // The shell of a game whose child is killed a moment earlier may say so.
+        let log = host.log();
+        let said: Vec<&str> = log.lines().skip(1).filter(|line| !line.contains("Killed")).collect();
+        assert_eq!(said.join("\n"), words, "{stop}");
         assert_eq!(host.shell("pgrep -c -u sp-abcdefgh || true"), "0", "{stop}");
     }
 }

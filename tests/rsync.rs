@@ -212,18 +212,24 @@ async fn a_transfer_that_was_cut_off_says_so_and_goes_on_where_it_was() {
         let (from, to) = if pull { (&stage.there, &stage.here) } else { (&stage.here, &stage.there) };
         let _ = std::fs::remove_dir_all(to);
         write(from.join("big"), &content);
-        let mut cut = false;
-        let mut tell = |progress: Progress| {
-            if progress.bytes > 8 << 20 && progress.percent < 90 && !cut {
-                cut = true;
-                stage.sshd.cut_connections();
-            }
-        };
         let transfer = stage.transfer();
-        let result = if pull { transfer.pull(&mut tell).await } else { transfer.push(&mut tell).await };
-        let error = result.unwrap_err();
-        assert!(matches!(error, RsyncError::Ssh(SshError::Broken { .. })) && error.may_pass(), "{error:?}");
-        if to.join("big").exists() {
+        let mut tell = |_: Progress| {};
+        let moving = async { if pull { transfer.pull(&mut tell).await } else { transfer.push(&mut tell).await } };
+        let cutting = async {
+            while !has_begun(to) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stage.sshd.cut_connections();
+            std::future::pending::<()>().await;
+        };
+        let result = tokio::select! {
+            result = moving => result,
+            () = cutting => unreachable!("it never ends"),
+        };
+        if let Err(error) = &result {
+            assert!(matches!(error, RsyncError::Ssh(SshError::Broken { .. })) && error.may_pass(), "{error:?}");
+        }
+        if result.is_ok() || to.join("big").exists() {
             assert!(tree(to) == tree(from), "half a file is not taken for the file, pull {pull}");
             cut_short += 1;
             assert!(cut_short < 10, "the connection can be cut before all has arrived");
@@ -243,6 +249,13 @@ async fn a_transfer_that_was_cut_off_says_so_and_goes_on_where_it_was() {
         assert!(tree(to) == tree(from), "and nothing else is left");
         pulls.next();
     }
+}
+
+/// Whether a part of a file has arrived that rsync has not given its name yet.
+fn has_begun(at: &Path) -> bool {
+    let entries = std::fs::read_dir(at).into_iter().flatten().flatten();
+    let mut parts = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".big."));
+    parts.any(|part| part.metadata().is_ok_and(|meta| meta.len() > 8 << 20))
 }
 
 /// A small file system of its own, unmounted at the end.
