@@ -7,12 +7,13 @@ mod common {
 }
 
 use common::cloud::{Clouds, Failure, Machines, Options};
-use common::stage::Stage;
+use common::stage::{Stage, docker_or_skip};
 use spawnpoint::app::{NewServer, OrphanView, Orphans, Refusal};
 use spawnpoint::config::Config;
 use spawnpoint::model::ServerId;
 use spawnpoint::model::access::Actor;
 use spawnpoint::model::host::HostRef;
+use spawnpoint::model::server::State;
 use std::collections::BTreeMap;
 
 const PROVIDERS: [&str; 4] = ["linode", "hetzner", "digitalocean", "vultr"];
@@ -132,5 +133,41 @@ async fn what_no_server_has_is_found_at_every_provider_and_deleted_when_somebody
             clouds.die(id, "gone");
         }
     }
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn the_world_on_a_forgotten_host_is_saved_when_it_is_given_back() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, &["hetzner"])).await;
+    let app = &stage.program.app;
+    let id = cloud_server(&stage, "world").await;
+    stage.start("world").await;
+    for turn in 1..=3 {
+        let answer = app.console(&stage.caller, "world", "turn").await.unwrap();
+        assert!(answer.contains(&format!("turn {turn}")), "{answer:?}");
+    }
+    // Everything that the record says of the host is lost.
+    let url = format!("sqlite:{}", stage.config.data_dir.join("spawnpoint.db").display());
+    let db = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let sql = "UPDATE servers SET owned = '{}', wanted = 'off', lease_until = NULL WHERE id = $1";
+    assert_eq!(sqlx::query(sql).bind(&id.0).execute(&db).await.unwrap().rows_affected(), 1);
+    db.close().await;
+
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let host = orphans.found.iter().find(|view| view.orphan.kind.word() == "host").expect("the host is found");
+    assert!(host.adoptable && host.orphan.price.is_some() && host.orphan.since.is_some(), "{host:#?}");
+    app.orphan_adopt(&stage.caller, &host.orphan.tag()).await.unwrap();
+    // Nobody wants it on, so the watcher ends it as it ends any host, with a backup before.
+    stage.until("the host is gone", async || clouds.living().is_empty().then_some(())).await;
+    let settled = async || (app.status(&stage.caller, "world").await.unwrap().state == State::Offline).then_some(());
+    stage.until("the stop has ended", settled).await;
+    let [backup] = &app.backups(&stage.caller, "world").await.unwrap()[..] else { panic!("one backup") };
+    let turns = stage.config.data_dir.join("vault").join(&id.0).join(&backup.id).join("files/world/turns");
+    assert_eq!(std::fs::read_to_string(turns).unwrap(), "3\n");
+    assert_eq!(known(&app.orphans(&stage.caller).await.unwrap()), []);
     stage.close().await;
 }
