@@ -28,7 +28,10 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
             .filter(|_| up(view))
             .map(|until| format!("Runs until {} ({})", moment(until), relative(until))),
     );
-    lines.extend(view.idle_stop_at.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
+    // Somebody may have joined since the watcher last counted.
+    let somebody = view.players.as_ref().is_some_and(|players| players.online.is_some_and(|online| online > 0));
+    let idle = view.idle_stop_at.filter(|_| !somebody);
+    lines.extend(idle.map(|at| format!("Nobody is on: it stops {} unless somebody joins", relative(at))));
     lines.extend(view.billing.as_ref().map(billing));
     lines.extend(view.place.as_ref().and_then(place));
     lines.extend(view.start.as_ref().and_then(super::cost::start_cost));
@@ -376,6 +379,17 @@ mod tests {
         -# Looked at <t:1795000000:R>
         [Start] [Stop] [Restart] [Extend (off)] [Console (off)]
         ");
+    }
+
+    #[test]
+    fn who_has_just_joined_reads_nothing_of_nobody() {
+        let joined = ServerView {
+            players: Some(Players { online: Some(1), max: Some(16), ..Players::default() }),
+            idle_stop_at: Some(T0 + 600_000),
+            ..full()
+        };
+        let text = shown(&panel(&joined, T0));
+        assert!(text.contains("1 of 16 players on") && !text.contains("Nobody"), "{text}");
     }
 
     #[test]

@@ -100,7 +100,12 @@ impl CloudDriver {
             rules.extend(ports.iter().map(|(number, udp)| format!("{}:{number}", if *udp { "udp" } else { "tcp" })));
             let argv: Vec<&str> =
                 [KEEPER_PATH, "firewall"].into_iter().chain(rules.iter().map(String::as_str)).collect();
-            let exited = ssh.run(as_root(&ssh, &argv, CALL_LIMIT), &mut |line| cx.out.line(line)).await;
+            let mut told = |line: &str| match line {
+                "set" => {}
+                "no-nft" => cx.out.line("This host has no nft: only the provider's firewall closes its ports."),
+                other => cx.out.line(other),
+            };
+            let exited = ssh.run(as_root(&ssh, &argv, CALL_LIMIT), &mut told).await;
             exited.and_then(|exited| exited.ok()).map_err(ssh_error("closing the host's firewall"))?;
         }
         let done = format!("{home}/state/bootstrapped");
