@@ -222,5 +222,8 @@ async fn a_chatty_game_and_a_long_answer_stay_within_bounds(stage: Stage) -> Sta
     assert!(start.output.len() <= 12, "{}", start.output.len());
     let answer = app.console(&stage.caller, "world", "much").await.unwrap();
     assert!(answer.contains("answer line 2999"), "{} characters", answer.len());
+    // A game that thinks between its lines.
+    let answer = app.console(&stage.caller, "world", "slowly").await.unwrap();
+    assert!(answer.contains("thought 7"), "{answer}");
     stage
 }

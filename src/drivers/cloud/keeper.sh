@@ -72,6 +72,8 @@ TYPE_LIMIT_CHARS=4000
 # How often we look, in seconds: beside a game, and while one is ending.
 LOOK_S=1
 CLOSE_LOOK_S=0.1
+# The same for whoever reads a log: tail looks so often where the file system does not tell it of writes (overlay).
+FOLLOW_LOOK_S=0.5
 MOST_LINES=100000
 SIGINT=2
 
@@ -917,7 +919,7 @@ follow() {
     local from='-n 0'
     [ "${1:-}" != all ] || from='-c +1'
     # shellcheck disable=SC2086 # an option and its value
-    exec tail --pid="$PPID" $from -F "$state/log" 2>/dev/null
+    exec tail --pid="$PPID" -s "$FOLLOW_LOOK_S" $from -F "$state/log" 2>/dev/null
 }
 
 # What the game answers may come before any other process could begin to listen.
@@ -925,7 +927,7 @@ ask() {
     local size
     size=$(stat -c %s "$state/log" 2>/dev/null || echo 0)
     type_line
-    exec tail --pid="$PPID" -c +"$((size + 1))" -F "$state/log" 2>/dev/null
+    exec tail --pid="$PPID" -s "$CLOSE_LOOK_S" -c +"$((size + 1))" -F "$state/log" 2>/dev/null
 }
 
 type_line() {
