@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// The ids that games run as where Spawnpoint itself runs as root: nobody's, and the same on every machine.
 const GAME_IDS_FOR_ROOT: (u32, u32) = (4242, 4242);
 
+/// What can be rented is asked for as often as this, though nobody wants to know: half of how old a list may be.
+const OFFERS_EVERY: Duration = Duration::from_secs(3 * 3600);
+
 /// Everything, put together and not yet running.
 pub struct Program {
     pub app: App,
@@ -118,14 +121,19 @@ impl Program {
 
     /// Carries out jobs, watches servers and looks for what was forgotten, until `stop`.
     pub fn work(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
-        let (engine, stop) = (self.engine.clone(), stop.clone());
+        let (engine, app, stop) = (self.engine.clone(), self.app.clone(), stop.clone());
         let (store, vault, sweep_every) = (self.store.clone(), self.vault.clone(), self.sweep_every);
         tokio::spawn(async move {
             // What a crash left is no reason not to work.
             if let Err(error) = look_around(&store, vault).await {
                 tracing::warn!("Leftovers of earlier runs could not be looked for: {error:#}");
             }
-            tokio::join!(engine.run(stop.clone()), engine.watch(stop.clone()), engine.sweeps(sweep_every, stop));
+            tokio::join!(
+                engine.run(stop.clone()),
+                engine.watch(stop.clone()),
+                engine.sweeps(sweep_every, stop.clone()),
+                keep_offers_at_hand(&app, stop),
+            );
         })
     }
 }
@@ -180,6 +188,18 @@ fn cloud_driver(
         },
     };
     Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), names, settings)?))
+}
+
+/// Who types an option is answered from the lists at hand, so these are asked for before anybody types.
+async fn keep_offers_at_hand(app: &App, stop: CancellationToken) {
+    loop {
+        // Each asks in the background for what it does not have.
+        let _ = tokio::join!(app.offers(), app.images());
+        tokio::select! {
+            () = tokio::time::sleep(OFFERS_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Once, before work begins: half backups that no open job goes on with are cleared away.

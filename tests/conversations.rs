@@ -463,16 +463,25 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     let bot = Bot::start(&room.discord, &room.home).await;
     let complete = async |line: &str| room.discord.autocomplete(&room.alice, "general", line).await;
     assert_eq!(complete("/server create backend:").await, ["cloud", "docker"]);
-    assert_eq!(complete("/server create provider:").await, ["fake"]);
-    assert_eq!(complete("/server create provider:fake region:").await, ["here (fake)", "there (fake)"]);
-    assert_eq!(complete("/server create region:there size:").await, ["small (fake, 0.01 $ an hour)"]);
+    assert_eq!(complete("/server create provider:").await, ["fake · from 0.01 $ an hour"]);
+    assert_eq!(
+        complete("/server create provider:fake region:").await,
+        ["here · from 0.01 $ an hour (fake)", "there · from 0.01 $ an hour (fake)"]
+    );
+    let small = "small · 0.01 $ an hour, 2 GB, 1 CPU (fake)";
+    assert_eq!(complete("/server create region:there size:").await, [small]);
     assert_eq!(complete("/server create provider:other size:").await, [""; 0]);
+    let images = ["Debian 12 (fake, the usual one)", "Ubuntu 24.04 LTS (fake)"];
+    assert_eq!(complete("/server create provider:fake image:").await, images);
+    assert_eq!(complete("/server create provider:other image:").await, [""; 0]);
     let mut story = String::new();
     for line in [
         "/server create name:moon game:toy backend:cloud provider:fake region:moon",
         "/server create name:moon game:toy backend:docker region:here",
         "/server create name:moon game:toy backend:cloud region:../here",
-        "/server create name:moon game:toy provider:fake region:here size:large",
+        "/server create name:moon game:toy backend:cloud image:arch",
+        "/server create name:moon game:toy backend:cloud provider:ssh image:debian-12",
+        "/server create name:moon game:toy provider:fake region:here size:large image:fake/ubuntu24",
     ] {
         story += &format!("{}\n", room.ask(&room.alice, "games", line).await);
     }
@@ -480,12 +489,16 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     story += &format!("--- games\n{}\n", room.channel("games").await);
     assert_eq!(
         complete("/server settings server:moon variable:size value:").await,
-        ["small (fake, 0.01 $ an hour)", "large (fake, 0.01 $ an hour)"]
+        [small, "large · 0.01 $ an hour, 8 GB, 4 CPUs (fake)"]
     );
+    assert_eq!(complete("/server settings server:moon variable:image value:").await, images);
     for line in [
         "/server settings server:moon variable:size value:small",
         "/server settings server:moon variable:region value:there",
         "/server settings server:moon variable:size value:large",
+        "/server settings server:moon variable:image",
+        "/server settings server:moon variable:image value:windows",
+        "/server settings server:moon variable:image value:debian-12",
         "/server start server:moon",
     ] {
         story += &format!("{}\n", room.ask(&room.alice, "general", line).await);
@@ -503,17 +516,23 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
       There is no region `moon` to rent. There are: `here` and `there`.
     alice used /server create
     Spawnpoint (only alice sees this):
-      `moon` runs in a container on this machine, so no provider, region or size applies to it.
+      `moon` runs in a container on this machine, so no provider, region, size or image applies to it.
     alice used /server create
     Spawnpoint (only alice sees this):
       A region is one word of letters, digits, dashes, dots and underscores, at most 64 characters long, as the provider writes it.
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      There is no image `arch` for a rented host. There are: `debian-12` and `fake/ubuntu24`. Games are prepared on Debian and Ubuntu.
+    alice used /server create
+    Spawnpoint (only alice sees this):
+      There is no provider `ssh` to rent. There are: `fake`.
     alice used /server create
     Spawnpoint (only alice sees this):
       `moon` is made: Toy on cloud. Start it with `/server start` or the button on its panel.
     --- games
     Spawnpoint:
       **`moon`** · Toy · offline
-      Rented at `fake` in `here` as `large`
+      Rented at `fake` in `here` as `large` with `fake/ubuntu24`
       A start rents a host (fake small in here): about 0.01 $ an hour, at most 0.02 $ for 2 h.
       -# Looked at <t:…>
       [Start] [Stop (disabled)] [Restart (disabled)] [Extend (disabled)] [Console (disabled)]
@@ -526,6 +545,17 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server settings
     Spawnpoint (only alice sees this):
       There is no size `large` to rent. There are: `small`.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      `image` of `moon`: `fake/ubuntu24`
+      The system of its host, Debian or Ubuntu; empty: Debian 12. Any text.
+      Change it with `/server settings server:moon variable:image value:…`; only you see that.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      There is no image `windows` for a rented host. There are: `debian-12` and `fake/ubuntu24`. Games are prepared on Debian and Ubuntu.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      Changed `image` of `moon`.
     alice used /server start
     Spawnpoint (only alice sees this):
       Starting `moon` (job 1). Watch #general.
@@ -540,7 +570,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
       Who is on is unknown
       Runs until <t:…> (<t:…>)
       billing: ON, 0.01 $ so far (0.01 $ an hour) · 0.01 $ this month
-      Rented at `fake` in `there` as `small`
+      Rented at `fake` in `there` as `small` with `debian-12`
       -# Looked at <t:…>
       [Start (disabled)] [Stop] [Restart] [Extend] [Console]
     ");

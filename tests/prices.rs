@@ -88,6 +88,23 @@ impl House {
         }
     }
 
+    /// Until these providers' lists are at hand.
+    async fn until_listed(&self, providers: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (offers, images) = (self.program.app.offers().await, self.program.app.images().await);
+            let there = |provider: &&str| {
+                offers.iter().any(|offer| offer.provider == *provider)
+                    && images.iter().any(|image| image.provider == *provider)
+            };
+            if providers.iter().all(there) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the lists do not come");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn close(self) {
         self.stop.cancel();
         self.work.await.expect("the engine does not panic");
@@ -153,9 +170,9 @@ async fn a_chosen_place_is_what_is_quoted_and_one_that_is_none_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_does_not_answer_is_said_and_its_budget_starts_nothing() {
     let Some(clouds) = clouds() else { return };
+    clouds.fail(Failure::status(503).times(None));
     let house = house(&clouds, &["vultr"], |config| config.budget.guild_monthly = vec!["5 USD".into()]).await;
     house.create("world", Place::default()).await.expect("it is made");
-    clouds.fail(Failure::status(503).times(None));
     let silent = "The provider of `world` does not say now what a host costs. Try again in a minute.";
     assert_eq!(house.start_cost("world").await, Some(StartCost::NotNow { why: silent.into() }));
     let refused = house.program.app.start(&house.caller, "world", None).await.expect_err("it may not start");
@@ -178,6 +195,57 @@ async fn a_budget_of_cents_refuses_what_the_provider_really_wants() {
         "{said}"
     );
     assert!(clouds.requests().iter().all(|request| request.method == "GET"), "nothing was rented");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_rented_is_at_hand_before_anybody_asks_and_nobody_waits_for_a_provider() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &PROVIDERS, |_| ()).await;
+    let app = &house.program.app;
+    house.until_listed(&PROVIDERS).await;
+    let offers = app.offers().await;
+    assert!(offers.iter().all(|offer| offer.price.is_some() && offer.memory_mb > Some(0) && offer.cpus > Some(0)));
+
+    // A provider that has gone silent holds nobody up who types.
+    clouds.fail(Failure::slow(Duration::from_secs(20)).times(None));
+    let began = Instant::now();
+    assert_eq!(app.offers().await, offers);
+    assert!(!app.images().await.is_empty());
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    clouds.heal();
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_image_is_what_is_rented_and_a_private_one_is_not() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["linode"], |_| ()).await;
+    house.until_listed(&["linode"]).await;
+    let with = |image: &str| Place { image: Some(image.into()), ..Place::default() };
+    let refused = house.create("secrets", with("private/15")).await.expect_err("that is the operator's own");
+    assert!(refused.starts_with("There is no image `private/15` for a rented host."), "{refused}");
+    house.create("world", with("linode/ubuntu24.04")).await.expect("it is made");
+    house.program.app.start(&house.caller, "world", None).await.expect("it starts");
+    house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    assert_eq!(clouds.living().pop().expect("a host").image, "linode/ubuntu24.04");
+    house.close().await;
+}
+
+/// Where the list was not at hand when it was chosen, renting looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_nobody_could_check_is_checked_before_anything_is_rented() {
+    let Some(clouds) = clouds() else { return };
+    clouds.fail(Failure::status(503).times(None));
+    let house = house(&clouds, &["hetzner"], |_| ()).await;
+    let place = Place { image: Some("161547".into()), ..Place::default() };
+    house.create("world", place).await.expect("nobody can say that it is none");
+    clouds.heal();
+    let job = house.program.app.start(&house.caller, "world", None).await.expect("it is asked for");
+    house.until("its end", "world", |view| view.job.is_none()).await;
+    let said = format!("{:?}", house.program.app.job_view(job).await.expect("the job"));
+    assert!(said.contains("There is no image `161547` to be had from hetzner"), "{said}");
+    assert!(clouds.hosts().is_empty());
     house.close().await;
 }
 

@@ -343,6 +343,31 @@ async fn offers_have_prices_and_say_what_is_sold_out() {
 }
 
 #[tokio::test]
+async fn images_are_debian_and_ubuntu_and_the_usual_one_is_what_a_host_gets_unasked() {
+    let Some(clouds) = clouds() else { return };
+    for provider in PROVIDERS {
+        let api = open(&clouds, provider);
+        let images = api.images().await.expect("a list");
+        assert!(images.len() >= 3, "{provider}: {images:?}");
+        let fit = |title: &str| title.starts_with("Debian 1") || title.starts_with("Ubuntu 2");
+        assert!(images.iter().all(|image| fit(&image.title) && !image.word.is_empty()), "{provider}: {images:?}");
+        let words: BTreeSet<&str> = images.iter().map(|image| image.word.as_str()).collect();
+        assert_eq!(words.len(), images.len(), "{provider}: each once, whatever the processor: {images:?}");
+        let usual: Vec<_> = images.iter().filter(|image| image.usual).collect();
+        assert!(usual.len() == 1 && usual[0].title.starts_with("Debian 12"), "{provider}: {usual:?}");
+        let host = api.create(&wish(provider)).await.expect("a host");
+        assert_eq!(clouds.host(&host.id).image, usual[0].word, "{provider}");
+        api.destroy(&host.id).await.expect("it goes");
+        // Each can be rented by its word.
+        let other = images.iter().find(|image| !image.usual).expect("another");
+        let wish = HostSpec { name: "spawnpoint-other-43".into(), image: Some(other.word.clone()), ..wish(provider) };
+        let host = api.create(&wish).await.unwrap_or_else(|error| panic!("{provider} {}: {error}", other.word));
+        assert_eq!(clouds.host(&host.id).image, other.word, "{provider}");
+        api.destroy(&host.id).await.expect("it goes");
+    }
+}
+
+#[tokio::test]
 async fn a_firewall_is_made_once_follows_its_ports_and_goes() {
     let Some(clouds) = clouds() else { return };
     for provider in PROVIDERS {

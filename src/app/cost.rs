@@ -206,7 +206,7 @@ impl App {
                 Err(Refusal::Invalid(_)) => None,
                 quote => quote?,
             };
-            if let Some(Quote { provider, region, size, price }) = quote {
+            if let Some(Quote { provider, region, size, price, cpus: _, memory_mb: _ }) = quote {
                 promised.push(Rental {
                     provider,
                     host: String::new(),

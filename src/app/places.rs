@@ -1,8 +1,9 @@
-//! Where a server's host is rented: what people choose of provider, region and size, and what there is to choose from.
+//! Where a server's host is rented: what people choose of provider, region, size and image, and what there is
+//! to choose from.
 
 use super::{Answer, App, Field, FieldKind, Refusal};
 use crate::model::cost::Quote;
-use crate::model::host::Place;
+use crate::model::host::{HostImage, OWN_MACHINE, Place};
 use crate::model::server::{Backend, Server};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use std::time::Duration;
 pub(super) const PROVIDER: &str = "provider";
 pub(super) const REGION: &str = "region";
 pub(super) const SIZE: &str = "size";
-pub(super) const KEYS: [&str; 3] = [PROVIDER, REGION, SIZE];
+pub(super) const IMAGE: &str = "image";
+pub(super) const KEYS: [&str; 4] = [PROVIDER, REGION, SIZE, IMAGE];
 
-/// The longest word of a provider for a region or a size that is taken, in characters.
+/// The longest word of a provider for one of them that is taken, in characters.
 const WORD_MAX_CHARS: usize = 64;
 /// People wait for a provider's list no longer; what cannot be had is not checked.
 const OFFERS_WITHIN: Duration = Duration::from_secs(2);
@@ -32,8 +34,21 @@ impl App {
         }
     }
 
+    /// The systems that a host can come with, in the same way.
+    pub async fn images(&self) -> Vec<HostImage> {
+        let Some(driver) = self.engine().driver(Backend::Cloud) else { return vec![] };
+        match tokio::time::timeout(OFFERS_WITHIN, driver.images()).await {
+            Ok(Ok(images)) => images,
+            Ok(Err(error)) => {
+                tracing::info!("Images of hosts could not be asked for: {error:#}");
+                vec![]
+            }
+            Err(_) => vec![],
+        }
+    }
+
     /// The place that these words make of the present one. Another provider has other words for everything, so its
-    /// region and size begin anew unless they were given along.
+    /// region, size and image begin anew unless they were given along.
     pub(super) async fn place_of(&self, present: &Place, typed: &BTreeMap<String, Option<String>>) -> Answer<Place> {
         let mut place = present.clone();
         if let Some(provider) = typed.get(PROVIDER)
@@ -47,8 +62,12 @@ impl App {
         if let Some(size) = typed.get(SIZE) {
             place.size = size.clone();
         }
+        if let Some(image) = typed.get(IMAGE) {
+            place.image = image.clone();
+        }
         check_words(&place)?;
         fits(&place, &self.offers().await)?;
+        image_fits(&place, &self.images().await)?;
         Ok(place)
     }
 
@@ -72,7 +91,7 @@ impl App {
 }
 
 pub(super) fn nothing_rented(name: &str) -> String {
-    format!("`{name}` runs in a container on this machine, so no provider, region or size applies to it.")
+    format!("`{name}` runs in a container on this machine, so no provider, region, size or image applies to it.")
 }
 
 /// The names of the settings in which two places differ.
@@ -81,6 +100,7 @@ pub(super) fn changed(before: &Place, now: &Place) -> Vec<String> {
         (PROVIDER, before.provider != now.provider),
         (REGION, before.region != now.region),
         (SIZE, before.size != now.size),
+        (IMAGE, before.image != now.image),
     ];
     words.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }
@@ -106,17 +126,21 @@ pub(super) fn fields(server: &Server) -> Vec<Field> {
         field(PROVIDER, "Provider", "Where its host is rented; empty: as configured.", &place.provider),
         field(REGION, "Region", "The provider's word for it; empty: as configured.", &place.region),
         field(SIZE, "Size", "The provider's word for it; empty: what the game needs.", &place.size),
+        field(IMAGE, "Image", "The system of its host, Debian or Ubuntu; empty: Debian 12.", &place.image),
     ]
 }
 
 /// What a provider calls something goes into its API and into messages, and looks the same everywhere.
 fn check_words(place: &Place) -> Answer<()> {
-    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    for (key, word) in [(PROVIDER, &place.provider), (REGION, &place.region), (SIZE, &place.size)] {
+    let words = [(PROVIDER, &place.provider), (REGION, &place.region), (SIZE, &place.size), (IMAGE, &place.image)];
+    for (key, word) in words {
         let Some(word) = word else { continue };
+        // Linode's images have a slash in their names.
+        let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || (c == '/' && key == IMAGE);
         if word.is_empty() || word.chars().count() > WORD_MAX_CHARS || !word.chars().all(ok) {
+            let article = if key == IMAGE { "An" } else { "A" };
             return Err(Refusal::Invalid(format!(
-                "A {key} is one word of letters, digits, dashes, dots and underscores, at most {WORD_MAX_CHARS} \
+                "{article} {key} is one word of letters, digits, dashes, dots and underscores, at most {WORD_MAX_CHARS} \
                  characters long, as the provider writes it."
             )));
         }
@@ -150,6 +174,27 @@ fn fits(place: &Place, offers: &[Quote]) -> Answer<()> {
     Ok(())
 }
 
+/// The same for the image. Every provider has its own words for the same system, so without one any word that one of
+/// them has will do, and renting will tell.
+fn image_fits(place: &Place, images: &[HostImage]) -> Answer<()> {
+    let Some(word) = &place.image else { return Ok(()) };
+    if place.provider.as_deref() == Some(OWN_MACHINE) {
+        return Err(Refusal::Invalid(
+            "A machine of your own keeps the system that it has, so no image can be chosen for it.".to_owned(),
+        ));
+    }
+    let here = |image: &&HostImage| place.provider.as_ref().is_none_or(|provider| *provider == image.provider);
+    let there: Vec<&HostImage> = images.iter().filter(here).collect();
+    if there.is_empty() || there.iter().any(|image| image.word == *word) {
+        return Ok(());
+    }
+    let words: Vec<String> = there.iter().map(|image| image.word.clone()).collect();
+    Err(Refusal::Invalid(format!(
+        "There is no image `{word}` for a rented host. There are: {}. Games are prepared on Debian and Ubuntu.",
+        super::listed(&words)
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +210,8 @@ mod tests {
                 provider: provider.into(),
                 region: region.into(),
                 size: size.into(),
+                cpus: None,
+                memory_mb: None,
                 price: None,
             })
             .into()
@@ -184,6 +231,34 @@ mod tests {
         assert_eq!(too_far, "There is no size `cx33` to rent. There are: `cx23`.");
         // Nobody could be asked: renting will tell.
         assert!(fits(&place("aws", "moon", "huge"), &[]).is_ok());
+    }
+
+    #[test]
+    fn an_image_is_one_of_its_providers_or_refused_with_those() {
+        let image = |provider: &str, word: &str| HostImage {
+            provider: provider.into(),
+            word: word.into(),
+            title: "Debian".into(),
+            usual: false,
+        };
+        let images = [image("hetzner", "debian-12"), image("hetzner", "debian-13"), image("linode", "linode/debian12")];
+        let refusal = |provider: &str, word: &str| {
+            let place = Place { image: Some(word.into()), ..place(provider, "", "") };
+            check_words(&place).and_then(|()| image_fits(&place, &images)).err().map(|refusal| refusal.to_string())
+        };
+        assert_eq!(refusal("hetzner", "debian-13"), None);
+        assert_eq!(refusal("", "linode/debian12"), None);
+        // Nobody could be asked: renting will tell.
+        assert_eq!(refusal("vultr", "2136"), None);
+        let other = refusal("hetzner", "linode/debian12").unwrap();
+        assert_eq!(
+            other,
+            "There is no image `linode/debian12` for a rented host. There are: `debian-12` and `debian-13`. \
+             Games are prepared on Debian and Ubuntu."
+        );
+        let own = refusal("ssh", "debian-12").unwrap();
+        assert_eq!(own, "A machine of your own keeps the system that it has, so no image can be chosen for it.");
+        assert!(refusal("hetzner", "a b").unwrap().starts_with("An image is one word"));
     }
 
     #[test]

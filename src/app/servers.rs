@@ -131,6 +131,7 @@ impl App {
             (places::PROVIDER, new.place.provider),
             (places::REGION, new.place.region),
             (places::SIZE, new.place.size),
+            (places::IMAGE, new.place.image),
         ];
         let words: BTreeMap<String, Option<String>> = words
             .into_iter()

@@ -176,7 +176,7 @@ impl Filled {
             Filled::Console(server) => format!("v1:console:{server}"),
             Filled::Settings(server, page) => format!("v1:settings:{server}:{page}"),
             Filled::Create { name, game, backend, place } => {
-                let words = [backend, &place.provider, &place.region, &place.size];
+                let words = [backend, &place.provider, &place.region, &place.size, &place.image];
                 let mut parts = vec![name.clone(), game.clone()];
                 parts.extend(words.map(|word| word.clone().unwrap_or_default()));
                 if parts.iter().any(|part| part.contains(':')) {
@@ -198,9 +198,10 @@ impl Filled {
             }
             "create" => {
                 let parts: Vec<&str> = what.split(':').collect();
-                let [name, game, backend, provider, region, size] = parts[..] else { return None };
+                let [name, game, backend, provider, region, size, image] = parts[..] else { return None };
                 let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-                let place = Place { provider: word(provider), region: word(region), size: word(size), image: None };
+                let place =
+                    Place { provider: word(provider), region: word(region), size: word(size), image: word(image) };
                 Filled::Create { name: name.into(), game: game.into(), backend: word(backend), place }
             }
             _ => return None,
@@ -286,8 +287,8 @@ mod tests {
     #[test]
     fn every_form_comes_back_as_what_it_was_and_fits() {
         let create = |name: &str| {
-            let size = Some("cx23".to_owned());
-            let place = Place { size, ..Place::default() };
+            let (size, image) = (Some("cx23".to_owned()), Some("debian-13".to_owned()));
+            let place = Place { size, image, ..Place::default() };
             Filled::Create { name: name.into(), game: "openttd".into(), backend: Some("docker".into()), place }
         };
         for filled in [Filled::Console(server()), Filled::Settings(server(), 3), create("friday")] {

@@ -7,7 +7,7 @@ use crate::engine::{ConsoleFault, Driver, StepCx, StepError, builder_of};
 use crate::model::access::Actor;
 use crate::model::cost::{Price, Quote};
 use crate::model::drive::{DriveRef, Snapshot, SnapshotId, golden};
-use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::host::{HostImage, HostRef, OWN_MACHINE};
 use crate::model::job::{Action, Event, Gain, Recorded, Step, StepState};
 use crate::model::server::{Backend, Players, Seen, Server};
 use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep};
@@ -776,16 +776,23 @@ impl Things {
     fn quote(&self) -> Quote {
         if self.own_machines {
             let (region, size) = ("attic".to_owned(), "your own".to_owned());
-            return Quote { provider: OWN_MACHINE.to_owned(), region, size, price: None };
+            return Quote { provider: OWN_MACHINE.to_owned(), region, size, cpus: None, memory_mb: None, price: None };
         }
         let usual = Price { hourly: 10_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS };
         let price = self.price.clone().unwrap_or(usual);
-        Quote { provider: "fake".into(), region: "here".into(), size: "small".into(), price: Some(price) }
+        Quote {
+            provider: "fake".into(),
+            region: "here".into(),
+            size: "small".into(),
+            cpus: Some(1),
+            memory_mb: Some(2048),
+            price: Some(price),
+        }
     }
 }
 
 fn host_ref(things: &Things, id: String) -> HostRef {
-    let Quote { provider, region, size, price } = things.quote();
+    let Quote { provider, region, size, price, cpus: _, memory_mb: _ } = things.quote();
     HostRef {
         provider,
         created_at: things.hosts.get(&id).map_or(0, |place| place.created_at),
@@ -917,8 +924,18 @@ impl Driver for Fake {
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
         let here = self.outside.get().quote();
         let there = Quote { region: "there".into(), ..here.clone() };
-        let large = Quote { size: "large".into(), ..here.clone() };
+        let large = Quote { size: "large".into(), cpus: Some(4), memory_mb: Some(8192), ..here.clone() };
         Ok(vec![here, there, large])
+    }
+
+    async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
+        let image = |word: &str, title: &str, usual| HostImage {
+            provider: "fake".into(),
+            word: word.into(),
+            title: title.into(),
+            usual,
+        };
+        Ok(vec![image("debian-12", "Debian 12", true), image("fake/ubuntu24", "Ubuntu 24.04 LTS", false)])
     }
 
     async fn quote(&self, server: &Server) -> Result<Option<Quote>, StepError> {

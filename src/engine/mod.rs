@@ -17,7 +17,7 @@ use crate::model::access::Actor;
 use crate::model::bill::Spending;
 use crate::model::cost::{Quote, Rental};
 use crate::model::drive::Snapshot;
-use crate::model::host::HostRef;
+use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::{Memo, Rules};
 use crate::model::plan::{Situation, plan};
@@ -83,6 +83,10 @@ pub trait Driver: Send + Sync {
     /// it while they type, so what is not at hand is asked for in the background and left out. Empty where nothing is
     /// rented.
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
+        Ok(vec![])
+    }
+    /// The systems that a rented host can come with; at hand like the offers.
+    async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
         Ok(vec![])
     }
 }

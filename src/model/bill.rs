@@ -617,7 +617,14 @@ mod tests {
 
     #[test]
     fn what_a_start_costs_is_known_before_it() {
-        let quote = |price| Quote { provider: "fake".into(), region: "here".into(), size: "small".into(), price };
+        let quote = |price| Quote {
+            provider: "fake".into(),
+            region: "here".into(),
+            size: "small".into(),
+            cpus: None,
+            memory_mb: None,
+            price,
+        };
         let at_most = |price, lease: Option<i64>| {
             start_price(quote(price), lease.map(|hours| hours * HOUR_MS), start(), &TimeZone::UTC).at_most
         };

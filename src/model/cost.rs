@@ -86,6 +86,11 @@ pub struct Quote {
     pub provider: String,
     pub region: String,
     pub size: String,
+    /// What the size has; `None` where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
     /// `None` for a machine of your own: nobody sends a bill for it.
     pub price: Option<Price>,
 }

@@ -26,6 +26,18 @@ pub struct Place {
     pub image: Option<String>,
 }
 
+/// A system that a rented host can come with, as its provider offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostImage {
+    pub provider: String,
+    /// The provider's word for it, for [`Place::image`].
+    pub word: String,
+    /// As people call it: `Debian 12`.
+    pub title: String,
+    /// What a host gets when none is chosen.
+    pub usual: bool,
+}
+
 /// A host on record. It exists, and bills, until the provider says that it is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRef {

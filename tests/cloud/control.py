@@ -105,6 +105,7 @@ def _host(host: Host) -> dict[str, Any]:
         "labels": host.labels,
         "region": host.region,
         "size": host.size,
+        "image": host.image,
         "firewall": host.firewall,
         "created": host.created.isoformat(),
         "deleted": host.deleted and host.deleted.isoformat(),

@@ -43,7 +43,7 @@ TYPES = {
 }
 DEARER_IN = {"br-gru": 1.4, "jp-osa": 1.0}
 SOLD_OUT = {("g6-dedicated-4", "jp-osa"), ("g6-standard-6", "br-gru")}
-IMAGES = {"linode/debian12": ("Debian 12", "Debian"), "linode/debian13": ("Debian 13", "Debian"), "linode/ubuntu24.04": ("Ubuntu 24.04 LTS", "Ubuntu")}
+IMAGES = {"linode/debian12": ("Debian 12", "Debian"), "linode/fedora44": ("Fedora 44", "Fedora"), "linode/debian13": ("Debian 13", "Debian"), "linode/ubuntu24.04": ("Ubuntu 24.04 LTS", "Ubuntu")}
 
 
 class Linode(Provider):

@@ -73,6 +73,7 @@ pub struct StandinHost {
     pub labels: std::collections::BTreeMap<String, String>,
     pub region: String,
     pub size: String,
+    pub image: String,
     pub firewall: Option<String>,
     pub created: String,
     pub deleted: Option<String>,

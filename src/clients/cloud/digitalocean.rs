@@ -7,7 +7,9 @@
 //! are taken away with what they were for.
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
-use super::{CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
+use super::{
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+};
 use super::{TAG_JOB, instance_tag};
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -155,6 +157,17 @@ impl CloudApi for DigitalOcean {
         let sizes: Vec<Size> = self.list("/sizes", "sizes", None).await?;
         let regions: Vec<Region> = self.list("/regions", "regions", None).await?;
         Ok(offers_of(&sizes, &regions))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, CloudError> {
+        let all: Vec<System> = self.list("/images?type=distribution", "images", None).await?;
+        let system = |one: System| {
+            let title = format!("{} {}", one.distribution, one.name);
+            let fit = one.public && one.kind == "base" && one.status == "available" && is_fit(&title);
+            Some(Image { word: one.slug?, title, usual: false }).filter(|_| fit)
+        };
+        let images = all.into_iter().filter_map(system);
+        Ok(images.map(|image| Image { usual: image.word == DEBIAN, ..image }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -387,6 +400,18 @@ struct Region {
     slug: String,
     available: bool,
     sizes: Vec<String>,
+}
+
+/// An image, as the API calls it. Only the provider's own have slugs.
+#[derive(Deserialize)]
+struct System {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    distribution: String,
+    slug: Option<String>,
+    public: bool,
+    status: String,
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! (<https://docs.hetzner.cloud/changelog#2026-06-02-datacenters-deprecated>).
 
 use super::http::{Http, Meaning, PAGES_MAX, Provider, Reading, millionths, moment_ms};
-use super::{CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
+use super::{
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -127,6 +129,18 @@ impl CloudApi for Hetzner {
         let types: Vec<ServerType> = self.list("/server_types", "server_types", None).await?;
         let now_ms = jiff::Timestamp::now().as_millisecond();
         offers_of(&pricing, &types, now_ms).ok_or_else(|| self.http.odd("a price is no amount of EUR or USD"))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, CloudError> {
+        // For both kinds of processor the name is the same; x86 is what games are made for.
+        let all: Vec<System> = self.list("/images?type=system&architecture=x86", "images", None).await?;
+        let system = |one: System| {
+            let title = format!("{} {}", one.os_flavor, one.os_version.unwrap_or_default());
+            let fit = one.kind == "system" && one.deprecated.is_none() && one.architecture == "x86" && is_fit(&title);
+            Some(Image { word: one.name?, title: one.description, usual: false }).filter(|_| fit)
+        };
+        let images = all.into_iter().filter_map(system);
+        Ok(images.map(|image| Image { usual: image.word == DEBIAN, ..image }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -404,6 +418,19 @@ impl Location {
         let ended = self.deprecation.as_ref().and_then(|end| moment_ms(&end.unavailable_after));
         self.available.unwrap_or(true) && ended.is_none_or(|end_ms| now_ms < end_ms)
     }
+}
+
+/// An image, as the API calls it. Only the provider's own have names.
+#[derive(Deserialize)]
+struct System {
+    #[serde(rename = "type")]
+    kind: String,
+    name: Option<String>,
+    description: String,
+    os_flavor: String,
+    os_version: Option<String>,
+    architecture: String,
+    deprecated: Option<String>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms, shortened};
 use super::{
-    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort, instance_tag,
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, instance_tag,
+    is_fit,
 };
 use async_trait::async_trait;
 use base64::Engine;
@@ -132,6 +133,15 @@ impl CloudApi for Linode {
         let regions: Vec<Region> = self.list("/regions", None).await?;
         let availability: Vec<Availability> = self.list("/regions/availability", None).await?;
         Ok(offers_of(&types, &regions, &availability))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, CloudError> {
+        let all: Vec<System> = self.list("/images", None).await?;
+        let fit = all.into_iter().filter(|one| {
+            let boots = one.capabilities.iter().any(|can| can == "cloud-init");
+            one.is_public && !one.deprecated && boots && is_fit(&one.label)
+        });
+        Ok(fit.map(|one| Image { usual: one.id == DEBIAN, word: one.id, title: one.label }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -410,6 +420,17 @@ struct Availability {
     region: String,
     plan: String,
     available: bool,
+}
+
+/// An image, as the API calls it.
+#[derive(Deserialize)]
+struct System {
+    id: String,
+    label: String,
+    is_public: bool,
+    deprecated: bool,
+    #[serde(default)]
+    capabilities: Vec<String>,
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub trait CloudApi: Send + Sync {
     async fn destroy(&self, id: &str) -> Result<(), CloudError>;
     /// What can be rented, with prices. Sizes that exist but cannot be had now say so.
     async fn offers(&self) -> Result<Vec<Offer>, CloudError>;
+    /// The provider's own public systems that a host can come with: Debian and Ubuntu for x86, with cloud-init, no older
+    /// than [`OLDEST`]. What is kept privately in the account is never among them.
+    async fn images(&self) -> Result<Vec<Image>, CloudError>;
     /// Makes the firewall of one server, or finds the one with this name and these labels and sets its ports; gives its
     /// id. `None` where the provider has none to offer.
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError>;
@@ -195,6 +198,30 @@ pub struct Offer {
     pub available: bool,
 }
 
+/// A system that a host can come with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The provider's word for it, for [`HostSpec::image`].
+    pub word: String,
+    /// As people call it: `Debian 12`.
+    pub title: String,
+    /// What a host gets when none is named.
+    pub usual: bool,
+}
+
+/// The oldest releases of each family that games are prepared on: what came before gets no updates any more.
+const OLDEST: [(&str, u32); 2] = [("Debian", 12), ("Ubuntu", 22)];
+
+/// Whether a title like `Ubuntu 24.04 LTS x64` names a system that games can be prepared on.
+fn is_fit(title: &str) -> bool {
+    let mut words = title.split_whitespace();
+    let (Some(family), Some(version)) = (words.next(), words.next()) else { return false };
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    OLDEST
+        .iter()
+        .any(|(known, oldest)| family.eq_ignore_ascii_case(known) && major.is_some_and(|major| major >= *oldest))
+}
+
 /// Something of ours at a provider that is no host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extra {
@@ -264,6 +291,17 @@ mod tests {
         };
         let text = format!("{spec:?}");
         assert!(!text.contains("PRIVATE") && text.contains("11 bytes"), "{text}");
+    }
+
+    #[test]
+    fn only_systems_that_still_get_updates_are_offered() {
+        for title in ["Debian 12", "Debian 13 x64 (trixie)", "debian 12", "Ubuntu 22.04 LTS", "Ubuntu 24.04 (LTS) x64"]
+        {
+            assert!(is_fit(title), "{title}");
+        }
+        for title in ["Debian 11", "Ubuntu 20.04 LTS", "Fedora 44", "AlmaLinux 9", "Debian", "Debian testing", ""] {
+            assert!(!is_fit(title), "{title}");
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! no tags but a description, which holds them as words.
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
-use super::{CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
+use super::{
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+};
 use super::{TAG_SERVER, instance_tag};
 use async_trait::async_trait;
 use base64::Engine;
@@ -200,6 +202,13 @@ impl CloudApi for Vultr {
             left.insert(region.clone(), there.available_plans);
         }
         Ok(offers_of(&plans, &left))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, CloudError> {
+        let systems: Vec<System> = self.list("/os", "os").await?;
+        let fit = systems.into_iter().filter(|os| os.arch == "x64" && is_fit(&os.name));
+        let image = |os: System| Image { word: os.id.to_string(), usual: os.name.starts_with(DEBIAN), title: os.name };
+        Ok(fit.map(image).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {

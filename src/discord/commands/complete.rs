@@ -5,6 +5,7 @@ use crate::discord::render::text::clip;
 use crate::model::GuildId;
 use crate::model::access::Permission;
 use crate::model::cost::{Quote, spoken};
+use crate::model::host::HostImage;
 use crate::model::lease;
 use crate::model::server::Backend;
 use poise::serenity_prelude as serenity;
@@ -17,6 +18,8 @@ const CHOICE_MAX: usize = 100;
 /// Discord forgets the question after three seconds, and people type on meanwhile.
 const WITHIN: Duration = Duration::from_secs(2);
 
+/// What people read, and what is filled in.
+type Choice = (String, String);
 type Choices = serenity::CreateAutocompleteResponse;
 
 pub async fn server(ctx: Context<'_>, typed: &str) -> Choices {
@@ -91,15 +94,13 @@ pub async fn backend(_ctx: Context<'_>, typed: &str) -> Choices {
 }
 
 pub async fn provider(ctx: Context<'_>, typed: &str) -> Choices {
-    let providers =
-        async { distinct(ctx.framework.user_data.app.offers().await, |offer| plain_choice(&offer.provider)) };
+    let providers = async { distinct(ctx.framework.user_data.app.offers().await, provider_choice) };
     offered(typed, providers).await
 }
 
 pub async fn region(ctx: Context<'_>, typed: &str) -> Choices {
-    let regions = async {
-        distinct(fitting(&ctx).await, |offer| (format!("{} ({})", offer.region, offer.provider), offer.region.clone()))
-    };
+    let provider = option(&ctx, "provider");
+    let regions = async { distinct(within(ctx.framework.user_data.app.offers().await, provider, None), region_choice) };
     offered(typed, regions).await
 }
 
@@ -107,15 +108,21 @@ pub async fn size(ctx: Context<'_>, typed: &str) -> Choices {
     offered(typed, async { distinct(fitting(&ctx).await, size_choice) }).await
 }
 
+pub async fn image(ctx: Context<'_>, typed: &str) -> Choices {
+    let provider = option(&ctx, "provider");
+    offered(typed, async { image_choices(ctx.framework.user_data.app.images().await, provider) }).await
+}
+
 /// The value of the setting that was named before: a place has choices, other settings have what is allowed.
 pub async fn value(ctx: Context<'_>, typed: &str) -> Choices {
     let (Some(server), Some(variable)) = (option(&ctx, "server"), option(&ctx, "variable")) else {
         return Choices::new();
     };
-    let of: fn(&Quote) -> (String, String) = match variable {
-        "provider" => |offer| plain_choice(&offer.provider),
-        "region" => |offer| plain_choice(&offer.region),
-        "size" => size_choice,
+    let of: Option<fn(&Quote) -> Choice> = match variable {
+        "provider" => Some(provider_choice),
+        "region" => Some(region_choice),
+        "size" => Some(size_choice),
+        "image" => None,
         _ => return Choices::new(),
     };
     let values = async {
@@ -129,7 +136,10 @@ pub async fn value(ctx: Context<'_>, typed: &str) -> Choices {
         // What follows from the setting itself is no reason to offer less of it.
         let region = chosen("region").filter(|_| variable == "size");
         let provider = chosen("provider").filter(|_| variable != "provider");
-        distinct(within(asked.app.offers().await, provider, region), of)
+        match of {
+            Some(of) => distinct(within(asked.app.offers().await, provider, region), of),
+            None => image_choices(asked.app.images().await, provider),
+        }
     };
     offered(typed, values).await
 }
@@ -145,14 +155,42 @@ fn within(offers: Vec<Quote>, provider: Option<&str>, region: Option<&str>) -> V
     all.filter(|offer| fits(provider, &offer.provider) && fits(region, &offer.region)).collect()
 }
 
-/// The cheapest first, with what an hour costs.
+/// With what an hour costs, and what is had for it.
 fn size_choice(offer: &Quote) -> (String, String) {
-    let price = offer.price.as_ref().map(|price| format!(", {} an hour", spoken(price.hourly, &price.currency)));
-    (format!("{} ({}{})", offer.size, offer.provider, price.unwrap_or_default()), offer.size.clone())
+    let price = offer.price.as_ref().map(|price| format!("{} an hour", spoken(price.hourly, &price.currency)));
+    let memory = offer.memory_mb.map(|mb| match mb % 1024 {
+        0 => format!("{} GB", mb / 1024),
+        _ => format!("{mb} MB"),
+    });
+    let cpus = offer.cpus.map(|cpus| if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") });
+    let about: Vec<String> = [price, memory, cpus].into_iter().flatten().collect();
+    let about = if about.is_empty() { String::new() } else { format!(" · {}", about.join(", ")) };
+    (format!("{}{about} ({})", offer.size, offer.provider), offer.size.clone())
 }
 
-fn plain_choice(word: &str) -> (String, String) {
-    (word.to_owned(), word.to_owned())
+fn provider_choice(offer: &Quote) -> (String, String) {
+    (format!("{} · {}", offer.provider, at_least(offer)), offer.provider.clone())
+}
+
+fn region_choice(offer: &Quote) -> (String, String) {
+    (format!("{} · {} ({})", offer.region, at_least(offer), offer.provider), offer.region.clone())
+}
+
+/// Of the cheapest that is there.
+fn at_least(offer: &Quote) -> String {
+    match &offer.price {
+        Some(price) => format!("from {} an hour", spoken(price.hourly, &price.currency)),
+        None => "a machine of your own".to_owned(),
+    }
+}
+
+/// What hosts come with anyway stands first, with a word about it.
+fn image_choices(mut images: Vec<HostImage>, provider: Option<&str>) -> Vec<(String, String)> {
+    images.retain(|image| provider.is_none_or(|provider| provider.is_empty() || provider == image.provider));
+    images.sort_by_key(|image| !image.usual);
+    let usual = |image: &HostImage| if image.usual { ", the usual one" } else { "" };
+    let label = |image: &HostImage| format!("{} ({}{})", image.title, image.provider, usual(image));
+    images.into_iter().map(|image| (label(&image), image.word)).collect()
 }
 
 /// Each value once, from the cheapest offer that has it.

@@ -54,12 +54,16 @@ async fn create(
     #[autocomplete = "complete::size"]
     #[max_length = 100]
     size: Option<String>,
+    #[description = "The system of its host, Debian or Ubuntu; without it, Debian 12"]
+    #[autocomplete = "complete::image"]
+    #[max_length = 100]
+    image: Option<String>,
     #[description = "Settings: key=value, other=value"]
     #[max_length = 2000]
     settings: Option<String>,
 ) -> Done {
     let asked = asked(&ctx);
-    let wish = forms::Wish { name, game, backend, place: Place { provider, region, size, image: None }, settings };
+    let wish = forms::Wish { name, game, backend, place: Place { provider, region, size, image }, settings };
     forms::create(&asked, &ctx.framework.user_data.panels, wish).await;
     Ok(())
 }

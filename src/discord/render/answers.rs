@@ -54,7 +54,7 @@ pub fn moving(moving: &Moving) -> String {
     let costs = match (moving.to, &moving.quote) {
         (Backend::Docker, _) => "There it costs nothing but this machine's room and memory.".to_owned(),
         (Backend::Cloud, None) => "What its host costs there could not be asked just now.".to_owned(),
-        (Backend::Cloud, Some(Quote { provider, region, size, price })) => {
+        (Backend::Cloud, Some(Quote { provider, region, size, price, cpus: _, memory_mb: _ })) => {
             let what = [size, region, provider].map(|word| code(word)).join(", ");
             match price {
                 Some(price) => format!(

@@ -110,6 +110,8 @@ mod tests {
             provider: "linode".into(),
             region: "eu-central".into(),
             size: "g6-nanode-1".into(),
+            cpus: Some(1),
+            memory_mb: Some(1024),
             price: Some(price.clone()),
         };
         let with_lease = StartPrice { quote, lease_ms: Some(12 * HOUR_MS), at_most: Some(240_000) };

@@ -129,7 +129,7 @@ fn players(players: &Players) -> String {
 
 /// What people chose of where it is rented; what they left open follows the configuration and is not named.
 fn place(place: &Place) -> Option<String> {
-    let words = [("at", &place.provider), ("in", &place.region), ("as", &place.size)];
+    let words = [("at", &place.provider), ("in", &place.region), ("as", &place.size), ("with", &place.image)];
     let chosen: Vec<String> =
         words.into_iter().filter_map(|(before, word)| Some(format!("{before} {}", code(word.as_deref()?)))).collect();
     (!chosen.is_empty()).then(|| format!("Rented {}", chosen.join(" ")))

@@ -169,6 +169,9 @@ impl CloudDriver {
             api.destroy(&found.id).await.map_err(cloud_error("destroying an unknown host"))?;
             return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
         }
+        if let Some(image) = &place.image {
+            self.check_image(&name, api.as_ref(), image).await?;
+        }
         let host_key = self.new_host_key(cx, server).await?;
         let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
         let needs = self.needs(server, recipe);
@@ -182,7 +185,7 @@ impl CloudDriver {
                 labels: self.labels(cx, &server.id),
                 region: offer.region.clone(),
                 size: offer.size.clone(),
-                image: server.place.image.clone(),
+                image: place.image.clone(),
                 user_data: user_data.clone(),
                 firewall: firewall.clone(),
             };

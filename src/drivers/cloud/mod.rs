@@ -29,7 +29,7 @@ use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;
-use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::host::{HostImage, HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Seen, Server};
@@ -100,7 +100,7 @@ pub struct CloudDriver {
     /// One connection for each server, kept while its host exists.
     links: Mutex<HashMap<ServerId, Ssh>>,
     /// What each provider offers.
-    prices: BTreeMap<String, Arc<quote::PriceList>>,
+    lists: BTreeMap<String, Arc<quote::Lists>>,
     /// Where servers get their names, if anywhere.
     names: Option<Dns>,
 }
@@ -117,9 +117,9 @@ impl CloudDriver {
         settings: Settings,
     ) -> anyhow::Result<CloudDriver> {
         let key = Arc::new(KeyPair::load_or_make(&settings.data_dir.join("ssh/id_ed25519"))?);
-        let prices = providers.keys().map(|name| (name.clone(), Arc::default())).collect();
+        let lists = providers.keys().map(|name| (name.clone(), Arc::default())).collect();
         let backups = Backups { vault, recipes: recipes.clone(), retention: settings.retention };
-        Ok(CloudDriver { providers, machines, backups, recipes, settings, key, links: Mutex::default(), names, prices })
+        Ok(CloudDriver { providers, machines, backups, recipes, settings, key, links: Mutex::default(), names, lists })
     }
 
     fn recipe(&self, game: &str) -> Result<&Recipe, StepError> {
@@ -347,6 +347,10 @@ impl Driver for CloudDriver {
 
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
         Ok(self.offers_at_hand())
+    }
+
+    async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
+        Ok(self.images_at_hand())
     }
 }
 

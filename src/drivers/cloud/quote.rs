@@ -2,10 +2,10 @@
 //! made or reserved here.
 
 use super::{CloudDriver, choose, cloud_error};
-use crate::clients::cloud::{CloudApi, CloudError, Offer};
+use crate::clients::cloud::{CloudApi, CloudError, Image, Offer};
 use crate::engine::StepError;
 use crate::model::cost::Quote;
-use crate::model::host::OWN_MACHINE;
+use crate::model::host::{HostImage, OWN_MACHINE};
 use crate::model::server::Server;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,41 +16,76 @@ const OFFERS_LAST: Duration = Duration::from_secs(600);
 /// Where the provider does not answer, an older list still tells people the price, but not one of this age.
 const OFFERS_STALE: Duration = Duration::from_secs(6 * 3600);
 
-/// One provider's list, which is slow to ask for and changes by the day.
+/// What one provider has to offer.
 #[derive(Default)]
-pub(super) struct PriceList {
-    known: Mutex<Option<(Instant, Vec<Offer>)>>,
+pub(super) struct Lists {
+    sizes: List<Offer>,
+    images: List<Image>,
+}
+
+/// A provider's list, which is slow to ask for and changes by the day.
+struct List<T> {
+    known: Mutex<Option<(Instant, Vec<T>)>>,
     /// Held by whoever asks, so that all who wait are served by one answer.
     asking: tokio::sync::Mutex<()>,
 }
 
-impl PriceList {
-    fn at_most(&self, age: Duration) -> Option<Vec<Offer>> {
+impl<T> Default for List<T> {
+    fn default() -> List<T> {
+        List { known: Mutex::default(), asking: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<T: Clone> List<T> {
+    fn at_most(&self, age: Duration) -> Option<Vec<T>> {
         let known = self.known.lock().expect("no holder of this lock can panic");
-        known.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, offers)| offers.clone())
+        known.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, entries)| entries.clone())
     }
 
-    async fn fresh(&self, api: &dyn CloudApi) -> Result<Vec<Offer>, CloudError> {
-        if let Some(offers) = self.at_most(OFFERS_LAST) {
-            return Ok(offers);
+    async fn fresh(&self, asked: impl Future<Output = Result<Vec<T>, CloudError>>) -> Result<Vec<T>, CloudError> {
+        if let Some(entries) = self.at_most(OFFERS_LAST) {
+            return Ok(entries);
         }
         let _one = self.asking.lock().await;
-        if let Some(offers) = self.at_most(OFFERS_LAST) {
-            return Ok(offers);
+        if let Some(entries) = self.at_most(OFFERS_LAST) {
+            return Ok(entries);
         }
-        let offers = api.offers().await?;
-        *self.known.lock().expect("no holder of this lock can panic") = Some((Instant::now(), offers.clone()));
-        Ok(offers)
+        let entries = asked.await?;
+        *self.known.lock().expect("no holder of this lock can panic") = Some((Instant::now(), entries.clone()));
+        Ok(entries)
     }
 }
 
 impl CloudDriver {
     /// What a provider that is set up offers now.
     pub(super) async fn offers_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Vec<Offer>, CloudError> {
-        match self.prices.get(provider) {
-            Some(prices) => prices.fresh(api).await,
+        match self.lists.get(provider) {
+            Some(lists) => lists.sizes.fresh(api.offers()).await,
             None => api.offers().await,
         }
+    }
+
+    /// Refuses a system that is not among the provider's public ones: what the operator keeps privately in the account
+    /// is not for everybody who may make a server.
+    pub(super) async fn check_image(&self, provider: &str, api: &dyn CloudApi, image: &str) -> Result<(), StepError> {
+        let asked = match self.lists.get(provider) {
+            Some(lists) => lists.images.fresh(api.images()).await,
+            None => api.images().await,
+        };
+        let images = match asked {
+            Ok(images) => images,
+            // A token that may not list images gets none but public ones either.
+            Err(CloudError::Denied(_)) => return Ok(()),
+            Err(error) => return Err(cloud_error("asking for images")(error)),
+        };
+        if images.iter().any(|known| known.word == image) {
+            return Ok(());
+        }
+        let known: Vec<String> = images.iter().map(|image| format!("`{}` ({})", image.word, image.title)).collect();
+        Err(StepError::fatal(format!(
+            "There is no image `{image}` to be had from {provider}. There are: {}. Choose with `/server settings` and start again.",
+            known.join(", ")
+        )))
     }
 
     /// What a start of this server would rent.
@@ -65,7 +100,7 @@ impl CloudDriver {
         let offers = match self.offers_of(&provider, api.as_ref()).await {
             Ok(offers) => offers,
             Err(error) => {
-                let older = self.prices.get(&provider).and_then(|prices| prices.at_most(OFFERS_STALE));
+                let older = self.lists.get(&provider).and_then(|lists| lists.sizes.at_most(OFFERS_STALE));
                 older.ok_or_else(|| cloud_error("asking for prices")(error))?
             }
         };
@@ -77,17 +112,41 @@ impl CloudDriver {
     pub(super) fn offers_at_hand(&self) -> Vec<Quote> {
         let mut all: Vec<Quote> = self.machines.keys().map(|name| own_machine(name.clone(), "")).collect();
         for (name, provider) in &self.providers {
-            let Some(prices) = self.prices.get(name) else { continue };
-            if prices.at_most(OFFERS_LAST).is_none() {
-                let (prices, api, name) = (Arc::clone(prices), Arc::clone(&provider.api), name.clone());
+            let Some(lists) = self.lists.get(name) else { continue };
+            if lists.sizes.at_most(OFFERS_LAST).is_none() {
+                let (lists, api, name) = (Arc::clone(lists), Arc::clone(&provider.api), name.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = prices.fresh(api.as_ref()).await {
+                    if let Err(error) = lists.sizes.fresh(api.offers()).await {
                         tracing::info!(provider = name, "What can be rented could not be asked: {error}");
                     }
                 });
             }
-            let offers = prices.at_most(OFFERS_STALE).unwrap_or_default();
+            let offers = lists.sizes.at_most(OFFERS_STALE).unwrap_or_default();
             all.extend(offers.iter().filter(|offer| offer.available).map(|offer| quoted(name, offer)));
+        }
+        all
+    }
+
+    /// The systems that hosts can come with, in the same way.
+    pub(super) fn images_at_hand(&self) -> Vec<HostImage> {
+        let mut all = vec![];
+        for (name, provider) in &self.providers {
+            let Some(lists) = self.lists.get(name) else { continue };
+            if lists.images.at_most(OFFERS_LAST).is_none() {
+                let (lists, api, name) = (Arc::clone(lists), Arc::clone(&provider.api), name.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = lists.images.fresh(api.images()).await {
+                        tracing::info!(provider = name, "Images of hosts could not be asked for: {error}");
+                    }
+                });
+            }
+            let images = lists.images.at_most(OFFERS_STALE).unwrap_or_default();
+            all.extend(images.into_iter().map(|Image { word, title, usual }| HostImage {
+                provider: name.clone(),
+                word,
+                title,
+                usual,
+            }));
         }
         all
     }
@@ -98,10 +157,13 @@ fn quoted(provider: &str, offer: &Offer) -> Quote {
         provider: provider.to_owned(),
         region: offer.region.clone(),
         size: offer.size.clone(),
+        cpus: Some(offer.cpus),
+        memory_mb: Some(offer.memory_mb),
         price: Some(choose::price_of(offer)),
     }
 }
 
 fn own_machine(name: String, size: &str) -> Quote {
-    Quote { provider: OWN_MACHINE.to_owned(), region: name, size: size.to_owned(), price: None }
+    let (provider, size) = (OWN_MACHINE.to_owned(), size.to_owned());
+    Quote { provider, region: name, size, cpus: None, memory_mb: None, price: None }
 }
