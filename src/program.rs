@@ -8,6 +8,7 @@ use crate::clients::dns::{self, Dns};
 use crate::clients::docker::{About, Docker};
 use crate::clients::ssh::{KeyPair, Pin};
 use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished};
+use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
 use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
@@ -46,47 +47,20 @@ pub struct Program {
 
 impl Program {
     pub async fn build(config: &Config) -> anyhow::Result<Program> {
-        make_data_dir(&config.data_dir)?;
-        let recipes = Arc::new(Recipes::load(&config.game_scripts)?);
-        let store = Store::connect(&database_url(config)).await.context("opening the database")?;
-        let instance = store.instance().await.context("reading the database")?;
-        let vault = Vault::open(&config.data_dir.join("vault")).context("opening the vault")?;
-        let retention = Policy {
-            keep_last: config.backups.keep_last,
-            keep_daily: config.backups.keep_daily,
-            keep_weekly: config.backups.keep_weekly,
-            max_age_days: None,
-        };
-        let mut drivers: HashMap<Backend, Arc<dyn Driver>> = HashMap::new();
-        if config.docker.enabled {
-            let docker = Docker::connect(endpoint(config).as_deref())?;
-            let kind = match docker.about().await {
-                Ok(about) => drive_kind(config.docker.drives, &about),
-                // It may come later; servers are unknown until then. What cannot be asked is taken for the usual.
-                Err(error) => {
-                    tracing::warn!("No Docker daemon answers yet: {error}");
-                    drive_kind_unasked(config.docker.drives)
-                }
-            };
-            let (uid, gid) = game_ids(config)?;
-            let settings = Settings {
-                instance: instance.clone(),
-                data_dir: config.data_dir.clone(),
-                publish_address: config.docker.publish_address,
-                public_address: config.docker.public_address.clone(),
-                ports: (config.docker.ports.first, config.docker.ports.last),
-                uid,
-                gid,
-                build_host_network: config.docker.build_host_network,
-                drives: kind,
-                retention,
-            };
-            drivers
-                .insert(Backend::Docker, Arc::new(DockerDriver::new(docker, vault.clone(), recipes.clone(), settings)));
-        }
-        if let Some(cloud) = cloud_driver(config, instance, &vault, &recipes, retention)? {
-            drivers.insert(Backend::Cloud, Arc::new(cloud));
-        }
+        let base = Base::open(config).await?;
+        let drivers = drivers(config, &base).await?;
+        Program::put_together(config, base, drivers)
+    }
+
+    /// The same on other backends than the configuration's.
+    pub async fn build_on(config: &Config, drivers: impl FnOnce(&Base) -> Drivers) -> anyhow::Result<Program> {
+        let base = Base::open(config).await?;
+        let drivers = drivers(&base);
+        Program::put_together(config, base, drivers)
+    }
+
+    fn put_together(config: &Config, base: Base, drivers: Drivers) -> anyhow::Result<Program> {
+        let Base { store, backups: Backups { vault, recipes, .. }, .. } = base;
         let bus = Bus::default();
         let minutes = |minutes: u32| Ms::from(minutes) * MINUTE_MS;
         let defaults = Defaults {
@@ -136,6 +110,68 @@ impl Program {
             );
         })
     }
+}
+
+/// What every backend stands on.
+pub struct Base {
+    pub store: Store,
+    pub backups: Backups,
+    instance: String,
+}
+
+pub type Drivers = HashMap<Backend, Arc<dyn Driver>>;
+
+impl Base {
+    async fn open(config: &Config) -> anyhow::Result<Base> {
+        make_data_dir(&config.data_dir)?;
+        let recipes = Arc::new(Recipes::load(&config.game_scripts)?);
+        let store = Store::connect(&database_url(config)).await.context("opening the database")?;
+        let instance = store.instance().await.context("reading the database")?;
+        let vault = Vault::open(&config.data_dir.join("vault")).context("opening the vault")?;
+        let retention = Policy {
+            keep_last: config.backups.keep_last,
+            keep_daily: config.backups.keep_daily,
+            keep_weekly: config.backups.keep_weekly,
+            max_age_days: None,
+        };
+        Ok(Base { store, backups: Backups { vault, recipes, retention }, instance })
+    }
+}
+
+/// The backends that the configuration sets up.
+async fn drivers(config: &Config, base: &Base) -> anyhow::Result<Drivers> {
+    let Base { backups: Backups { vault, recipes, retention }, instance, .. } = base;
+    let retention = *retention;
+    let mut drivers = Drivers::new();
+    if config.docker.enabled {
+        let docker = Docker::connect(endpoint(config).as_deref())?;
+        let kind = match docker.about().await {
+            Ok(about) => drive_kind(config.docker.drives, &about),
+            // It may come later; servers are unknown until then. What cannot be asked is taken for the usual.
+            Err(error) => {
+                tracing::warn!("No Docker daemon answers yet: {error}");
+                drive_kind_unasked(config.docker.drives)
+            }
+        };
+        let (uid, gid) = game_ids(config)?;
+        let settings = Settings {
+            instance: instance.clone(),
+            data_dir: config.data_dir.clone(),
+            publish_address: config.docker.publish_address,
+            public_address: config.docker.public_address.clone(),
+            ports: (config.docker.ports.first, config.docker.ports.last),
+            uid,
+            gid,
+            build_host_network: config.docker.build_host_network,
+            drives: kind,
+            retention,
+        };
+        drivers.insert(Backend::Docker, Arc::new(DockerDriver::new(docker, vault.clone(), recipes.clone(), settings)));
+    }
+    if let Some(cloud) = cloud_driver(config, instance.clone(), vault, recipes, retention)? {
+        drivers.insert(Backend::Cloud, Arc::new(cloud));
+    }
+    Ok(drivers)
 }
 
 /// The cloud backend, where a provider or a machine is set up.

@@ -1,5 +1,10 @@
 //! One suite for every backend: each claim is tried with containers on this machine, on a host rented from a stand-in
 //! provider, and on a machine of one's own. The game is a toy that misbehaves on demand; all else is real.
+//!
+//! The fake is held to the same claims, as a backend with containers and as one with hosts: what the tests of the engine
+//! and of the conversations prove over it, they prove over something that behaves like these. What a claim cannot show
+//! of it: it has no process, so "by force" and "exit code" are what it says of itself, and a game that thinks between
+//! its lines answers at once; it has no files but those in the vault, so secrets can only leak through what it says.
 
 mod common {
     pub mod beds;
@@ -19,6 +24,8 @@ macro_rules! on_every_backend {
         on_every_backend!(@ docker: $($claim)*);
         on_every_backend!(@ cloud: $($claim)*);
         on_every_backend!(@ own_machine: $($claim)*);
+        on_every_backend!(@ fake_container: $($claim)*);
+        on_every_backend!(@ fake_host: $($claim)*);
     };
     (@ $bed:ident: $($claim:ident)*) => {
         mod $bed {

@@ -6,6 +6,8 @@ use super::stage::{Stage, docker_or_skip, test_image};
 use secrecy::ExposeSecret;
 use spawnpoint::clients::ssh::{HostKey, KeyPair};
 use spawnpoint::config::{Config, OwnHost};
+use spawnpoint::drivers::fake::Outside;
+use spawnpoint::model::server::Backend;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +25,7 @@ pub struct Bed {
     pub stage: Option<Stage>,
     pub clouds: Option<Clouds>,
     pub machine: Option<OwnMachine>,
+    pub outside: Option<Outside>,
 }
 
 /// Lets a stage rent at this stand-in, and nothing else.
@@ -47,7 +50,7 @@ impl Bed {
         }
         test_image("busybox");
         let stage = Stage::open(RECIPES, |_| {}).await;
-        Some(Bed { stage: Some(stage), clouds: None, machine: None })
+        Some(Bed { stage: Some(stage), clouds: None, machine: None, outside: None })
     }
 
     pub async fn cloud() -> Option<Bed> {
@@ -56,7 +59,7 @@ impl Bed {
         }
         let clouds = Clouds::start(&Options::default())?;
         let stage = Stage::open(RECIPES, |config| rent_at(config, &clouds, "hetzner")).await;
-        Some(Bed { stage: Some(stage), clouds: Some(clouds), machine: None })
+        Some(Bed { stage: Some(stage), clouds: Some(clouds), machine: None, outside: None })
     }
 
     pub async fn own_machine() -> Option<Bed> {
@@ -66,7 +69,21 @@ impl Bed {
         test_image("host");
         let mut machine = None;
         let stage = Stage::open(RECIPES, |config| machine = Some(OwnMachine::start(config))).await;
-        Some(Bed { stage: Some(stage), clouds: None, machine })
+        Some(Bed { stage: Some(stage), clouds: None, machine, outside: None })
+    }
+
+    pub async fn fake_container() -> Option<Bed> {
+        Some(Bed::fake(Backend::Docker).await)
+    }
+
+    pub async fn fake_host() -> Option<Bed> {
+        Some(Bed::fake(Backend::Cloud).await)
+    }
+
+    async fn fake(backend: Backend) -> Bed {
+        let outside = Outside::default();
+        let stage = Stage::open_on(RECIPES, backend, &outside).await;
+        Bed { stage: Some(stage), clouds: None, machine: None, outside: Some(outside) }
     }
 
     /// Nothing may be left anywhere.
@@ -74,6 +91,12 @@ impl Bed {
         stage.close().await;
         if let Some(clouds) = &self.clouds {
             nothing_left(clouds);
+        }
+        if let Some(outside) = &self.outside {
+            let things = outside.get();
+            assert!(things.violations.is_empty(), "{:#?}", things.violations);
+            let places = things.hosts.len() + things.drives.len() + things.containers.len() + things.games.len();
+            assert!(places == 0 && things.copies.is_empty() && things.snapshots.is_empty(), "left behind: {things:#?}");
         }
         if let Some(machine) = &self.machine {
             assert_eq!(machine.shell("ls /srv/spawnpoint"), "", "a folder was left on the machine");

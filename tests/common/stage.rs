@@ -6,14 +6,18 @@
 use spawnpoint::app::NewServer;
 use spawnpoint::clients::docker::Docker;
 use spawnpoint::config::Config;
+use spawnpoint::drivers::fake::{Fake, Outside};
+use spawnpoint::engine::Driver;
 use spawnpoint::model::access::Caller;
 use spawnpoint::model::job::Outcome;
+use spawnpoint::model::server::Backend;
 use spawnpoint::model::view::JobView;
 use spawnpoint::model::{GuildId, JobId};
-use spawnpoint::program::Program;
+use spawnpoint::program::{Drivers, Program};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +34,8 @@ pub struct Stage {
     pub caller: Caller,
     pub docker: Docker,
     pub instance: String,
+    /// In place of the backends that the configuration names.
+    fake: Option<(Backend, Outside)>,
     stop: CancellationToken,
     work: Option<tokio::task::JoinHandle<()>>,
     _home: Option<tempfile::TempDir>,
@@ -69,8 +75,21 @@ impl Stage {
         config.docker.publish_address = [127, 1, process, NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed)].into();
         config.watch.every_seconds = 1;
         tweak(&mut config);
+        Stage::at(config, home, None).await
+    }
+
+    /// A stage on which a fake plays this backend.
+    pub async fn open_on(recipes: &str, backend: Backend, outside: &Outside) -> Stage {
+        let home = tempfile::Builder::new().prefix("spawnpoint-test-").tempdir().unwrap();
+        let mut config = Config { data_dir: home.path().join("data"), ..Config::default() };
+        config.game_scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(recipes);
+        config.watch.every_seconds = 1;
+        Stage::at(config, home, Some((backend, outside.clone()))).await
+    }
+
+    async fn at(config: Config, home: tempfile::TempDir, fake: Option<(Backend, Outside)>) -> Stage {
         let path = home.path().to_owned();
-        let mut stage = Stage::on(config, path).await;
+        let mut stage = Stage::on(config, path, fake).await;
         stage._home = Some(home);
         stage.work_now()
     }
@@ -82,13 +101,23 @@ impl Stage {
         stage
     }
 
-    async fn on(config: Config, home: PathBuf) -> Stage {
-        let program = Program::build(&config).await.expect("the program is put together");
+    async fn on(config: Config, home: PathBuf, fake: Option<(Backend, Outside)>) -> Stage {
+        let program = match fake.clone() {
+            None => Program::build(&config).await,
+            Some((backend, outside)) => {
+                Program::build_on(&config, |base| {
+                    let fake: Arc<dyn Driver> = Arc::new(Fake::playing(outside, base.backups.clone()));
+                    Drivers::from([(backend, fake)])
+                })
+                .await
+            }
+        };
+        let program = program.expect("the program is put together");
         let instance = program.store.instance().await.unwrap();
         let docker = Docker::connect(None).unwrap();
         let caller = Caller::operator(GuildId("test".into()));
         let stop = CancellationToken::new();
-        Stage { program, config, home, caller, docker, instance, stop, work: None, _home: None }
+        Stage { program, config, home, caller, docker, instance, fake, stop, work: None, _home: None }
     }
 
     /// Carries jobs out and watches, from now on.
@@ -109,7 +138,7 @@ impl Stage {
     pub async fn restart(mut self) -> Stage {
         self.rest().await;
         let home = self._home.take();
-        let mut again = Stage::on(self.config.clone(), self.home.clone()).await;
+        let mut again = Stage::on(self.config.clone(), self.home.clone(), self.fake.clone()).await;
         again._home = home;
         // What is still on the daemon belongs to the next one now.
         self.instance.clear();
@@ -183,6 +212,9 @@ impl Stage {
         }
         assert!(self.program.store.open_jobs_all().await.unwrap().is_empty(), "a job is still open");
         self.rest().await;
+        if self.fake.is_some() {
+            return;
+        }
         let label = [("spawnpoint.instance".to_owned(), self.instance.clone())];
         let containers: Vec<_> = self.docker.list(&label).await.unwrap().into_iter().map(|one| one.name).collect();
         let volumes: Vec<_> = self.docker.list_volumes(&label).await.unwrap().into_iter().map(|one| one.name).collect();
@@ -198,7 +230,7 @@ impl Stage {
 /// What a failed test leaves on the daemon goes too; a passed one has left nothing.
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.instance.is_empty() {
+        if self.instance.is_empty() || self.fake.is_some() {
             return;
         }
         let filter = format!("label=spawnpoint.instance={}", self.instance);

@@ -3,15 +3,17 @@
 //! or stop half way at any step, and it writes down every time that something happened which must never happen
 //! (docs/architecture.md, "What must never happen"). It is idempotent like a real driver: it looks before it makes.
 //!
-//! `outside` is that world, `steps` and `snapshots` are what the steps do to it; here is what may go wrong with them,
-//! and the driver itself.
+//! `outside` is that world, `steps` and `snapshots` are what the steps do to it, and `toy` is a game that can be played
+//! on it; here is what may go wrong with the steps, and the driver itself.
 
 mod outside;
 mod snapshots;
 mod steps;
+mod toy;
 
 pub use outside::{Copy, Fault, Game, Kind, Outside, Place, SnapshotFiles, Things, Way};
 
+use crate::drivers::backups::Backups;
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::access::Actor;
 use crate::model::cost::Quote;
@@ -20,27 +22,36 @@ use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Event, Gain, Recorded, Step};
 use crate::model::server::{Backend, Players, Seen, Server};
 use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep};
+use crate::model::world::BackupId;
 use anyhow::Context;
 use async_trait::async_trait;
 use outside::{AtWork, host_ref};
 use snapshots::{await_builder, build, snapshot_id, unbuild};
 use std::time::Duration;
-use steps::{run, undo};
+use steps::{Known, run, undo};
+use toy::Toys;
 
 /// How long a step may take unless a test says otherwise.
 pub const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// The scripted driver. Two engines may each have one over the same outside world.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Fake {
     pub outside: Outside,
+    /// Every game is a toy that is played; without this a game is a word in the outside world.
+    toys: Option<Toys>,
 }
 
 type Done = Result<Gain, StepError>;
 
 impl Fake {
     pub fn new(outside: Outside) -> Fake {
-        Fake { outside }
+        Fake { outside, toys: None }
+    }
+
+    /// One whose games run, answer and misbehave, and whose worlds are kept in this vault.
+    pub fn playing(outside: Outside, backups: Backups) -> Fake {
+        Fake { outside, toys: Some(Toys { backups }) }
     }
 
     async fn step(&self, way: Way, step: Step, cx: &StepCx<'_>) -> Done {
@@ -95,12 +106,23 @@ impl Fake {
     async fn effect(&self, way: Way, step: Step, cx: &StepCx<'_>) -> Done {
         // Reading the journal may take time, and the lock is never held over that.
         let snapshots = cx.journal.snapshots().await.map_err(StepError::Retry)?;
-        let mut things = self.outside.get();
-        match (way, cx.server) {
-            (Way::Run, Some(server)) => run(&mut things, step, cx, server, &snapshots),
-            (Way::Undo, Some(server)) => undo(&mut things, step, cx, server),
-            (Way::Run, None) => build(&mut things, step, cx),
-            (Way::Undo, None) => Ok(unbuild(&mut things, step, cx)),
+        let backup = match &self.toys {
+            Some(_) if cx.server.is_some() => BackupId(Backups::id_of(cx)?.as_str().to_owned()),
+            Some(_) | None => BackupId(format!("backup-{}", cx.job.id)),
+        };
+        let known = Known { snapshots, backup };
+        let plain = || {
+            let mut things = self.outside.get();
+            match (way, cx.server) {
+                (Way::Run, Some(server)) => run(&mut things, step, cx, server, &known),
+                (Way::Undo, Some(server)) => undo(&mut things, step, cx, server),
+                (Way::Run, None) => build(&mut things, step, cx),
+                (Way::Undo, None) => Ok(unbuild(&mut things, step, cx)),
+            }
+        };
+        match &self.toys {
+            Some(toys) if cx.server.is_some() => toys.effect((way, step), cx, &self.outside, plain).await,
+            Some(_) | None => plain(),
         }
     }
 
@@ -206,6 +228,9 @@ impl Driver for Fake {
         if !self.outside.is_running(&server.id) {
             return Err(ConsoleFault::NotRunning);
         }
+        if self.toys.is_some() {
+            return self.outside.type_into_toy(&server.id, line).ok_or(ConsoleFault::NotRunning);
+        }
         let mut things = self.outside.get();
         things.told.push(line.to_owned());
         Ok(if things.answer.is_empty() { format!("{line}: ok") } else { things.answer.clone() })
@@ -216,7 +241,10 @@ impl Driver for Fake {
         Ok(())
     }
 
-    async fn logs(&self, _server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {
+    async fn logs(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {
+        if self.toys.is_some() {
+            return Ok(self.outside.toy_lines(&server.id, lines));
+        }
         let things = self.outside.get();
         Ok(things.says.iter().rev().take(lines).rev().cloned().collect())
     }

@@ -1,6 +1,7 @@
 //! The world outside of the fake: hosts, drives, games, snapshots and backups in memory, the faults that are to strike,
 //! and what must never happen and did. It survives every engine that works on it.
 
+use super::toy::Toy;
 use crate::engine::StepCx;
 use crate::model::cost::{Price, Quote};
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -68,6 +69,9 @@ pub struct Things {
     pub says: Vec<String>,
     /// The beginning of every error and of every note.
     pub reason: String,
+    /// Toys that run or have ended, where the fake plays them, and how many turns each version of a world has.
+    pub(super) toys: BTreeMap<ServerId, Toy>,
+    pub(super) turns: BTreeMap<u64, u64>,
     /// Servers in the middle of a step.
     at_work: BTreeMap<String, JobId>,
     versions: u64,
@@ -156,13 +160,7 @@ impl Outside {
 
     /// Somebody plays: the world on the server's place becomes a new one that must not be lost.
     pub fn play(&self, server: &ServerId) {
-        let mut things = self.get();
-        let version = things.new_version();
-        let place = things.place_mut(server).expect("only a started server is played on");
-        place.world = Some(version);
-        place.played = true;
-        things.present.insert(server.clone(), version);
-        things.precious.insert(version);
+        self.get().played(server);
     }
 
     /// A host with a server's label that nobody has on record, on which somebody has played.
@@ -190,7 +188,11 @@ impl Outside {
     /// The game goes away by itself.
     pub fn crash_game(&self, server: &ServerId, exit_code: i64) {
         let game = Game { running: false, exit_code: Some(exit_code), ..Game::default() };
-        self.get().games.insert(server.clone(), game);
+        let mut things = self.get();
+        things.games.insert(server.clone(), game);
+        if let Some(toy) = things.toys.get_mut(server) {
+            toy.is_gone(exit_code);
+        }
     }
 
     pub fn is_running(&self, server: &ServerId) -> bool {
@@ -219,6 +221,17 @@ impl Things {
     pub(super) fn new_version(&mut self) -> u64 {
         self.versions += 1;
         self.versions
+    }
+
+    /// The server's world is a new one from now on, and somebody would miss it.
+    pub(super) fn played(&mut self, server: &ServerId) -> u64 {
+        let version = self.new_version();
+        let place = self.place_mut(server).expect("only a started server is played on");
+        place.world = Some(version);
+        place.played = true;
+        self.present.insert(server.clone(), version);
+        self.precious.insert(version);
+        version
     }
 
     pub(super) fn place_mut(&mut self, server: &ServerId) -> Option<&mut Place> {

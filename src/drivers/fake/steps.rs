@@ -11,7 +11,14 @@ use crate::model::job::{Action, Gain, Step};
 use crate::model::server::Server;
 use crate::model::world::{BackupId, WorldAt};
 
-pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known: &[Snapshot]) -> Done {
+/// What a step has to know from elsewhere.
+pub(super) struct Known {
+    pub snapshots: Vec<Snapshot>,
+    /// What the job's backup is called, if it makes one.
+    pub backup: BackupId,
+}
+
+pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known: &Known) -> Done {
     let mut owned = server.owned.clone();
     let id = server.id.clone();
     let restored = match &cx.job.action {
@@ -23,13 +30,14 @@ pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Ser
             return build(things, step, cx);
         }
         Step::EnsureSnapshot => {
-            if golden(known, &server.game).is_none() {
+            if golden(&known.snapshots, &server.game).is_none() {
                 return Err(StepError::fatal("There is no snapshot."));
             }
             return Ok(Gain::default());
         }
         Step::CloneDrive | Step::ReplaceDrive => {
-            let golden = golden(known, &server.game).ok_or_else(|| StepError::fatal("There is no snapshot."))?;
+            let golden =
+                golden(&known.snapshots, &server.game).ok_or_else(|| StepError::fatal("There is no snapshot."))?;
             let name =
                 format!("drive-{id}-{}", if step == Step::CloneDrive { "0".into() } else { cx.job.id.to_string() });
             let others: Vec<String> =
@@ -164,28 +172,27 @@ pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Ser
             return Ok(Gain::default());
         }
         Step::KeepBackup => {
-            let backup = BackupId(format!("backup-{}", cx.job.id));
             match things.copies.remove(&cx.job.id) {
                 Some(copy) if !copy.verified => return Err(StepError::fatal("The copy was not compared.")),
                 Some(Copy { world: Some(world), .. }) => {
-                    if let Some((_, old)) = things.backups.insert(backup.clone(), (id.clone(), world))
+                    if let Some((_, old)) = things.backups.insert(known.backup.clone(), (id.clone(), world))
                         && old != world
                     {
-                        things.violation(format!("{backup} was overwritten"));
+                        things.violation(format!("{} was overwritten", known.backup));
                     }
                 }
                 // There was no world yet, or an earlier try kept it.
                 Some(Copy { world: None, .. }) | None => {}
             }
-            if things.backups.contains_key(&backup) {
+            if things.backups.contains_key(&known.backup) {
                 if let Some(drive) = &mut owned.drive
                     && !things.games.get(&id).is_some_and(|game| game.running)
                 {
-                    drive.world = WorldAt::Backup(backup.clone());
+                    drive.world = WorldAt::Backup(known.backup.clone());
                 }
                 let played = things.games.get(&id).is_some_and(|game| game.running);
                 owned.host = owned.host.map(|host| HostRef { played, ..host });
-                owned.world = Some(backup);
+                owned.world = Some(known.backup.clone());
             }
         }
         Step::DestroyHost => {
