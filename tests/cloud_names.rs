@@ -14,6 +14,8 @@ use common::beds::{nothing_left, rent_at};
 use common::cloud::{Clouds, Options};
 use common::stage::{Stage, docker_or_skip};
 use spawnpoint::config::DnsProvider;
+use spawnpoint::model::job::Step;
+use spawnpoint::model::view::JobView;
 
 #[tokio::test]
 async fn a_name_leads_to_a_server_while_its_host_is_there_and_holds_nothing_up_when_it_cannot() {
@@ -42,11 +44,31 @@ async fn a_name_leads_to_a_server_while_its_host_is_there_and_holds_nothing_up_w
     assert_eq!(names.dig("friday.example.org", "TXT"), [""; 0], "nothing stays of the name");
     nothing_left(&clouds);
 
-    drop(names);
+    // From now on it accepts and never answers. The name stays behind, and nothing else does.
+    stage.start("friday").await;
+    names.hangs();
+    let stop = stage.stop_server("friday").await;
+    assert!(
+        said(&stage, &stop, Step::DestroyHost)
+            .await
+            .contains("friday.example.org could not be taken away: the zone did not answer within"),
+        "{stop:#?}"
+    );
+    nothing_left(&clouds);
     let start = stage.start("friday").await;
     let host = clouds.living().remove(0);
     assert_eq!(start.address, Some(format!("{}:27100", host.address)), "{start:#?}");
+    assert!(
+        said(&stage, &start, Step::AwaitHost).await.contains("no name this time: the zone did not answer within"),
+        "{start:#?}"
+    );
+
     stage.stop_server("friday").await;
     nothing_left(&clouds);
     stage.close().await;
+}
+
+/// What a step of this job wrote into its log.
+async fn said(stage: &Stage, job: &JobView, step: Step) -> String {
+    stage.program.store.job_output(job.id, Some(step), 100).await.unwrap().join("\n")
 }

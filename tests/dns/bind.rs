@@ -134,6 +134,13 @@ zone "example.org" {{
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
+    #[allow(dead_code, reason = "only a test of the driver needs it")]
+    /// From now on the system takes connections and questions for it, and no answer comes.
+    pub fn hangs(&self) {
+        let stopped = Command::new("kill").args(["-STOP", &self.named.id().to_string()]).status().unwrap();
+        assert!(stopped.success(), "it runs until here");
+    }
+
     pub fn dns(&self, instance: &str) -> Dns {
         dns(&self.address.to_string(), instance)
     }
