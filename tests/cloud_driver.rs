@@ -11,9 +11,12 @@ use common::beds::{nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip};
 use spawnpoint::app::Choice;
+use spawnpoint::config::DnsProvider;
 use spawnpoint::model::job::{Outcome, Step, StepState};
 use spawnpoint::model::server::State;
 use spawnpoint::model::view::JobView;
+use std::path::Path;
+use std::process::Command;
 
 async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
     if !docker_or_skip().await {
@@ -225,14 +228,138 @@ async fn a_wrong_token_is_said_plainly_and_nothing_is_tried_on() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_busy_is_given_time() {
-    let Some((clouds, stage)) = evening("linode").await else { return };
+async fn a_provider_that_is_busy_is_given_time_and_a_name_server_that_is_away_takes_none() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let stage = Stage::open("tests/recipes", |config| {
+        rent_at(config, &clouds, "linode");
+        config.dns.zone = Some("example.org".into());
+        config.dns.provider = Some(DnsProvider::Rfc2136);
+        // Nobody listens there.
+        config.dns.rfc2136.server = "127.0.0.1:9".into();
+        config.dns.rfc2136.key_name = Some("spawnpoint".into());
+        config.dns.rfc2136.key_secret = Some("c2l4dGVlbiBieXRlcyEhIQ==".into());
+    })
+    .await;
     stage.create("world", "toy", &[]).await;
     let slow = || Failure::status(429).of("linode").header("Retry-After", "1");
     clouds.fail(slow().on("POST", "^/linode/instances$"));
     clouds.fail(slow().on("GET", "^/linode/instances/").times(Some(2)));
     clouds.fail(Failure::status(503).of("linode").on("DELETE", "^/linode/instances/"));
-    play(&stage, &clouds, 0, 2).await;
+    let start = stage.start("world").await;
+    let host = clouds.living().remove(0);
+    assert_eq!(start.address, Some(format!("{}:27100", host.address)), "{start:#?}");
+    let said = stage.program.store.job_output(start.id, Some(Step::AwaitHost), 100).await.unwrap().join("\n");
+    assert!(said.contains("The server has no name this time"), "{said}");
+    turns(&stage, "world", 2).await;
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
     play(&stage, &clouds, 2, 0).await;
+    stage.close().await;
+}
+
+/// A small file system of its own, with room made on demand, unmounted at the end.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// `None`, and a word about it, where mounting is not for us; in CI it has to be.
+    fn mount(at: &Path) -> Option<Small> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).output().unwrap();
+        if !mounted.status.success() {
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "CI must be able to mount a tmpfs: {mounted:?}");
+            println!("skipped: mounting a small disk needs root");
+            return None;
+        }
+        Some(Small(at.into()))
+    }
+
+    fn grow(&self) {
+        let grown = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&self.0).status().unwrap();
+        assert!(grown.success(), "there is room now");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
+    }
+}
+
+fn docker(arguments: &[&str]) -> Vec<u8> {
+    let ran = Command::new("docker").args(arguments).output().unwrap();
+    assert!(ran.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    ran.stdout
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_costs_no_world_neither_here_nor_on_the_host() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let mut small = None;
+    let stage = Stage::open("tests/recipes", |config| {
+        rent_at(config, &clouds, "hetzner");
+        small = Small::mount(&config.data_dir.join("vault"));
+    })
+    .await;
+    let Some(small) = small else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    turns(&stage, "world", 2).await;
+    let container = clouds.living().remove(0).container.expect("it is a container");
+    let shell = |script: &str| docker(&["exec", &container, "bash", "-euc", script]);
+    shell("cd /srv/spawnpoint/*/game/world; head -c 4000000 /dev/urandom >large");
+    let original = shell("cat /srv/spawnpoint/*/game/world/large");
+    assert_eq!(original.len(), 4_000_000);
+
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let error = note(&held, Step::PullWorld);
+    let vault = small.0.display().to_string();
+    assert!(error.contains("disk is full") && error.contains(&vault) && error.contains("4.0 MB"), "{error}");
+    assert_eq!(clouds.living().len(), 1, "the only copy of the world was destroyed");
+    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.starts_with("/servers/")));
+    // What does not fit leaves its room to others.
+    let disk = rustix::fs::statvfs(&small.0).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    assert!(free > 1_500_000, "{free} bytes are free");
+
+    small.grow();
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    stage
+        .until("the end of the stop", async || {
+            (app.job_view(job).await.unwrap().outcome == Some(Outcome::Succeeded)).then_some(())
+        })
+        .await;
+    nothing_left(&clouds);
+    let [backup] = &app.backups(&stage.caller, "world").await.unwrap()[..] else { panic!("one backup") };
+    let owner = std::fs::read_dir(&small.0).unwrap().next().unwrap().unwrap().path();
+    let kept = owner.join(&backup.id).join("files/world");
+    assert!(std::fs::read(kept.join("large")).unwrap() == original, "it is not the world that was on the host");
+    assert_eq!(std::fs::read_to_string(kept.join("turns")).unwrap(), "2\n");
+
+    // The next host's disk has room for the game and not for the world.
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let booting = stage.until("the next machine", async || clouds.living().pop()?.container).await;
+    let up = async || {
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &booting]);
+        Some(String::from_utf8(pid).unwrap().trim().to_owned()).filter(|pid| pid != "0")
+    };
+    let pid = stage.until("it to run", up).await;
+    let tmpfs = ["-m", "-t", &pid, "mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", "/srv"];
+    assert!(Command::new("nsenter").args(tmpfs).status().unwrap().success());
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = note(&end, Step::PushWorld);
+    assert!(error.contains("host's disk is full") && error.contains("4.0 MB"), "{error}");
+    assert!(error.contains("/server settings"), "{error}");
+    nothing_left(&clouds);
+    assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Offline);
     stage.close().await;
 }

@@ -103,6 +103,11 @@ impl Staging {
         &self.id
     }
 
+    /// The vault that this will be kept in.
+    pub fn vault_dir(&self) -> &Path {
+        self.owner_dir.parent().expect("an owner's folder lies in the vault")
+    }
+
     /// Where rsync puts the files.
     pub fn tree(&self) -> PathBuf {
         self.dir.join(manifest::TREE)

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 pub use outcome::{Progress, RsyncError, Side};
 
 use crate::clients::ssh::{Lines, Ssh, SshError};
-use outcome::{outcome, progress};
+use outcome::{outcome, progress, transferred};
 use relay::{Relay, Served};
 
 /// Where what arrived of a file waits for the next try; rsync removes it when the file is whole.
@@ -69,6 +69,9 @@ enum Direction {
     Push,
     Pull,
     Compare,
+    /// Nothing is carried: what a push or a pull would come to.
+    MeasurePush,
+    MeasurePull,
 }
 
 impl Transfer {
@@ -114,6 +117,22 @@ impl Transfer {
         Ok(differences)
     }
 
+    /// The bytes of all files that a push would carry now.
+    pub async fn bytes_to_push(&self) -> Result<u64, RsyncError> {
+        self.measure(Direction::MeasurePush).await
+    }
+
+    /// The bytes of all files that a pull would carry now.
+    pub async fn bytes_to_pull(&self) -> Result<u64, RsyncError> {
+        self.measure(Direction::MeasurePull).await
+    }
+
+    async fn measure(&self, direction: Direction) -> Result<u64, RsyncError> {
+        let mut bytes = None;
+        self.run(direction, &mut |line| bytes = transferred(line).or(bytes)).await?;
+        bytes.ok_or_else(|| RsyncError::Refused("rsync did not say how much there is to carry".into()))
+    }
+
     async fn run(&self, direction: Direction, line: &mut (dyn FnMut(&str) + Send)) -> Result<(), RsyncError> {
         let refused = |error: std::io::Error| RsyncError::Refused(format!("rsync cannot be started: {error}"));
         let program = match &self.program {
@@ -147,7 +166,7 @@ impl Transfer {
             child.wait().await.map_err(refused)
         };
         let both = async {
-            let relay = relay.serve(&ssh, direction == Direction::Push);
+            let relay = relay.serve(&ssh, matches!(direction, Direction::Push | Direction::MeasurePush));
             tokio::pin!(local, relay);
             tokio::select! {
                 status = &mut local => (status, timeout(CLOSE_LIMIT, relay).await.ok()),
@@ -158,8 +177,8 @@ impl Transfer {
         let (status, served): (_, Option<Served>) = timeout(self.limit, both).await.map_err(|_| too_long())?;
         let status = status?;
         let writer = match direction {
-            Direction::Push => Side::There,
-            Direction::Pull | Direction::Compare => Side::Here,
+            Direction::Push | Direction::MeasurePush => Side::There,
+            Direction::Pull | Direction::Compare | Direction::MeasurePull => Side::Here,
         };
         let told_full = served.as_ref().is_some_and(|served| served.told_full);
         if told_full && !status.success() {
@@ -186,8 +205,14 @@ impl Transfer {
                 all.extend(["--dry-run", "--checksum", "--delete", "--no-times"].map(Into::into));
                 all.push(format!("--out-format={DIFFERENCE}%i %n%L").into());
             }
-            Direction::Push | Direction::Pull => {
-                all.extend(["--times", "--info=progress2", "--no-human-readable", "--outbuf=L"].map(Into::into));
+            Direction::Push | Direction::Pull | Direction::MeasurePush | Direction::MeasurePull => {
+                all.extend(["--times", "--no-human-readable", "--outbuf=L"].map(Into::into));
+                all.extend(match direction {
+                    Direction::MeasurePush | Direction::MeasurePull => {
+                        ["--dry-run", "--stats"].map(Into::into).to_vec()
+                    }
+                    Direction::Push | Direction::Pull | Direction::Compare => vec!["--info=progress2".into()],
+                });
                 if self.delete {
                     all.push("--delete-delay".into());
                 }
@@ -202,10 +227,12 @@ impl Transfer {
             all.extend(["--owner", "--group", "--numeric-ids"].map(Into::into));
         }
         all.extend(match (direction, self.write_protected) {
-            (Direction::Push, false) => None,
-            (Direction::Push, true) => Some("--chmod=Fu+w".into()),
-            (Direction::Pull | Direction::Compare, false) => Some("--chmod=ug-s".into()),
-            (Direction::Pull | Direction::Compare, true) => Some("--chmod=ug-s,Du+rwx,Fu+r,Fa-w".into()),
+            (Direction::Push | Direction::MeasurePush, false) => None,
+            (Direction::Push | Direction::MeasurePush, true) => Some("--chmod=Fu+w".into()),
+            (Direction::Pull | Direction::Compare | Direction::MeasurePull, false) => Some("--chmod=ug-s".into()),
+            (Direction::Pull | Direction::Compare | Direction::MeasurePull, true) => {
+                Some("--chmod=ug-s,Du+rwx,Fu+r,Fa-w".into())
+            }
         });
         if self.sudo {
             all.push("--rsync-path=sudo -n rsync".into());
@@ -214,8 +241,8 @@ impl Transfer {
         all.push("--".into());
         let remote = format!("host:{remote}/").into();
         match direction {
-            Direction::Push => all.extend([local, remote]),
-            Direction::Pull | Direction::Compare => all.extend([remote, local]),
+            Direction::Push | Direction::MeasurePush => all.extend([local, remote]),
+            Direction::Pull | Direction::Compare | Direction::MeasurePull => all.extend([remote, local]),
         }
         Ok(all)
     }

@@ -114,6 +114,12 @@ pub(super) fn progress(line: &str) -> Option<Progress> {
     Some(Progress { bytes, percent, bytes_per_s, files: files.unwrap_or(0) })
 }
 
+/// Reads the line of `--stats` that says what has to be carried: `Total transferred file size: 1,234 bytes`.
+pub(super) fn transferred(line: &str) -> Option<u64> {
+    let rest = line.strip_prefix("Total transferred file size:")?;
+    rest.trim().strip_suffix("bytes")?.trim().replace([',', '.'], "").parse().ok()
+}
+
 fn rate(text: &str) -> Option<u64> {
     let units = [("GB/s", 1 << 30), ("MB/s", 1 << 20), ("kB/s", 1 << 10), ("B/s", 1)];
     let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))?;
@@ -154,6 +160,15 @@ mod tests {
         let missing = outcome(12, Side::Here, Some(Ok(Ended::Code(127))), &[]).unwrap_err();
         assert_eq!(missing, RsyncError::Missing(Side::There));
         assert_eq!(outcome(0, Side::Here, None, &[]), Ok(()));
+    }
+
+    #[test]
+    fn what_is_to_be_carried_is_read_from_one_line_of_many() {
+        assert_eq!(transferred("Total transferred file size: 4,194,308 bytes"), Some(4_194_308));
+        assert_eq!(transferred("Total transferred file size: 7 bytes"), Some(7));
+        for other in ["Total file size: 7 bytes", "Total transferred file size: much", ""] {
+            assert_eq!(transferred(other), None, "{other:?}");
+        }
     }
 
     #[test]

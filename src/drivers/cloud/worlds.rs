@@ -1,13 +1,13 @@
 //! Worlds between a host and the vault, by rsync over the host's own SSH connection. A pull moves what has changed into
 //! a new backup beside the old ones; then both sides are hashed and compared, and only after that may the host die.
 
-use super::setup::{CALL_LIMIT, game_dir};
+use super::setup::{CALL_LIMIT, as_root, game_dir};
 use super::{CloudDriver, ssh_error};
 use crate::clients::rsync::{self, RsyncError, Transfer};
 use crate::drivers::backups::{Backups, note_of, vault_error};
 use crate::drivers::blocking;
 use crate::engine::{StepCx, StepError};
-use crate::model::host::HostRef;
+use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Action, Gain, Step};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
@@ -83,7 +83,17 @@ impl CloudDriver {
                 link_dest: staging.previous_tree().filter(|_| link),
                 ..self.transfer(server, recipe, staging.tree()).await?
             };
-            transfer.pull(&mut teller(cx)).await.map_err(rsync_error)?;
+            match transfer.pull(&mut teller(cx)).await {
+                Ok(()) => {}
+                Err(RsyncError::Full(_)) => {
+                    // Half a copy is worth nothing, and on a full disk not even its failure could be written down.
+                    staging = blocking(move || staging.clear().map(|()| staging))
+                        .await?
+                        .map_err(vault_error("making room"))?;
+                    return Err(full_here(&transfer, &staging).await);
+                }
+                Err(error) => return Err(rsync_error(error)),
+            }
             let (staging_back, adopted) = blocking(move || staging.adopt_tree().map(|adopted| (staging, adopted)))
                 .await?
                 .map_err(vault_error("taking the copy in"))?;
@@ -206,7 +216,11 @@ impl CloudDriver {
         let (id, report) = self.backups.sound(server, &wanted).await?;
         let files = self.backups.vault.home(&Backups::owner(server)?, &id).join("files");
         let transfer = self.transfer(server, self.recipe(&server.game)?, files).await?;
-        transfer.push(&mut teller(cx)).await.map_err(rsync_error)?;
+        match transfer.push(&mut teller(cx)).await {
+            Ok(()) => {}
+            Err(RsyncError::Full(_)) => return Err(full_there(&transfer, host).await),
+            Err(error) => return Err(rsync_error(error)),
+        }
         let found = transfer.compare().await.map_err(rsync_error)?;
         if let Some(first) = found.first() {
             return Err(StepError::retry(format!("The world did not arrive whole on the host: {first}")));
@@ -216,6 +230,46 @@ impl CloudDriver {
         let note = format!("{wanted}, {}, {}", spoken_files(report.files), spoken_bytes(report.bytes));
         // From here on the game may write to it.
         Ok(Gain::owned(Owned { host: Some(played), world: Some(wanted), ..server.owned.clone() }).with_note(note))
+    }
+}
+
+/// Which disk is full here, and how much room is missing: nobody can mend it who does not know. What cannot be measured
+/// is left out.
+async fn full_here(transfer: &Transfer, staging: &Staging) -> StepError {
+    let vault = transfer.local.clone();
+    let free = blocking(move || rustix::fs::statvfs(&vault).ok().map(|disk| disk.f_bavail * disk.f_frsize)).await;
+    let room = room(transfer.bytes_to_pull().await.ok(), free.ok().flatten());
+    StepError::fatal(format!(
+        "This machine's disk is full, the one with the vault on it ({}). {room}Nothing of the world is lost: it is on \
+         the host, which stays. Make room here, then try again.",
+        staging.vault_dir().display()
+    ))
+}
+
+async fn full_there(transfer: &Transfer, host: &HostRef) -> StepError {
+    let mut free = None;
+    let look = as_root(&transfer.ssh, &["df", "--block-size=1", "--output=avail", &transfer.remote], CALL_LIMIT);
+    let looked = transfer.ssh.run(look, &mut |line| free = line.trim().parse().ok().or(free)).await;
+    let room = room(transfer.bytes_to_push().await.ok(), looked.ok().and(free));
+    let mend = match host.provider == OWN_MACHINE {
+        true => "Make room on that machine",
+        false => "Choose a size with a larger disk with `/server settings`",
+    };
+    StepError::fatal(format!("The host's disk is full. {room}{mend}, then start again."))
+}
+
+fn room(needed: Option<u64>, free: Option<u64>) -> String {
+    match (needed, free) {
+        (Some(needed), Some(free)) => {
+            format!(
+                "{} more of the world have to go there, and {} are free. ",
+                spoken_bytes(needed),
+                spoken_bytes(free)
+            )
+        }
+        (Some(needed), None) => format!("{} more of the world have to go there. ", spoken_bytes(needed)),
+        (None, Some(free)) => format!("{} are free there. ", spoken_bytes(free)),
+        (None, None) => String::new(),
     }
 }
 
