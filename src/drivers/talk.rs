@@ -5,9 +5,11 @@ use crate::clients::console::{
     Console, ConsoleError, Reply, openttd::OpenTtdAdmin, quake3::Quake3Rcon, source::SourceRcon,
 };
 use crate::clients::query::{self, Answer};
-use crate::engine::ConsoleFault;
-use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Query, QueryProtocol};
-use crate::model::server::Players;
+use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
+use crate::model::job::Gain;
+use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Query, QueryProtocol, Recipe};
+use crate::model::server::{Players, Seen, Server};
+use futures::{Stream, StreamExt};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,14 +20,12 @@ pub const QUERY_LIMIT: Duration = Duration::from_secs(3);
 pub const COUNT_WITHIN_LINES: usize = 1000;
 /// One console command, connecting included.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(15);
-/// A game that answers on its own output is taken to have finished after this much quiet.
-pub const STDIN_QUIET: Duration = Duration::from_millis(600);
-/// And its first word may take this long.
-pub const STDIN_FIRST: Duration = Duration::from_secs(3);
+/// The first word of a game that answers on its own output may take this long.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are kept.
-pub const ANSWER_MAX_BYTES: usize = 1 << 20;
+const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// Players get this long to say good-bye when somebody is on.
-pub const GOODBYE: Duration = Duration::from_secs(5);
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Asks a game who is on; `None` when it does not answer, which is not zero.
 pub async fn ask(query: &Query, address: SocketAddr) -> Option<Players> {
@@ -71,6 +71,99 @@ pub async fn console_at(
         ConsoleProtocol::OpenttdAdmin => Box::new(OpenTtdAdmin::connect(address, password).await.map_err(fault)?),
         ConsoleProtocol::Stdin => return Err(ConsoleFault::None),
     })
+}
+
+/// The answer of a game that answers on its own output, among whatever else it says there. It is over when the game has
+/// been quiet for so long, or has ended.
+///
+/// # Errors
+/// That of the first line that could not be read.
+pub async fn listen(
+    quiet: Duration,
+    mut lines: impl Stream<Item = Result<String, ConsoleError>> + Unpin,
+) -> Result<Reply, ConsoleError> {
+    let mut reply = Reply { text: String::new(), answered: false, truncated: false };
+    loop {
+        let wait = if reply.answered { quiet } else { FIRST_WORD };
+        match tokio::time::timeout(wait, lines.next()).await {
+            Ok(Some(line)) => {
+                let line = line?;
+                if reply.text.len() + line.len() >= ANSWER_MAX_BYTES {
+                    reply.truncated = true;
+                    return Ok(reply);
+                }
+                reply.answered = true;
+                reply.text += &line;
+                reply.text.push('\n');
+            }
+            Ok(None) | Err(_) => return Ok(reply),
+        }
+    }
+}
+
+/// Says something to the players, where the recipe knows how.
+///
+/// # Errors
+/// What the console said.
+pub async fn say(driver: &dyn Driver, recipe: Option<&Recipe>, server: &Server, message: &str) -> anyhow::Result<()> {
+    if let Some(line) = recipe.and_then(|recipe| recipe.say(message)) {
+        driver.console(server, &line).await?;
+    }
+    Ok(())
+}
+
+/// Told only when somebody may be listening. A game that cannot be told is stopped all the same.
+///
+/// # Errors
+/// None but that of a job without a server.
+pub async fn warn_players(driver: &dyn Driver, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+    let server = cx.server()?;
+    let Some(Seen::Running { players }) = driver.look(std::slice::from_ref(server)).await.into_iter().next() else {
+        return Ok(Gain::note("it is not running"));
+    };
+    if players.online == Some(0) {
+        return Ok(Gain::note("nobody is on"));
+    }
+    let what = match cx.job.action.word() {
+        "restart" => "restarts",
+        _ => "stops",
+    };
+    if let Err(error) = driver.tell(server, &format!("This server {what} in {} seconds.", GOODBYE.as_secs())).await {
+        cx.out.line(format!("The players could not be told: {error:#}"));
+        return Ok(Gain::note("they could not be told"));
+    }
+    tokio::time::sleep(GOODBYE).await;
+    Ok(Gain::default())
+}
+
+/// Has the game write its world and hold still, for a backup while it runs.
+///
+/// # Errors
+/// A line that the game did not take, to be tried again.
+pub async fn quiesce(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+    let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::note("this game has no way to hold still")) };
+    type_all(driver, cx, &quiesce.before).await
+}
+
+/// The end of [`quiesce`], and its undo.
+///
+/// # Errors
+/// As there.
+pub async fn resume_saves(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+    let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::default()) };
+    type_all(driver, cx, &quiesce.after).await
+}
+
+async fn type_all(driver: &dyn Driver, cx: &StepCx<'_>, lines: &[String]) -> Result<Gain, StepError> {
+    let server = cx.server()?;
+    for line in lines {
+        match driver.console(server, line).await {
+            Ok(answer) => answer.lines().for_each(|line| cx.out.line(line)),
+            Err(ConsoleFault::NotRunning) => return Ok(Gain::note("it is not running")),
+            Err(fault) => return Err(StepError::retry(format!("`{line}`: {fault}"))),
+        }
+    }
+    Ok(Gain::default())
 }
 
 /// What people read of an answer.

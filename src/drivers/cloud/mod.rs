@@ -26,6 +26,7 @@ use super::backups::Backups;
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
+use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;
@@ -247,12 +248,12 @@ impl Driver for CloudDriver {
             Step::PushWorld => self.push_world(cx).await,
             Step::StartGame => self.start_game(cx).await,
             Step::AwaitReady => self.await_ready(cx).await,
-            Step::QuiesceGame => self.quiesce(cx).await,
+            Step::QuiesceGame => quiesce(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.pull_world(cx).await,
             Step::VerifyWorld => self.verify_world(cx).await,
-            Step::ResumeSaves => self.resume_saves(cx).await,
+            Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::KeepBackup => self.keep_backup(cx).await,
-            Step::WarnPlayers => self.warn_players(cx).await,
+            Step::WarnPlayers => warn_players(self, cx).await,
             Step::StopGame => self.stop_game(cx).await,
             Step::DestroyHost => self.destroy_host(cx).await,
             Step::ConfirmGone => self.confirm_gone(cx).await,
@@ -269,7 +270,7 @@ impl Driver for CloudDriver {
             Step::AwaitHost | Step::Bootstrap | Step::Install | Step::PushWorld => Ok(Gain::default()),
             Step::StartGame => self.undo_start_game(cx).await,
             Step::AwaitReady => Ok(Gain::default()),
-            Step::QuiesceGame | Step::ResumeSaves => self.resume_saves(cx).await,
+            Step::QuiesceGame | Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.undo_pull_world(cx).await,
             Step::VerifyWorld | Step::KeepBackup => Ok(Gain::default()),
             Step::WarnPlayers | Step::StopGame | Step::DestroyHost | Step::ConfirmGone => {
@@ -313,7 +314,7 @@ impl Driver for CloudDriver {
     }
 
     async fn tell(&self, server: &Server, message: &str) -> anyhow::Result<()> {
-        self.say(server, message).await
+        say(self, self.recipes.get(&server.game), server, message).await
     }
 
     async fn logs(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {

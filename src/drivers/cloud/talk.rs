@@ -7,15 +7,14 @@ use super::setup::keeper;
 use crate::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use crate::clients::ssh::{LocalTcp, LocalUdp, Ssh, SshError};
 use crate::drivers::talk::{
-    ANSWER_MAX_BYTES, COMMAND_LIMIT, COUNT_WITHIN_LINES, GOODBYE, QUERY_LIMIT, STDIN_FIRST, ask, console_at,
-    count_in_log, fault, text_of,
+    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, ask, console_at, count_in_log, fault, listen, text_of,
 };
-use crate::engine::{ConsoleFault, StepCx, StepError};
+use crate::engine::{ConsoleFault, StepError};
 use crate::model::ServerId;
-use crate::model::job::Gain;
 use crate::model::recipe::{ConsoleProtocol, Recipe};
-use crate::model::server::{Players, Seen, Server};
+use crate::model::server::{Players, Server};
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -101,64 +100,6 @@ impl CloudDriver {
         let quoted = text.lines().find_map(|line| line.strip_prefix("export CONSOLE_PASSWORD='")?.strip_suffix('\''));
         Ok(SecretString::from(quoted.unwrap_or_default().replace(r"'\''", "'")))
     }
-
-    pub(super) async fn say(&self, server: &Server, message: &str) -> anyhow::Result<()> {
-        let line = self.recipes.get(&server.game).and_then(|recipe| recipe.say(message));
-        if let Some(line) = line {
-            self.type_line(server, &line).await?;
-        }
-        Ok(())
-    }
-
-    /// Told only when somebody may be listening. A game that cannot be told is stopped all the same.
-    pub(super) async fn warn_players(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let Some(Seen::Running { players }) = self.look_at(std::slice::from_ref(server)).await.into_iter().next()
-        else {
-            return Ok(Gain::note("it is not running"));
-        };
-        if players.online == Some(0) {
-            return Ok(Gain::note("nobody is on"));
-        }
-        let what = match cx.job.action.word() {
-            "restart" => "restarts",
-            _ => "stops",
-        };
-        if let Err(error) = self.say(server, &format!("This server {what} in {} seconds.", GOODBYE.as_secs())).await {
-            cx.out.line(format!("The players could not be told: {error:#}"));
-            return Ok(Gain::note("they could not be told"));
-        }
-        tokio::time::sleep(GOODBYE).await;
-        Ok(Gain::default())
-    }
-
-    pub(super) async fn quiesce(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let recipe = self.recipe(&server.game)?;
-        let Some(quiesce) = &recipe.quiesce else {
-            return Ok(Gain::note("this game has no way to hold still"));
-        };
-        self.type_all(cx, server, &quiesce.before).await
-    }
-
-    pub(super) async fn resume_saves(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let recipe = self.recipe(&server.game)?;
-        let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::default()) };
-        self.type_all(cx, server, &quiesce.after).await
-    }
-
-    async fn type_all(&self, cx: &StepCx<'_>, server: &Server, lines: &[String]) -> Result<Gain, StepError> {
-        if !self.is_running(server).await? {
-            return Ok(Gain::note("it is not running"));
-        }
-        for line in lines {
-            let answer =
-                self.type_line(server, line).await.map_err(|fault| StepError::retry(format!("`{line}`: {fault}")))?;
-            answer.lines().for_each(|line| cx.out.line(line));
-        }
-        Ok(Gain::default())
-    }
 }
 
 /// The bytes that warn a game's players, and where the keeper sends them, without any of our programs on the host.
@@ -197,31 +138,14 @@ impl Console for Stdin {
             let exited = self.ssh.run(exec, &mut keep).await.and_then(|exited| exited.ok());
             exited.map(drop).map_err(|error| ConsoleError::Unreachable(error.to_string()))
         };
-        let listening = async {
-            let mut reply = Reply { text: String::new(), answered: false, truncated: false };
-            loop {
-                let wait = if reply.answered { QUIET } else { STDIN_FIRST };
-                match tokio::time::timeout(wait, lines.recv()).await {
-                    Ok(Some(line)) if reply.text.len() + line.len() < ANSWER_MAX_BYTES => {
-                        reply.answered = true;
-                        reply.text += &line;
-                        reply.text.push('\n');
-                    }
-                    Ok(Some(_)) => {
-                        reply.truncated = true;
-                        return reply;
-                    }
-                    Ok(None) | Err(_) => return reply,
-                }
-            }
-        };
+        let listening = listen(QUIET, stream::poll_fn(|cx| lines.poll_recv(cx)).map(Ok));
         tokio::pin!(asking, listening);
         tokio::select! {
-            reply = &mut listening => Ok(reply),
+            reply = &mut listening => reply,
             // The line could not be typed, or the connection is gone; what was heard is heard.
             result = &mut asking => {
                 result?;
-                Ok(listening.await)
+                listening.await
             }
         }
     }

@@ -20,6 +20,7 @@ pub use drives::{DriveKind, usage};
 use crate::clients::docker::{Docker, DockerError};
 use crate::drivers::backups::Backups;
 use crate::drivers::blocking;
+use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::drive::Snapshot;
@@ -127,15 +128,15 @@ impl Driver for DockerDriver {
             Step::ReplaceDrive => self.replace_drive(cx).await,
             Step::DeleteDrive => self.delete_drive(cx).await,
             Step::PushWorld => self.push_world(cx).await,
-            Step::QuiesceGame => self.quiesce(cx).await,
+            Step::QuiesceGame => quiesce(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.pull_world(cx).await,
             Step::VerifyWorld => self.verify_world(cx).await,
-            Step::ResumeSaves => self.resume_saves(cx).await,
+            Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::KeepBackup => self.keep_backup(cx).await,
             Step::CreateContainer => self.create_container(cx).await,
             Step::StartGame => self.start_game(cx).await,
             Step::AwaitReady => self.await_ready(cx).await,
-            Step::WarnPlayers => self.warn_players(cx).await,
+            Step::WarnPlayers => warn_players(self, cx).await,
             Step::StopGame => self.stop_game(cx).await,
             Step::RemoveContainer => self.remove_container(cx).await,
             Step::CreateHost | Step::AwaitHost | Step::Bootstrap | Step::Install => Err(not_ours(step)),
@@ -157,7 +158,7 @@ impl Driver for DockerDriver {
             Step::CreateContainer => self.undo_create_container(cx).await,
             Step::StartGame => self.undo_start_game(cx).await,
             Step::AwaitReady => Ok(Gain::default()),
-            Step::QuiesceGame | Step::ResumeSaves => self.resume_saves(cx).await,
+            Step::QuiesceGame | Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.undo_pull_world(cx).await,
             Step::VerifyWorld | Step::KeepBackup => Ok(Gain::default()),
             Step::WarnPlayers | Step::StopGame | Step::RemoveContainer | Step::ReplaceDrive | Step::DeleteDrive => {
@@ -207,7 +208,7 @@ impl Driver for DockerDriver {
     }
 
     async fn tell(&self, server: &Server, message: &str) -> anyhow::Result<()> {
-        self.say(server, message).await
+        say(self, self.recipes.get(&server.game), server, message).await
     }
 
     async fn logs(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {

@@ -5,17 +5,19 @@ use super::DockerDriver;
 use crate::clients::console::{Console, ConsoleError, Reply};
 use crate::clients::docker::DockerError;
 use crate::drivers::talk::{
-    ANSWER_MAX_BYTES, COMMAND_LIMIT, COUNT_WITHIN_LINES, GOODBYE, QUERY_LIMIT, STDIN_FIRST, STDIN_QUIET, ask,
-    console_at, count_in_log, fault, text_of,
+    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, ask, console_at, count_in_log, fault, listen, text_of,
 };
-use crate::engine::{ConsoleFault, StepCx, StepError};
-use crate::model::job::Gain;
+use crate::engine::{ConsoleFault, StepError};
 use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Recipe};
-use crate::model::server::{Players, Seen, Server};
+use crate::model::server::{Players, Server};
 use async_trait::async_trait;
 use futures::StreamExt;
 use secrecy::SecretString;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// After so long without another line an answer is over.
+const QUIET: Duration = Duration::from_millis(600);
 
 impl DockerDriver {
     pub(super) async fn players(&self, server: &Server) -> Players {
@@ -82,63 +84,6 @@ impl DockerDriver {
         let password = env.into_iter().find(|(name, _)| name == "CONSOLE_PASSWORD").map(|(_, value)| value);
         Ok(SecretString::from(password.unwrap_or_default()))
     }
-
-    pub(super) async fn say(&self, server: &Server, message: &str) -> anyhow::Result<()> {
-        let line = self.recipes.get(&server.game).and_then(|recipe| recipe.say(message));
-        if let Some(line) = line {
-            self.type_line(server, &line).await?;
-        }
-        Ok(())
-    }
-
-    /// Told only when somebody may be listening. A game that cannot be told is stopped all the same.
-    pub(super) async fn warn_players(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let Some(Seen::Running { players }) = self.look_at(std::slice::from_ref(server)).await.into_iter().next()
-        else {
-            return Ok(Gain::note("it is not running"));
-        };
-        if players.online == Some(0) {
-            return Ok(Gain::note("nobody is on"));
-        }
-        let what = match cx.job.action.word() {
-            "restart" => "restarts",
-            _ => "stops",
-        };
-        if let Err(error) = self.say(server, &format!("This server {what} in {} seconds.", GOODBYE.as_secs())).await {
-            cx.out.line(format!("The players could not be told: {error:#}"));
-            return Ok(Gain::note("they could not be told"));
-        }
-        tokio::time::sleep(GOODBYE).await;
-        Ok(Gain::default())
-    }
-
-    /// Has the game write its world and hold still, for a backup while it runs.
-    pub(super) async fn quiesce(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let recipe = self.recipe(&server.game)?;
-        let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::note("this game has no way to hold still")) };
-        self.type_all(cx, server, &quiesce.before).await
-    }
-
-    pub(super) async fn resume_saves(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let server = cx.server()?;
-        let recipe = self.recipe(&server.game)?;
-        let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::default()) };
-        self.type_all(cx, server, &quiesce.after).await
-    }
-
-    async fn type_all(&self, cx: &StepCx<'_>, server: &Server, lines: &[String]) -> Result<Gain, StepError> {
-        if !self.is_running(server).await? {
-            return Ok(Gain::note("it is not running"));
-        }
-        for line in lines {
-            let answer =
-                self.type_line(server, line).await.map_err(|fault| StepError::retry(format!("`{line}`: {fault}")))?;
-            answer.lines().for_each(|line| cx.out.line(line));
-        }
-        Ok(Gain::default())
-    }
 }
 
 /// A game that reads commands from its input and answers on its output.
@@ -158,25 +103,8 @@ impl Console for Stdin<'_> {
         // Followed from before the line is typed, so that no word of the answer is missed.
         let since = docker.recent_logs(&self.container, 1).await.map_err(unreachable)?.last().map(|line| line.at);
         docker.write_stdin(&self.container, format!("{line}\n").as_bytes()).await.map_err(unreachable)?;
-        let mut lines = docker.logs(&self.container, since, true).skip(usize::from(since.is_some()));
-        let mut reply = Reply { text: String::new(), answered: false, truncated: false };
-        loop {
-            let wait = if reply.answered { STDIN_QUIET } else { STDIN_FIRST };
-            match tokio::time::timeout(wait, lines.next()).await {
-                Ok(Some(Ok(line))) if reply.text.len() + line.text.len() < ANSWER_MAX_BYTES => {
-                    reply.answered = true;
-                    reply.text += &line.text;
-                    reply.text.push('\n');
-                }
-                Ok(Some(Ok(_))) => {
-                    reply.truncated = true;
-                    return Ok(reply);
-                }
-                Ok(Some(Err(error))) => return Err(unreachable(error)),
-                // Quiet, or the game ended.
-                Ok(None) | Err(_) => return Ok(reply),
-            }
-        }
+        let lines = docker.logs(&self.container, since, true).skip(usize::from(since.is_some()));
+        listen(QUIET, lines.map(|line| line.map(|line| line.text).map_err(unreachable))).await
     }
 }
 
