@@ -1,45 +1,107 @@
-//! A job in the terminal: a line when a step begins, its output below it, a line when it ends. The same view that
-//! Discord draws.
+//! A job in the terminal. The same view that Discord draws: in a terminal in place, with the step that runs and the last
+//! line of its output; in a file or a pipe as lines that follow each other.
 
 use crate::app::App;
 use crate::model::JobId;
 use crate::model::job::{Outcome, StepState};
 use crate::model::lease::spoken;
 use crate::model::view::{JobView, StepView};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
-use std::time::Duration;
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
 
 /// How often the job is looked at when nobody nudges.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Output lines that one look prints at most: an installer must not scroll everything away.
-const OUTPUT_SHOWN: usize = 3;
+/// Where nothing can be shown in place, output is printed so often and so many lines of it: an installer must not scroll
+/// everything away.
+const OUTPUT_EVERY: Duration = Duration::from_secs(2);
+const OUTPUT_SHOWN: usize = 2;
+const OUTPUT_MAX_CHARS: usize = 100;
+/// How often the time of the step that runs is drawn anew.
+const REDRAW_EVERY: Duration = Duration::from_millis(250);
 
-/// Follows a job to its end, or until it waits for a person, printing what happens.
+/// Follows a job to its end, or until it waits for a person, showing what happens.
 pub async fn follow(app: &App, id: JobId) -> anyhow::Result<JobView> {
     let mut nudges = app.listen();
     let mut printed: HashMap<usize, StepState> = HashMap::new();
-    let mut last_output: Vec<String> = vec![];
+    let mut screen = Screen::new()?;
     loop {
         let view = app.job_view(id).await?;
         for (at, step) in view.steps.iter().enumerate() {
             if printed.get(&at) != Some(&step.state) && step.state != StepState::Pending {
-                println!("  {}", line(step));
+                screen.step(step);
                 printed.insert(at, step.state);
             }
         }
-        if view.output != last_output {
-            let fresh = view.output.iter().filter(|line| !last_output.contains(line)).collect::<Vec<_>>();
-            for line in fresh.iter().rev().take(OUTPUT_SHOWN).rev() {
-                println!("             | {}", line.chars().take(100).collect::<String>());
-            }
-            last_output = view.output.clone();
-        }
+        screen.output(&view.output);
         if view.outcome.is_some() {
-            println!("  {}", ending(&view));
+            screen.end(&ending(&view));
             return Ok(view);
         }
         // A missed nudge costs half a second and nothing else.
         let _ = tokio::time::timeout(LOOK_EVERY, nudges.next()).await;
+    }
+}
+
+enum Screen {
+    /// Lines above stay; the last two are what runs and the last it said.
+    Terminal(ProgressBar),
+    Lines {
+        last_output: Vec<String>,
+        printed_at: Option<Instant>,
+    },
+}
+
+impl Screen {
+    fn new() -> anyhow::Result<Screen> {
+        if !std::io::stdout().is_terminal() {
+            return Ok(Screen::Lines { last_output: vec![], printed_at: None });
+        }
+        Screen::drawn_on(ProgressDrawTarget::stdout())
+    }
+
+    fn drawn_on(target: ProgressDrawTarget) -> anyhow::Result<Screen> {
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("  {prefix} [{elapsed}]\n             | {wide_msg}")?);
+        Ok(Screen::Terminal(bar))
+    }
+
+    fn step(&self, step: &StepView) {
+        match (self, step.state) {
+            (Screen::Terminal(bar), StepState::Running | StepState::Undoing) => {
+                bar.set_prefix(line(step));
+                bar.set_message("");
+                bar.reset_elapsed();
+                bar.enable_steady_tick(REDRAW_EVERY);
+            }
+            (Screen::Terminal(bar), _) => bar.println(format!("  {}", line(step))),
+            (Screen::Lines { .. }, _) => println!("  {}", line(step)),
+        }
+    }
+
+    fn output(&mut self, output: &[String]) {
+        match self {
+            Screen::Terminal(bar) => bar.set_message(output.last().cloned().unwrap_or_default()),
+            Screen::Lines { last_output, printed_at } => {
+                if output == last_output || printed_at.is_some_and(|at| at.elapsed() < OUTPUT_EVERY) {
+                    return;
+                }
+                let fresh: Vec<_> = output.iter().filter(|line| !last_output.contains(line)).collect();
+                for line in &fresh[fresh.len().saturating_sub(OUTPUT_SHOWN)..] {
+                    println!("             | {}", line.chars().take(OUTPUT_MAX_CHARS).collect::<String>());
+                }
+                *last_output = output.to_vec();
+                *printed_at = Some(Instant::now());
+            }
+        }
+    }
+
+    fn end(&self, ending: &str) {
+        if let Screen::Terminal(bar) = self {
+            bar.finish_and_clear();
+        }
+        println!("  {ending}");
     }
 }
 
@@ -89,11 +151,10 @@ fn ending(view: &JobView) -> String {
 mod tests {
     use super::*;
     use crate::model::job::Step;
+    use indicatif::InMemoryTerm;
 
-    #[test]
-    fn every_state_has_its_own_word() {
-        use StepState::*;
-        let step = |state| StepView {
+    fn step(state: StepState) -> StepView {
+        StepView {
             step: Step::CloneDrive,
             label: "Cloning the drive".into(),
             state,
@@ -103,7 +164,34 @@ mod tests {
             attempts: 1,
             note: Some("openttd-1".into()),
             error: Some("The disk is full.".into()),
-        };
+        }
+    }
+
+    #[test]
+    fn a_terminal_shows_the_last_line_of_what_runs_below_what_is_done() {
+        let term = InMemoryTerm::new(10, 56);
+        let mut screen = Screen::drawn_on(ProgressDrawTarget::term_like(Box::new(term.clone()))).unwrap();
+        screen.step(&step(StepState::Done));
+        screen.step(&step(StepState::Running));
+        screen.output(&["first".to_owned(), "a line that is longer than the terminal is wide".to_owned()]);
+        let (above, elapsed) = term.contents().rsplit_once('[').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert_eq!(
+            above,
+            "  done       Cloning the drive (0.2 s): openttd-1\n  runs       Cloning the drive (about 2 s) "
+        );
+        let last = elapsed.split_once('\n').unwrap().1;
+        assert_eq!(last, "             | a line that is longer than the terminal i");
+        screen.step(&step(StepState::Failed));
+        screen.end("The start of world failed.");
+        assert_eq!(
+            term.contents(),
+            "  done       Cloning the drive (0.2 s): openttd-1\n  failed     Cloning the drive: The disk is full."
+        );
+    }
+
+    #[test]
+    fn every_state_has_its_own_word() {
+        use StepState::*;
         let lines: Vec<_> = [Pending, Running, Done, Forced, Failed, Undoing, Undone, UndoFailed]
             .map(|state| line(&step(state)))
             .into();
