@@ -469,7 +469,7 @@ fn only_one_backup_of_an_owner_is_taken_at_a_time() {
 fn a_broken_backup_is_listed_as_broken_and_harms_no_other() {
     let place = Place::new();
     place.write("a", "aaaa");
-    for n in 1..=5 {
+    for n in 1..=6 {
         place.take(n);
     }
     let manifest = |n| place.vault.home(&place.owner, &id(n)).join("manifest.json");
@@ -479,14 +479,37 @@ fn a_broken_backup_is_listed_as_broken_and_harms_no_other() {
     fs::write(manifest(4), other).unwrap();
     fs::write(manifest(5), fs::read_to_string(manifest(5)).unwrap().replace("\"size\":4", "\"size\":5")).unwrap();
 
+    let text = fs::read(manifest(6)).unwrap();
+    fs::write(manifest(6), &text[..text.len() - 10]).unwrap();
+
     let list = place.vault.list(&place.owner).unwrap();
     let broken: Vec<_> = list.iter().map(|l| matches!(l, Listed::Broken { .. })).collect();
     // A list does not read all of a manifest; verify does.
-    assert_eq!(broken, [false, true, true, true, false]);
+    assert_eq!(broken, [true, false, true, true, true, false]);
+    assert_eq!(place.vault.newest(&place.owner).unwrap().as_ref(), list.first());
     assert!(matches!(place.vault.verify(&place.owner, &id(5)), Err(Error::Broken { .. })));
     assert!(place.vault.verify(&place.owner, &id(1)).unwrap().is_whole());
-    let next = place.take(6);
+    let next = place.take(7);
     assert_eq!(next.files, 1);
+}
+
+#[test]
+fn the_newest_is_told_without_a_look_at_older_ones_and_a_manifest_of_another_form_is_read_too() {
+    let place = Place::new();
+    place.write("a", "aaaa");
+    place.take(1);
+    let newest = place.take(2);
+    let manifest = |n| place.vault.home(&place.owner, &id(n)).join("manifest.json");
+    // Who opens a pipe that nobody writes to waits for ever.
+    fs::remove_file(manifest(1)).unwrap();
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, manifest(1), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!(place.vault.newest(&place.owner).unwrap(), Some(Listed::Kept(Box::new(newest.clone()))));
+    let text = fs::read_to_string(manifest(2)).unwrap();
+    fs::write(manifest(2), serde_json::from_str::<serde_json::Value>(&text).unwrap().to_string()).unwrap();
+    assert_eq!(place.vault.newest(&place.owner).unwrap(), Some(Listed::Kept(Box::new(newest))));
+    let nobody = OwnerId::parse("nobody").unwrap();
+    assert_eq!(place.vault.newest(&nobody).unwrap(), None);
 }
 
 #[test]

@@ -118,14 +118,20 @@ impl Vault {
 
     /// Newest first.
     pub fn list(&self, owner: &OwnerId) -> Result<Vec<Listed>> {
-        let mut ids = self.ids(owner)?;
-        ids.reverse();
-        let look = |id: BackupId| match manifest::read_head(&self.home(owner, &id), owner, &id) {
+        Ok(self.ids(owner)?.into_iter().rev().map(|id| self.look(owner, id)).collect())
+    }
+
+    /// The first line of that list; the others are not even looked at.
+    pub fn newest(&self, owner: &OwnerId) -> Result<Option<Listed>> {
+        Ok(self.ids(owner)?.pop().map(|id| self.look(owner, id)))
+    }
+
+    fn look(&self, owner: &OwnerId, id: BackupId) -> Listed {
+        match manifest::read_head(&self.home(owner, &id), owner, &id) {
             Ok(backup) => Listed::Kept(Box::new(backup)),
             Err(Error::Broken { id, why }) => Listed::Broken { id, why },
             Err(other) => Listed::Broken { id, why: other.to_string() },
-        };
-        Ok(ids.into_iter().map(look).collect())
+        }
     }
 
     fn ids(&self, owner: &OwnerId) -> Result<Vec<BackupId>> {

@@ -3,7 +3,12 @@
 //! One line per file, so that a person can read and grep it, and a hash over all of it, so that a rotten manifest
 //! is told from a good one. What can change later (pinned, accepted) is an empty file beside it.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +24,14 @@ pub(super) const TREE: &str = "files";
 pub(super) const PINNED: &str = "pinned";
 pub(super) const ACCEPTED: &str = "accepted";
 const VERSION: u32 = 1;
+/// The line before the first entry.
+const ENTRIES: &[u8] = b"\"entries\":[\n";
+/// How the last line begins, and how the text ends: a check sum of 64 digits lies between.
+const CHECK: &[u8] = b"],\n\"check\":\"";
+const END: &[u8] = b"\"}\n";
+const CHECK_DIGITS: usize = 64;
+/// What stands before the entries is longer only in a text that is none of ours.
+const HEAD_MAX_BYTES: u64 = 64 * 1024;
 /// The stored files are read-only, because backups share them; the copy must not be.
 const BY_HAND: &str = "cp -a files/. WHERE/ && chmod -R u+w WHERE";
 
@@ -180,8 +193,36 @@ fn check(head: &str, lines: &[String]) -> String {
 
 /// Reads what lists need. `dir` is the backup's own folder.
 pub(super) fn read_head(dir: &Path, owner: &OwnerId, id: &BackupId) -> Result<Backup> {
-    let head: Head = parse(dir, id)?;
+    let head = match beginning(&dir.join(FILE)) {
+        Ok(Some(head)) => head,
+        // Of another form, or damaged; the whole tells what it is.
+        Ok(None) | Err(_) => parse(dir, id)?,
+    };
     judge(dir, owner, id, head.version, head.backup)
+}
+
+/// The head of a text that ends as it should, without a look at its entries. `None` where it looks otherwise.
+fn beginning(path: &Path) -> std::io::Result<Option<Head>> {
+    let mut file = BufReader::new(fs::File::open(path)?);
+    let mut text = vec![];
+    let mut lines = file.by_ref().take(HEAD_MAX_BYTES);
+    let before = loop {
+        let before = text.len();
+        if lines.read_until(b'\n', &mut text)? == 0 {
+            return Ok(None);
+        }
+        if text[before..] == *ENTRIES {
+            break before;
+        }
+    };
+    let mut last = [0; CHECK.len() + CHECK_DIGITS + END.len()];
+    file.seek(SeekFrom::End(-(last.len() as i64)))?;
+    file.read_exact(&mut last)?;
+    let Some(head) = text[..before].strip_suffix(b",\n").filter(|_| last.starts_with(CHECK) && last.ends_with(END))
+    else {
+        return Ok(None);
+    };
+    Ok(serde_json::from_slice(&[head, b"}"].concat()).ok())
 }
 
 /// Reads and checks the whole.
