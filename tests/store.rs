@@ -540,6 +540,42 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
 }
 
 #[tokio::test]
+async fn a_guild_is_read_at_once_as_its_servers_are_one_by_one() {
+    on_both(async |store, _| {
+        let (one, two) = (make(&store, "a", "world").await, make(&store, "b", "other").await);
+        let memo = Memo { joined: true, ..Memo::default() };
+        store.set_memo(&one.id, &memo).await.unwrap();
+        let all = store.servers_and_memos_of(&guild()).await.unwrap();
+        assert_eq!(all, [(two.clone(), Memo::default()), (one.clone(), memo)], "by name");
+        assert_eq!(store.open_jobs_in(&guild()).await.unwrap(), []);
+        let (first, second) = (start(&store, "a").await, start(&store, "b").await);
+        store.output(first.id, Step::CloneDrive, 1, &["1".into(), "2".into(), "3".into()]).await.unwrap();
+        store.output(first.id, Step::StartGame, 1, &["4".into()]).await.unwrap();
+        store.output(second.id, Step::CloneDrive, 1, &["5".into(), "6".into()]).await.unwrap();
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        let outputs = HashMap::from([
+            ((first.id, Step::CloneDrive), lines(&["2", "3"])),
+            ((first.id, Step::StartGame), lines(&["4"])),
+            ((second.id, Step::CloneDrive), lines(&["5", "6"])),
+        ]);
+        assert_eq!(store.outputs_in(&guild(), 2).await.unwrap(), outputs);
+        assert_eq!(store.open_jobs_in(&guild()).await.unwrap(), [first.clone(), second.clone()]);
+        // Other guilds and what has ended are left out.
+        let elsewhere = GuildId("2".into());
+        assert_eq!(store.open_jobs_in(&elsewhere).await.unwrap(), []);
+        assert_eq!(store.servers_and_memos_of(&elsewhere).await.unwrap(), []);
+        assert!(store.outputs_in(&elsewhere, 2).await.unwrap().is_empty());
+        store.close(&first, Outcome::Succeeded, Aftermath::default(), 20).await.unwrap();
+        assert_eq!(store.open_jobs_in(&guild()).await.unwrap(), std::slice::from_ref(&second));
+        assert_eq!(
+            store.outputs_in(&guild(), 2).await.unwrap().into_keys().collect::<Vec<_>>(),
+            [(second.id, Step::CloneDrive)]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_each_step_the_last_lines_are_kept_and_no_more() {
     on_both(async |store, _| {
         make(&store, "a", "world").await;

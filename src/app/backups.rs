@@ -8,6 +8,7 @@ use crate::model::world::BackupId;
 use crate::model::{GuildId, ServerId};
 use crate::vault::{self, Listed, OwnerId, Reason};
 use anyhow::Context;
+use std::collections::HashMap;
 
 /// A backup in a list, whole or not.
 pub(super) struct Known {
@@ -102,24 +103,28 @@ impl App {
         self.audited(caller, Did::new("accept", name).with(short(backup)), answer).await
     }
 
-    pub(super) async fn last_backup(&self, server: &Server) -> anyhow::Result<Option<BackupView>> {
-        let known = self.vault_list(&server.id).await?;
-        Ok(known.first().map(|newest| view(newest, server, None)))
+    /// The newest backup of each of these servers that has one.
+    pub(super) async fn newest_backups(&self, servers: &[Server]) -> anyhow::Result<HashMap<ServerId, BackupView>> {
+        let owners = servers.iter().map(|server| owner(&server.id)).collect::<anyhow::Result<Vec<OwnerId>>>()?;
+        let vault = self.inner.vault.clone();
+        let look = move || owners.iter().map(|owner| vault.newest(owner)).collect::<vault::Result<Vec<_>>>();
+        let newest = tokio::task::spawn_blocking(look).await.context("reading the vault")??;
+        let found = servers.iter().zip(newest).filter_map(|(server, newest)| Some((server, known(newest?))));
+        Ok(found.map(|(server, newest)| (server.id.clone(), view(&newest, server, None))).collect())
     }
 
     pub(super) async fn vault_list(&self, server: &ServerId) -> anyhow::Result<Vec<Known>> {
         let (vault, owner) = (self.inner.vault.clone(), owner(server)?);
         let listed = tokio::task::spawn_blocking(move || vault.list(&owner)).await.context("reading the vault")??;
-        Ok(listed
-            .into_iter()
-            .map(|one| {
-                let id = BackupId(one.id().as_str().to_owned());
-                match one {
-                    Listed::Kept(backup) => Known { id, backup: Some(*backup), broken: None },
-                    Listed::Broken { why, .. } => Known { id, backup: None, broken: Some(why) },
-                }
-            })
-            .collect())
+        Ok(listed.into_iter().map(known).collect())
+    }
+}
+
+fn known(listed: Listed) -> Known {
+    let id = BackupId(listed.id().as_str().to_owned());
+    match listed {
+        Listed::Kept(backup) => Known { id, backup: Some(*backup), broken: None },
+        Listed::Broken { why, .. } => Known { id, backup: None, broken: Some(why) },
     }
 }
 

@@ -4,13 +4,11 @@ use super::{Answer, App, Refusal};
 use crate::engine::StepError;
 use crate::model::access::{Actor, Caller, Permission, permission};
 use crate::model::bill::{
-    Billing, BudgetOf, CostView, Ledger, MONTHS_LISTED, StartCost, StartPrice, Unpaid, billing, cost, may_start,
-    standings, start_price,
+    BudgetOf, CostView, Ledger, MONTHS_LISTED, StartCost, StartPrice, Unpaid, cost, may_start, standings, start_price,
 };
 use crate::model::cost::{Month, Quote, Rental, spoken};
 use crate::model::job::{Action, Subject};
-use crate::model::lease::idle_left;
-use crate::model::server::{Backend, Seen, Server};
+use crate::model::server::{Backend, Server};
 use crate::model::{GuildId, MINUTE_MS, Ms, ServerId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,8 +111,11 @@ impl App {
     }
 
     pub(super) async fn price_of_start(&self, server: &Server) -> Answer<Option<StartPrice>> {
-        let rentals = self.rentals_this_month(server).await?;
-        if server.backend != Backend::Cloud || open(&rentals, &server.id).is_some() {
+        if server.backend != Backend::Cloud {
+            return Ok(None);
+        }
+        let rentals = self.rentals_this_month(&server.guild).await?;
+        if open(&rentals, &server.id).is_some() {
             return Ok(None);
         }
         let Some(quote) = self.quote(server).await? else { return Ok(None) };
@@ -152,9 +153,10 @@ impl App {
         }
     }
 
-    async fn rentals_this_month(&self, server: &Server) -> anyhow::Result<Vec<Rental>> {
+    /// The guild's, of this month.
+    pub(super) async fn rentals_this_month(&self, guild: &GuildId) -> anyhow::Result<Vec<Rental>> {
         let zone = &self.engine().spending().zone;
-        self.store().rentals_of(&server.guild, Month::of(self.now(), zone).start(zone)).await
+        self.store().rentals_of(guild, Month::of(self.now(), zone).start(zone)).await
     }
 
     /// Refuses a start that the budgets do not allow, and says by how much. While the caller holds on to the answer,
@@ -167,7 +169,7 @@ impl App {
         }
         let one_by_one = self.inner.starts.lock().await;
         let now = self.now();
-        let mut rentals = self.rentals_this_month(server).await?;
+        let mut rentals = self.rentals_this_month(&server.guild).await?;
         let rented = open(&rentals, &server.id).map(|rental| rental.price.clone());
         let rents = rented.is_none();
         let price = match rented {
@@ -221,25 +223,6 @@ impl App {
             }
         }
         Ok(promised)
-    }
-
-    /// The running meter of one server.
-    pub(super) async fn billing_of(&self, server: &Server, seen: &Seen) -> anyhow::Result<Option<Billing>> {
-        if server.backend != Backend::Cloud {
-            return Ok(None);
-        }
-        let spending = self.engine().spending();
-        let (zone, now) = (&spending.zone, self.now());
-        let rentals = self.rentals_this_month(server).await?;
-        let Some(mut billing) = billing(&server.id, &rentals, now, zone) else { return Ok(None) };
-        let running = matches!(seen, Seen::Running { .. });
-        if let Some(unit) = self.engine().stop_unit(server, &rentals).filter(|_| running) {
-            let memo = self.store().memo_of(&server.id).await?;
-            let idle = idle_left(now, &memo, &self.engine().rules(server)).map(|left| now + left);
-            let due = [server.lease_until, idle].into_iter().flatten().filter(|due| *due <= now).min();
-            billing.stop_waits_until = due.map(|due| unit.stop_at(due)).filter(|stop| *stop > now);
-        }
-        Ok(Some(billing))
     }
 }
 

@@ -10,10 +10,7 @@ use crate::model::view::JobView;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms};
 use anyhow::Context;
-use std::collections::HashMap;
 
-/// Lines of output that a job's view carries.
-const OUTPUT_SHOWN: usize = 12;
 /// A person's word is written again so often when the job changes at the same moment.
 const WRITES_MAX: usize = 20;
 
@@ -271,49 +268,6 @@ impl App {
         Ok(())
     }
 
-    /// The picture of a job that every front shows.
-    pub async fn job_view(&self, id: JobId) -> anyhow::Result<JobView> {
-        let (job, outcome, ended_at) = self.store().job(id).await?.with_context(|| format!("there is no job {id}"))?;
-        let server = match job.subject.server() {
-            Some(id) => self.store().server_any(id).await?,
-            None => None,
-        };
-        let game = match (&job.subject, &server) {
-            (Subject::Game(game), _) => game.clone(),
-            (Subject::Server(_), Some(server)) => server.game.clone(),
-            (Subject::Server(_), None) => String::new(),
-        };
-        let times = self.store().step_times(&game, job.action.word()).await?;
-        let output = match job.current() {
-            Some(record) => self.store().job_output(id, Some(record.step), OUTPUT_SHOWN).await?,
-            None if outcome == Some(Outcome::Failed) => {
-                let failed = job.steps.iter().find(|record| record.error.is_some()).map(|record| record.step);
-                self.store().job_output(id, failed, OUTPUT_SHOWN).await?
-            }
-            None => vec![],
-        };
-        Ok(JobView {
-            id,
-            action: job.action.clone(),
-            cause: job.cause.clone(),
-            actor: job.actor.clone(),
-            server: job.subject.server().cloned(),
-            channel: job.channel.clone(),
-            subject: server.as_ref().map_or_else(|| game.clone(), |server| server.name.to_string()),
-            steps: JobView::steps_of(&job, |step| times.get(&step).copied()),
-            outcome: outcome.or_else(|| job.rest().filter(|rest| *rest == Outcome::Held)),
-            cancel_requested: job.cancel.is_some(),
-            can_cancel: job.can_cancel() && outcome.is_none(),
-            created_at: job.created_at,
-            ended_at,
-            forecast_ms: forecast(&job, &times),
-            output,
-            address: server.as_ref().and_then(|server| server.owned.address.clone()),
-            lease_until: server.as_ref().and_then(|server| server.lease_until),
-            game,
-        })
-    }
-
     pub(super) async fn open_job(&self, server: &Server) -> anyhow::Result<Option<Job>> {
         self.store().open_job_of(&Subject::Server(server.id.clone())).await
     }
@@ -390,11 +344,6 @@ pub fn force_loses(job: &JobView) -> &'static str {
         }
         Action::Start | Action::Backup | Action::BuildSnapshot => "The step would be left out.",
     }
-}
-
-/// How long the whole takes, if every step's time is known.
-fn forecast(job: &Job, times: &HashMap<Step, Ms>) -> Option<Ms> {
-    job.steps.iter().map(|record| times.get(&record.step).copied()).sum()
 }
 
 /// The backup that a restore was asked for, if it can be used.

@@ -7,6 +7,7 @@ mod cost;
 mod jobs;
 mod moving;
 mod orphans;
+mod pictures;
 mod places;
 mod servers;
 mod snapshots;

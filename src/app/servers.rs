@@ -3,13 +3,10 @@
 use super::{Answer, App, Did, Refusal, places};
 use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
-use crate::model::access::{Caller, Permission, permission};
-use crate::model::drive::golden;
+use crate::model::access::{Caller, Permission};
 use crate::model::host::Place;
-use crate::model::job::Outcome;
-use crate::model::lease::idle_left;
 use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
-use crate::model::server::{Backend, Limits, Owned, Seen, Server, ServerName, State, Wanted, state};
+use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use crate::model::view::ServerView;
 use crate::model::{GuildId, ServerId};
 use crate::store::servers::CreateError;
@@ -166,108 +163,6 @@ impl App {
         }
         self.engine().look(&server).await;
         Ok(self.view_of(&server).await?)
-    }
-
-    /// All servers that the caller may see.
-    pub async fn servers(&self, caller: &Caller) -> Answer<Vec<ServerView>> {
-        let grants = self.store().grants(&caller.guild).await?;
-        let role = &self.inner.choices.players_role;
-        let mut views = vec![];
-        for server in self.store().servers_of(&caller.guild).await? {
-            if permission(caller, &grants, Some(&server.id), role) >= Permission::View {
-                views.push(self.view_of(&server).await?);
-            }
-        }
-        Ok(views)
-    }
-
-    /// One server, looked at now.
-    pub async fn status(&self, caller: &Caller, name: &str) -> Answer<ServerView> {
-        let server = self.server(caller, name, Permission::View).await?;
-        self.engine().look(&server).await;
-        Ok(self.picture_of(&server).await?)
-    }
-
-    /// One server as it was last seen and what its start costs, for what a front keeps up to date by itself.
-    pub async fn server_picture(&self, id: &ServerId) -> anyhow::Result<Option<ServerView>> {
-        match self.store().server_any(id).await?.filter(|server| server.deleted_at.is_none()) {
-            Some(server) => Ok(Some(self.picture_of(&server).await?)),
-            None => Ok(None),
-        }
-    }
-
-    /// A provider may be asked for its prices, so this can take some seconds.
-    async fn picture_of(&self, server: &Server) -> anyhow::Result<ServerView> {
-        let mut view = self.view_of(server).await?;
-        let may_start = matches!(view.state, State::Offline | State::Failed) && view.job.is_none();
-        if may_start {
-            view.start = self.start_cost(server).await?;
-        }
-        Ok(view)
-    }
-
-    /// One server as it was last seen, at once.
-    pub async fn server_view(&self, id: &ServerId) -> anyhow::Result<Option<ServerView>> {
-        match self.store().server_any(id).await?.filter(|server| server.deleted_at.is_none()) {
-            Some(server) => Ok(Some(self.view_of(&server).await?)),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) async fn view_of(&self, server: &Server) -> anyhow::Result<ServerView> {
-        let job = self.open_job(server).await?;
-        let seen = self.engine().last_seen(&server.id).map(|(_, seen)| seen);
-        let seen = seen.unwrap_or_else(|| Seen::Unknown { why: "nobody has looked yet".to_owned() });
-        let state = state(server.wanted, job.as_ref(), &seen);
-        let memo = self.store().memo_of(&server.id).await?;
-        let rules = self.engine().rules(server);
-        let now = self.now();
-        let snapshots = self.store().snapshots_all().await?;
-        let own = server.owned.drive.as_ref().map(|drive| drive.snapshot.to_string());
-        let newest = golden(&snapshots, &server.game).map(|snapshot| snapshot.id.to_string());
-        let billing = self.billing_of(server, &seen).await?;
-        let held = job.as_ref().filter(|job| job.rest() == Some(Outcome::Held));
-        let why = match (&seen, held) {
-            (_, Some(job)) => job.current().and_then(|step| step.error.clone()),
-            (Seen::Unknown { why }, None) => Some(why.clone()),
-            (Seen::Stopped { exit_code: Some(code), .. }, None) if server.wanted == Wanted::On => {
-                Some(format!("the game ended by itself with exit code {code}"))
-            }
-            (Seen::Stopped { .. } | Seen::Gone | Seen::Running { .. }, None) => None,
-        };
-        let (players, running) = match seen {
-            Seen::Running { players } => (Some(players), true),
-            Seen::Unknown { .. } | Seen::Gone | Seen::Stopped { .. } => (None, false),
-        };
-        let job = match job {
-            Some(job) => Some(self.job_view(job.id).await?),
-            None => None,
-        };
-        Ok(ServerView {
-            id: server.id.0.clone(),
-            name: server.name.to_string(),
-            title: self
-                .inner
-                .recipes
-                .get(&server.game)
-                .map_or_else(|| server.game.clone(), |recipe| recipe.name.clone()),
-            game: server.game.clone(),
-            backend: server.backend,
-            place: Some(server.place.clone()).filter(|_| server.backend == Backend::Cloud),
-            state,
-            why,
-            players,
-            address: server.owned.address.clone(),
-            lease_until: server.lease_until,
-            idle_stop_at: idle_left(now, &memo, &rules).filter(|_| running && job.is_none()).map(|left| now + left),
-            job,
-            newer_snapshot: newest.filter(|newest| own.as_ref().is_some_and(|own| own != newest)),
-            snapshot: own,
-            update_at_start: server.update_at_start,
-            last_backup: self.last_backup(server).await?,
-            billing,
-            start: None,
-        })
     }
 
     pub async fn logs(&self, caller: &Caller, name: &str, lines: usize) -> Answer<String> {

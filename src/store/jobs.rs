@@ -40,6 +40,14 @@ impl Store {
         Ok(jobs_in(&self.db.rows(sql, []).await?)?.into_iter().map(|(job, _, _)| job).collect())
     }
 
+    /// The open jobs that were asked for in a guild.
+    pub async fn open_jobs_in(&self, guild: &GuildId) -> anyhow::Result<Vec<Job>> {
+        let sql = "SELECT jobs.*, events.at AS event_at, events.event AS event FROM jobs
+                   LEFT JOIN events ON events.job = jobs.id
+                   WHERE jobs.outcome IS NULL AND jobs.guild = $1 ORDER BY jobs.id, events.seq";
+        Ok(jobs_in(&self.db.rows(sql, [(&guild.0).into()]).await?)?.into_iter().map(|(job, _, _)| job).collect())
+    }
+
     pub async fn job(&self, id: JobId) -> anyhow::Result<Option<Ended>> {
         let sql = "SELECT jobs.*, events.at AS event_at, events.event AS event FROM jobs
                    LEFT JOIN events ON events.job = jobs.id

@@ -3,8 +3,9 @@
 use super::Store;
 use super::db::{Arg, word};
 use crate::model::job::Step;
-use crate::model::{JobId, Ms};
+use crate::model::{GuildId, JobId, Ms};
 use anyhow::Context;
+use std::collections::HashMap;
 
 /// Lines kept of each step of a job; older ones go. Enough to see why a script failed.
 pub const LOG_LINES_MAX: usize = 400;
@@ -26,6 +27,26 @@ impl Store {
             }
         };
         rows.iter().rev().map(|row| row.text("line")).collect()
+    }
+
+    /// The last lines that each step of the guild's open jobs printed, oldest first.
+    pub async fn outputs_in(
+        &self,
+        guild: &GuildId,
+        last: usize,
+    ) -> anyhow::Result<HashMap<(JobId, Step), Vec<String>>> {
+        let sql = "SELECT job, step, line FROM
+                       (SELECT job_log.job, job_log.step, job_log.n, job_log.line,
+                               ROW_NUMBER() OVER (PARTITION BY job_log.job, job_log.step ORDER BY job_log.n DESC) AS back
+                        FROM job_log JOIN jobs ON jobs.id = job_log.job
+                        WHERE jobs.outcome IS NULL AND jobs.guild = $1) AS printed
+                   WHERE back <= $2 ORDER BY job, step, n";
+        let last = i64::try_from(last).unwrap_or(i64::MAX);
+        let mut outputs: HashMap<(JobId, Step), Vec<String>> = HashMap::new();
+        for row in self.db.rows(sql, [(&guild.0).into(), last.into()]).await? {
+            outputs.entry((JobId(row.int("job")?), row.word("step")?)).or_default().push(row.text("line")?);
+        }
+        Ok(outputs)
     }
 
     pub(super) async fn add_output(&self, id: JobId, step: Step, now: Ms, lines: &[String]) -> anyhow::Result<()> {

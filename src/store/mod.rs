@@ -5,7 +5,7 @@
 pub mod audit;
 mod db;
 mod grants;
-mod jobs;
+pub mod jobs;
 mod log;
 pub mod messages;
 mod rentals;

@@ -66,6 +66,13 @@ impl Store {
         self.db.rows(sql, [(&guild.0).into()]).await?.iter().map(server_of).collect()
     }
 
+    /// The same, each with what the watcher remembers about it.
+    pub async fn servers_and_memos_of(&self, guild: &GuildId) -> anyhow::Result<Vec<(Server, Memo)>> {
+        let sql = "SELECT * FROM servers WHERE guild = $1 AND deleted_at IS NULL ORDER BY name";
+        let rows = self.db.rows(sql, [(&guild.0).into()]).await?;
+        rows.iter().map(|row| Ok((server_of(row)?, row.json("memo")?))).collect()
+    }
+
     /// The guild's deleted servers, the last deleted first: their backups are still there.
     pub async fn deleted_servers_of(&self, guild: &GuildId) -> anyhow::Result<Vec<Server>> {
         let sql = "SELECT * FROM servers WHERE guild = $1 AND deleted_at IS NOT NULL ORDER BY deleted_at DESC, id";
