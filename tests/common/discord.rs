@@ -230,6 +230,11 @@ impl Discord {
         Some(Self { child, info, control })
     }
 
+    /// Its process, to measure it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the bot takes for `https://discord.com`.
     pub fn api_url(&self) -> &str {
         &self.info.api_url
