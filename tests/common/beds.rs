@@ -16,10 +16,15 @@ use std::time::{Duration, Instant};
 const RECIPES: &str = "tests/recipes";
 /// For a container to come up on a busy machine.
 const UP_LIMIT: Duration = Duration::from_secs(60);
+/// Who logs in there: with `sudo` that asks for nothing, and no way in for root. Rented hosts let root in.
+const OWN_USER: &str = "friend";
 /// What the machine of one's own does at its start: a key of its own, ours let in, and nothing of cloud-init's.
-const OWN_MACHINE: &str = "mkdir -p /run/sshd /root/.ssh && cp /seed/authorized_keys /root/.ssh/ && \
-    cp /seed/host_key /etc/ssh/ssh_host_ed25519_key && chmod 600 /etc/ssh/ssh_host_ed25519_key && \
-    chown -R root:root /root/.ssh && exec /usr/sbin/sshd -D -e";
+const OWN_MACHINE: &str = "useradd --create-home --shell /bin/bash --password '*' friend && \
+    echo 'friend ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/friend && \
+    install -d -o friend -m 700 /home/friend/.ssh && \
+    install -o friend -m 600 /seed/authorized_keys /home/friend/.ssh/ && \
+    install -m 600 /seed/host_key /etc/ssh/ssh_host_ed25519_key && \
+    mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e -o PermitRootLogin=no";
 
 pub struct Bed {
     pub stage: Option<Stage>,
@@ -142,7 +147,8 @@ impl OwnMachine {
         }
         config.docker.enabled = false;
         config.program = Some(env!("CARGO_BIN_EXE_spawnpoint").into());
-        let host = OwnHost { address, port: 22, user: "root".into(), key_file: None, host_key: Some(its.public_line) };
+        let host =
+            OwnHost { address, port: 22, user: OWN_USER.into(), key_file: None, host_key: Some(its.public_line) };
         config.hosts.insert("attic".into(), host);
         machine
     }

@@ -235,7 +235,8 @@ impl Transfer {
             }
         });
         if self.sudo {
-            all.push("--rsync-path=sudo -n rsync".into());
+            // Where there is no rsync, `env` ends with 127 as a shell does, and sudo itself with 1.
+            all.push("--rsync-path=sudo -n env rsync".into());
         }
         all.extend(self.rules.iter().map(|rule| format!("--filter={rule}").into()));
         all.push("--".into());

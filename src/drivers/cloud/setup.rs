@@ -33,9 +33,10 @@ pub(super) fn game_dir(id: &ServerId) -> String {
     format!("{}/game", home(id))
 }
 
-/// A command as root: as it is, or through sudo where the machine's owner gave us another user.
+/// A command as root: as it is, or through sudo where the machine's owner gave us another user. What is not there yet is
+/// code 127 from `env`, as from a shell; sudo itself would say 1, which says nothing.
 pub(super) fn as_root(ssh: &Ssh, argv: &[&str], limit: Duration) -> Exec {
-    let sudo: &[&str] = if ssh.target().user == "root" { &[] } else { &["sudo", "-n"] };
+    let sudo: &[&str] = if ssh.target().user == "root" { &[] } else { &["sudo", "-n", "env"] };
     Exec::new(sudo.iter().chain(argv).copied(), limit)
 }
 
