@@ -2,6 +2,7 @@
 //! does it on real hosts, and it is killed wherever that could hurt. A container's restart is a host's reboot. Only the
 //! last test has systemd in its host.
 
+use spawnpoint::clients::console::quake3;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -81,7 +82,7 @@ impl Host {
         Some(host)
     }
 
-    fn exec(&self, command: &[&str], input: &str) -> Output {
+    fn exec(&self, command: &[&str], input: impl AsRef<[u8]>) -> Output {
         let mut child = Command::new("docker")
             .args(["exec", "--interactive", &self.container])
             .args(command)
@@ -91,7 +92,7 @@ impl Host {
             .spawn()
             .unwrap();
         // Who does not read its input may be gone before we have written it.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let _ = child.stdin.take().unwrap().write_all(input.as_ref());
         child.wait_with_output().unwrap()
     }
 
@@ -121,14 +122,14 @@ impl Host {
         (output.status.code().unwrap(), complained(&output))
     }
 
-    fn put(&self, file: &str, text: &str) {
+    fn put(&self, file: &str, text: impl AsRef<[u8]>) {
         let path = format!("{DIR}/{file}");
         let output = self.exec(&["bash", "-euc", "cat >\"$1\"", "put", &path], text);
         assert!(output.status.success(), "{file}: {}", complained(&output));
     }
 
     fn script(&self, name: &str, text: &str) {
-        self.put(&format!("scripts/{name}"), &format!("#!/usr/bin/env bash\nset -euo pipefail\n{text}\n"));
+        self.put(&format!("scripts/{name}"), format!("#!/usr/bin/env bash\nset -euo pipefail\n{text}\n"));
         self.shell(&format!("chmod 0755 {DIR}/scripts/{name}"));
     }
 
@@ -439,9 +440,28 @@ my $c = $l->accept; open my $f, ">", "/tmp/heard"; $f->autoflush(1); while (sysr
     assert_eq!(host.shell("tr '\\0' '0' </tmp/heard"), "[login0x][say bye]");
 
     // The next run begins anew, and nobody to be warned keeps nothing from being stopped.
+    host.put("settings", "deadman_s=1\nwarn_wait_s=0\ngrace_s=20\n");
     assert_eq!(host.does(&["start", ID]), "started");
     host.until_status("state", "stopped");
     assert_eq!(host.status("deadman"), "fired");
+
+    // Over UDP the warning is one datagram, byte for byte what a Quake 3 console takes. This one never answers.
+    let password = "it's $(a) \"secret\"".to_owned().into();
+    let [datagram] = &quake3::unanswered(&password, "say bye")[..] else { panic!("one datagram") };
+    let console = r#"use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 27960, Proto => "udp") or die;
+open my $up, ">", "/tmp/listens-udp"; close $up;
+open my $f, ">", "/tmp/heard-udp"; $f->autoflush(1); while (defined $s->recv(my $b, 4096)) { print $f unpack("H*", $b), "\n" }"#;
+    host.exec(&["bash", "-c", "cat >/tmp/udp.pl"], console);
+    docker(&["exec", "--detach", &host.container, "perl", "/tmp/udp.pl"]);
+    host.until("the console listens", || host.shell("ls /tmp").contains("listens-udp"));
+    host.shell(&format!("rm {DIR}/warn/*.send; printf 'udp 27960\n' >{DIR}/warn/target"));
+    host.put("warn/00.send", datagram);
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_status("state", "stopped");
+    assert_eq!(host.status("deadman"), "fired");
+    let hex: String = datagram.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(host.shell("cat /tmp/heard-udp"), hex);
+    assert!(hex.starts_with("ffffffff72636f6e20"), "{hex}");
 }
 
 #[test]
@@ -451,7 +471,7 @@ fn the_console_on_standard_input_hears_lines_and_warnings() {
     host.does(&["start", ID]);
     host.until_log("up");
     for line in ["say $(reboot) 'hello'", "list"] {
-        let typed = host.exec(&["/opt/spawnpoint/keeper", "type", ID], &format!("{line}\nand no more"));
+        let typed = host.exec(&["/opt/spawnpoint/keeper", "type", ID], format!("{line}\nand no more"));
         assert!(typed.status.success(), "{}", complained(&typed));
         host.until_log(&format!("heard {line}"));
     }
