@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openapi import Spec
-from provider import Answer, Call, Provider, Refusal, whole
+from provider import Answer, Call, Provider, Refusal, page_of, whole
 from world import BOOTING, LEAVING, OFF, PROVISIONING, RUNNING, Host, Thing, now
 
 STATUS = {PROVISIONING: "new", BOOTING: "new", RUNNING: "active", OFF: "off", LEAVING: "active"}
@@ -381,7 +381,7 @@ class DigitalOcean(Provider):
     def _page(self, call: Call, name: str, rows: list[dict[str, Any]]) -> Answer:
         size = whole(call.query.get("per_page", ""), 20)
         page = whole(call.query.get("page", ""), 1)
-        last = max(1, -(-len(rows) // size))
+        shown, last = page_of(rows, size, page)
         base = f"https://api.digitalocean.com/v2{call.path}?"
         kept = "".join(f"{key}={value}&" for key, value in call.query.items() if key != "page")
         pages = {}
@@ -390,7 +390,7 @@ class DigitalOcean(Provider):
         if page > 1:
             pages |= {"first": f"{base}{kept}page=1", "prev": f"{base}{kept}page={page - 1}"}
         links = {"pages": pages} if pages else {}
-        return 200, {name: rows[(page - 1) * size : page * size], "links": links, "meta": {"total": len(rows)}}
+        return 200, {name: shown, "links": links, "meta": {"total": len(rows)}}
 
 
 def _unprocessable(message: str) -> Refusal:

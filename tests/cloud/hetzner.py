@@ -10,7 +10,7 @@ import datetime
 import re
 from typing import Any
 
-from provider import Answer, Call, Provider, Refusal, whole
+from provider import Answer, Call, Provider, Refusal, page_of, whole
 from world import BOOTING, LEAVING, OFF, PROVISIONING, RUNNING, Host, Thing, now
 
 STATUS = {PROVISIONING: "initializing", BOOTING: "starting", RUNNING: "running", OFF: "off", LEAVING: "deleting"}
@@ -510,7 +510,7 @@ class Hetzner(Provider):
     def _page(self, call: Call, name: str, rows: list[dict[str, Any]]) -> Answer:
         size = min(50, whole(call.query.get("per_page", ""), 25))
         page = whole(call.query.get("page", ""), 1)
-        last = max(1, -(-len(rows) // size))
+        shown, last = page_of(rows, size, page)
         pagination = {
             "page": page,
             "per_page": size,
@@ -519,7 +519,7 @@ class Hetzner(Provider):
             "last_page": last,
             "total_entries": len(rows),
         }
-        return 200, {name: rows[(page - 1) * size : page * size], "meta": {"pagination": pagination}}
+        return 200, {name: shown, "meta": {"pagination": pagination}}
 
 
 def _labels(body: dict[str, Any]) -> dict[str, str]:

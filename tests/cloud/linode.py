@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from linode_spec import LinodeSpec
-from provider import Answer, Call, Provider, Refusal, whole
+from provider import Answer, Call, Provider, Refusal, page_of, whole
 from world import BOOTING, LEAVING, OFF, PROVISIONING, RUNNING, Host, Thing, now
 
 STATUS = {PROVISIONING: "provisioning", BOOTING: "booting", RUNNING: "running", OFF: "offline", LEAVING: "deleting"}
@@ -473,15 +473,10 @@ class Linode(Provider):
         rows = [row for row in rows if _fits(row, asked)]
         size = whole(call.query.get("page_size", ""), 100)
         page = whole(call.query.get("page", ""), 1)
-        pages = max(1, -(-len(rows) // size))
+        shown, pages = page_of(rows, size, page)
         if page > pages:
             raise Refusal(404, "Not found")
-        return 200, {
-            "data": rows[(page - 1) * size : page * size],
-            "page": page,
-            "pages": pages,
-            "results": len(rows),
-        }
+        return 200, {"data": shown, "page": page, "pages": pages, "results": len(rows)}
 
 
 def _fits(row: dict[str, Any], asked: dict[str, Any]) -> bool:

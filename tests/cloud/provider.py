@@ -195,6 +195,11 @@ def numbers(ports: str) -> set[int]:
     return found
 
 
+def page_of(rows: list[Any], size: int, page: int) -> tuple[list[Any], int]:
+    """One page of these, counted from 1, and the number of the last."""
+    return rows[(page - 1) * size : page * size], max(1, -(-len(rows) // size))
+
+
 def whole(text: str, otherwise: int) -> int:
     return int(text) if text else otherwise
 
