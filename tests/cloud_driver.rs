@@ -8,15 +8,17 @@ mod common {
 }
 
 use common::beds::{nothing_left, rent_at};
-use common::cloud::{Clouds, Failure, Options};
+use common::cloud::{Clouds, Failure, Options, StandinHost};
 use common::stage::{Stage, docker_or_skip};
 use spawnpoint::app::Choice;
 use spawnpoint::config::DnsProvider;
 use spawnpoint::model::job::{Outcome, Step, StepState};
 use spawnpoint::model::server::State;
 use spawnpoint::model::view::JobView;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
     if !docker_or_skip().await {
@@ -49,6 +51,54 @@ async fn play(stage: &Stage, clouds: &Clouds, before: usize, more: usize) {
     nothing_left(clouds);
 }
 
+/// The provider's firewall of the one host that there is.
+fn only_its_ports_are_open_at_the_provider(clouds: &Clouds) {
+    let firewalls: Vec<_> = clouds.things().into_iter().filter(|thing| thing.kind == "firewall").collect();
+    let [firewall] = &firewalls[..] else { panic!("one firewall: {firewalls:#?}") };
+    let open: Vec<&str> = firewall.open.iter().map(String::as_str).filter(|one| !one.ends_with("/icmp")).collect();
+    assert_eq!(open, ["22/tcp", "27100/udp"], "{firewall:#?}");
+    // The stand-in lets its machine be reached where the firewall says so, from the first moment on.
+    let container = clouds.living().remove(0).container.expect("it is a container");
+    let reachable = String::from_utf8(docker(&["port", &container])).unwrap();
+    let mut reachable: Vec<&str> = reachable.lines().filter_map(|line| line.split(' ').next()).collect();
+    reachable.sort_unstable();
+    assert_eq!(reachable, ["22/tcp", "27100/udp"]);
+}
+
+/// The host's own firewall, past the provider's: from a neighbour in its network.
+fn only_its_ports_are_open_on_the_host(host: &StandinHost) {
+    let container = host.container.as_deref().expect("it is a container");
+    let nft = Command::new("docker").args(["exec", container, "nft", "list", "tables"]).output().unwrap();
+    if !nft.status.success() {
+        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "nftables does not work in containers here");
+        println!("skipped: nftables does not work in containers here");
+        return;
+    }
+    let echo = "use IO::Socket::INET; for my $p (27100, 27101) { fork or do { \
+        my $s = IO::Socket::INET->new(LocalPort => $p, Proto => 'udp') or die; \
+        while (defined $s->recv(my $b, 64)) { $s->send($b) } } } \
+        my $l = IO::Socket::INET->new(LocalPort => 27102, Listen => 5) or die; $l->accept while 1";
+    docker(&["exec", "--detach", container, "perl", "-e", echo]);
+    let listens = "until [ \"$(ss -Hlntu | grep -c ':2710[012] ')\" -ge 3 ]; do sleep 0.1; done";
+    docker(&["exec", container, "timeout", "30", "bash", "-c", listens]);
+    let networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = String::from_utf8(docker(&["inspect", "--format", networks, container])).unwrap();
+    let address: IpAddr = address.trim().parse().unwrap();
+    let answers = |port: u16| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket.connect((address, port)).unwrap();
+        socket.send(b"anybody?").unwrap();
+        socket.recv(&mut [0; 64]).is_ok()
+    };
+    let opens = |port: u16| TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(1)).is_ok();
+    assert!(answers(27100) && opens(22), "the game and SSH are open");
+    assert!(!answers(27101) && !opens(27102), "what is not the game's is closed");
+    // It was the firewall that closed them.
+    docker(&["exec", container, "/opt/spawnpoint/keeper", "unfirewall"]);
+    assert!(answers(27101) && opens(27102));
+}
+
 async fn an_evening_at(provider: &str) {
     let Some((clouds, stage)) = evening(provider).await else { return };
     let app = &stage.program.app;
@@ -61,6 +111,10 @@ async fn an_evening_at(provider: &str) {
     assert_eq!(status.state, State::Running);
     assert_eq!(status.address, Some(format!("{}:27100", hosts[0].address)));
     assert!(note(&start, Step::CreateHost).contains("billing is ON"), "{start:#?}");
+    only_its_ports_are_open_at_the_provider(&clouds);
+    if provider == "linode" {
+        only_its_ports_are_open_on_the_host(&hosts[0]);
+    }
     turns(&stage, "world", 3).await;
     let stop = stage.stop_server("world").await;
     assert!(note(&stop, Step::ConfirmGone).contains("billing is OFF"), "{stop:#?}");
@@ -108,6 +162,7 @@ async fn a_destroy_that_is_accepted_and_not_done_is_waited_for_and_asked_for_aga
     turns(&stage, "world", 1).await;
     clouds.fail(Failure::status(500).of("hetzner").on("DELETE", "^/servers/").times(Some(2)));
     clouds.fail(Failure::half_delete(Some(3)).of("hetzner"));
+    only_its_ports_are_open_at_the_provider(&clouds);
     let job = app.stop(&stage.caller, "world", None).await.unwrap();
     let mut said_on = true;
     let end = stage

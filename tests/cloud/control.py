@@ -22,6 +22,7 @@ from aiohttp import web
 
 from faults import Rule
 from machines import MachineError
+from provider import EVERY_PORT, numbers
 from world import GONE, OFF, RUNNING, Host, Thing
 
 if TYPE_CHECKING:
@@ -64,7 +65,18 @@ class Control:
         return [_host(one) for one in self._clouds.world.hosts]
 
     async def _things(self, _: Any, __: str) -> Any:
-        return [_thing(one) for one in self._clouds.world.things]
+        return [{**_thing(one), "open": self._open(one)} for one in self._clouds.world.things]
+
+    def _open(self, thing: Thing) -> list[str]:
+        """What a firewall lets in, as `27100/udp`; `all/udp` where every port is open."""
+        if thing.kind != "firewall":
+            return []
+        told = set()
+        for protocol, ports in self._clouds.providers[thing.provider].rules(thing):
+            found = numbers(ports)
+            names = ["all"] if len(found) == EVERY_PORT else found
+            told |= {f"{name}/{protocol.lower()}" for name in names}
+        return sorted(told)
 
     async def _plant(self, asked: Any, _: str) -> Any:
         made = self._clouds.providers[asked["provider"]].plant(asked)

@@ -184,10 +184,14 @@ class Provider:
         return found
 
 
+# A rule that names no port opens so many.
+EVERY_PORT = 65535
+
+
 def numbers(ports: str) -> set[int]:
     """`22`, `22,80`, `27000-27100`, `27000:27100`, `all`, `0`, or nothing, for all of them."""
     if ports in ("", "all", "any", "0"):
-        return set(range(1, 65536))
+        return set(range(1, EVERY_PORT + 1))
     found: set[int] = set()
     for one in ports.replace(" ", "").split(","):
         first, _, last = one.replace(":", "-").partition("-")

@@ -91,6 +91,9 @@ pub struct Thing {
     pub tags: Vec<String>,
     pub labels: std::collections::BTreeMap<String, String>,
     pub data: Value,
+    /// What a firewall lets in, as `27100/udp`; `all/udp` where every port is open.
+    #[serde(default)]
+    pub open: Vec<String>,
 }
 
 /// A request that a provider has got.
