@@ -2,14 +2,15 @@
 //! descriptions.
 
 mod common {
+    pub mod beds;
     pub mod cloud;
     pub mod stage;
 }
 
+use common::beds::{nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Machines, Options};
 use common::stage::{Stage, docker_or_skip};
 use spawnpoint::app::{NewServer, OrphanView, Orphans, Refusal};
-use spawnpoint::config::Config;
 use spawnpoint::model::ServerId;
 use spawnpoint::model::access::Actor;
 use spawnpoint::model::host::HostRef;
@@ -17,23 +18,6 @@ use spawnpoint::model::server::State;
 use std::collections::BTreeMap;
 
 const PROVIDERS: [&str; 4] = ["linode", "hetzner", "digitalocean", "vultr"];
-
-/// Lets a stage rent at these providers of the stand-in, and nothing else.
-fn rent_at(config: &mut Config, clouds: &Clouds, providers: &[&str]) {
-    config.docker.enabled = false;
-    config.program = Some(env!("CARGO_BIN_EXE_spawnpoint").into());
-    let cloud = &mut config.cloud;
-    let accounts = [
-        ("linode", &mut cloud.linode),
-        ("hetzner", &mut cloud.hetzner),
-        ("digitalocean", &mut cloud.digitalocean),
-        ("vultr", &mut cloud.vultr),
-    ];
-    for (name, account) in accounts.into_iter().filter(|(name, _)| providers.contains(name)) {
-        account.token = Some("a-token".into());
-        account.api_url = Some(clouds.url(name));
-    }
-}
 
 async fn cloud_server(stage: &Stage, name: &str) -> ServerId {
     let new = NewServer {
@@ -74,7 +58,8 @@ fn known(orphans: &Orphans) -> Vec<(String, &'static str, String)> {
 #[tokio::test]
 async fn what_no_server_has_is_found_at_every_provider_and_deleted_when_somebody_says_so() {
     let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
-    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, &PROVIDERS)).await;
+    let stage =
+        Stage::open("tests/recipes", |config| PROVIDERS.iter().for_each(|one| rent_at(config, &clouds, one))).await;
     let app = &stage.program.app;
     let mut expected = vec![];
     let mut claimed = vec![];
@@ -142,7 +127,7 @@ async fn the_world_on_a_forgotten_host_is_saved_when_it_is_given_back() {
         return;
     }
     let Some(clouds) = Clouds::start(&Options::default()) else { return };
-    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, &["hetzner"])).await;
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, "hetzner")).await;
     let app = &stage.program.app;
     let id = cloud_server(&stage, "world").await;
     stage.start("world").await;
@@ -169,5 +154,36 @@ async fn the_world_on_a_forgotten_host_is_saved_when_it_is_given_back() {
     let turns = stage.config.data_dir.join("vault").join(&id.0).join(&backup.id).join("files/world/turns");
     assert_eq!(std::fs::read_to_string(turns).unwrap(), "3\n");
     assert_eq!(known(&app.orphans(&stage.caller).await.unwrap()), []);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_second_host_that_a_provider_made_too_late_is_told_with_its_price_and_deleted_while_the_game_goes_on() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    // Vultr makes two hosts of one name without a word.
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, "vultr")).await;
+    let app = &stage.program.app;
+    let id = cloud_server(&stage, "world").await;
+    clouds.fail(Failure::late().of("vultr").on("POST", "^/instances$"));
+    stage.start("world").await;
+    let [host] = &clouds.living()[..] else { panic!("one host") };
+    assert_eq!(known(&app.orphans(&stage.caller).await.unwrap()), []);
+
+    clouds.heal();
+    let living: Vec<String> = clouds.living().into_iter().map(|one| one.id).filter(|one| *one != host.id).collect();
+    let [twin] = &living[..] else { panic!("one more: {living:?}") };
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let [found] = &orphans.found[..] else { panic!("one: {orphans:#?}") };
+    assert_eq!((found.orphan.id.as_str(), found.orphan.server.as_ref()), (twin.as_str(), Some(&id)));
+    assert!(found.orphan.price.is_some() && found.orphan.since.is_some() && !found.adoptable, "{found:#?}");
+    app.orphan_delete(&stage.caller, &found.orphan.tag()).await.unwrap();
+    let alone = async || (clouds.living().iter().all(|one| one.id == host.id)).then_some(());
+    stage.until("the second host to be gone", alone).await;
+    assert!(app.console(&stage.caller, "world", "turn").await.unwrap().contains("turn 1"));
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
     stage.close().await;
 }

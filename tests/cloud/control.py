@@ -1,7 +1,7 @@
 """What a test says to the stand-in, under /_control, in JSON:
 
     POST   fail                 a rule of faults.py, or a list of them: how the next requests fail
-    DELETE fail                 no more failures
+    DELETE fail                 no more failures; what struck as `late` is carried out now
     GET    violations           what did not keep to a provider's description
     GET    requests             every request so far: provider, method, path, status, failure
     GET    hosts                every host that ever was, with container, address, created, deleted
@@ -53,6 +53,9 @@ class Control:
 
     async def _heal(self, _: Any, __: str) -> Any:
         self._clouds.rules.rules.clear()
+        for do in self._clouds.late:
+            do()
+        self._clouds.late.clear()
         return {}
 
     async def _violations(self, _: Any, __: str) -> Any:

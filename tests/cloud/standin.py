@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Clouds:
     def __init__(self, world: World, specs: Path | None) -> None:
         self.world = world
         self.rules = Rules()
+        # Requests that were cut off, to be carried out when all is healed.
+        self.late: list[Callable[[], Any]] = []
         self.violations: list[dict[str, str]] = []
         self.requests: list[dict[str, Any]] = []
         self._specs = specs
@@ -62,6 +65,9 @@ class Clouds:
         if rule is not None and rule.kind == "slow":
             await asyncio.sleep(rule.seconds)
         if rule is not None and rule.kind == "drop_before":
+            return _cut(request)
+        if rule is not None and rule.kind == "late":
+            self.late.append(lambda: self._decide(provider, request, path, raw, None))
             return _cut(request)
         status, body, headers = self._decide(provider, request, path, raw, rule)
         record["status"] = status

@@ -184,7 +184,7 @@ impl Clouds {
         let _: Value = self.control("POST", "fail", Some(&failure.0));
     }
 
-    /// No more failures.
+    /// No more failures, and what was to come late comes now.
     pub fn heal(&self) {
         let _: Value = self.control("DELETE", "fail", None);
     }
@@ -294,6 +294,11 @@ impl Failure {
     /// The connection breaks and nothing was done.
     pub fn drop_before() -> Failure {
         Failure::kind("drop_before")
+    }
+
+    /// The connection breaks, and the work is done when all is healed.
+    pub fn late() -> Failure {
+        Failure::kind("late")
     }
 
     /// The work is done and the connection breaks instead of an answer.
