@@ -31,6 +31,17 @@ enum Command {
     Check,
     /// Say what is missing on this machine or in the Discord guild, and how to mend it
     Doctor,
+    /// Say that a machine of your own, under [hosts] in the configuration, is the right one: it has to show this key then
+    Trust {
+        /// Its name under [hosts]
+        host: String,
+        /// The key's SHA-256 fingerprint, as the machine itself says it; another key is refused
+        #[arg(long, value_name = "SHA256:…")]
+        fingerprint: Option<String>,
+        /// Do not ask, for scripts
+        #[arg(long, requires = "fingerprint")]
+        yes: bool,
+    },
     /// Do the main job once with a real game, in the terminal, and leave nothing behind
     Demo {
         /// The recipe to show
@@ -84,6 +95,9 @@ async fn run(arguments: Arguments) -> ExitCode {
         Command::Run { without_discord } => return cli::run::run(&config, !without_discord).await,
         Command::Check => cli::check::check(&config),
         Command::Doctor => cli::doctor::doctor(&config).await,
+        Command::Trust { host, fingerprint, yes } => {
+            cli::trust::trust(&config, &cli::trust::Wish { host, fingerprint, yes }).await
+        }
         Command::Demo { game, cloud_standin: Some(standin), keep_image: _ } => {
             cli::demo::demo_of_rented_hosts(&config, &game, &standin).await.context("the demo stopped")
         }

@@ -6,8 +6,8 @@ use crate::bus::Bus;
 use crate::clients::cloud;
 use crate::clients::dns::{self, Dns};
 use crate::clients::docker::{About, Docker};
-use crate::clients::ssh::{KeyPair, Pin};
-use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished};
+use crate::clients::ssh::{KeyPair, Pin, Trust};
+use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnHost};
 use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
@@ -191,17 +191,13 @@ fn cloud_driver(
             .map_err(|error| anyhow::anyhow!("under [cloud.{name}]: {error}"))?;
         providers.insert(name.to_owned(), Provider { api, region: account.region.clone(), plan: account.plan.clone() });
     }
-    let key_path = config.data_dir.join("ssh/id_ed25519");
     let mut machines = BTreeMap::new();
     for (name, host) in &config.hosts {
-        let key = match &host.key_file {
-            Some(path) => KeyPair::load(path).with_context(|| format!("`key_file` under [hosts.{name}]"))?,
-            None => KeyPair::load_or_make(&key_path).context("making Spawnpoint's own SSH key")?,
-        };
+        let key = machine_key(config, name, host)?;
         let pin = host.host_key.as_deref().map(Pin::parse).transpose();
         let host_key = pin.with_context(|| format!("`host_key` under [hosts.{name}]"))?;
         let (address, user) = (host.address.clone(), host.user.clone());
-        machines.insert(name.clone(), Machine { address, port: host.port, user, key: Arc::new(key), host_key });
+        machines.insert(name.clone(), Machine { address, port: host.port, user, key, host_key });
     }
     if providers.is_empty() && machines.is_empty() {
         return Ok(None);
@@ -236,6 +232,22 @@ async fn keep_offers_at_hand(app: &App, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// The key that this machine lets in.
+pub fn machine_key(config: &Config, name: &str, host: &OwnHost) -> anyhow::Result<Arc<KeyPair>> {
+    let key = match &host.key_file {
+        Some(path) => KeyPair::load(path).with_context(|| format!("`key_file` under [hosts.{name}]"))?,
+        None => {
+            KeyPair::load_or_make(&config.data_dir.join("ssh/id_ed25519")).context("making Spawnpoint's own SSH key")?
+        }
+    };
+    Ok(Arc::new(key))
+}
+
+/// The machines that somebody has trusted by `spawnpoint trust`.
+pub fn trusted(config: &Config) -> Trust {
+    cloud_driver::trusted(&config.data_dir)
 }
 
 /// Once, before work begins: half backups that no open job goes on with are cleared away.

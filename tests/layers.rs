@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli::run", &["*"]),
     ("cli::check", &["*"]),
     ("cli::doctor", &["*"]),
+    ("cli::trust", &["*"]),
     ("cli::demo", &["*"]),
     ("program", &["*"]),
     ("cli", &["app", "bus", "model", "config"]),

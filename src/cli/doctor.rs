@@ -1,6 +1,8 @@
 //! `spawnpoint doctor`: says what is missing on this machine or in the Discord guild, and how to mend it. Changes
 //! nothing that it does not put back.
 
+mod cloud;
+
 use crate::clients::docker::{About, ContainerSpec, Docker, DockerError, Mount, OverlayVolume};
 use crate::config::Config;
 use crate::discord;
@@ -11,9 +13,13 @@ use crate::store::Store;
 use anyhow::Context;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// Less free space than this and a game may not fit.
 const DISK_LOW_BYTES: u64 = 5_000_000_000;
+
+/// Who keeps a zone and has not answered by then does not answer.
+const ZONE_LIMIT: Duration = Duration::from_secs(20);
 
 /// A name that is looked for and never made.
 const UNUSED_LABEL: &str = "spawnpoint-doctor";
@@ -39,6 +45,7 @@ pub async fn doctor(config: &Config) -> anyhow::Result<bool> {
     } else {
         findings.push(Finding::Note("The docker backend is switched off (`enabled` under [docker]).".into()));
     }
+    findings.extend(cloud::cloud(config).await);
     findings.extend(names(config).await);
     findings.extend(discord_guilds(config).await);
     for finding in &findings {
@@ -58,7 +65,10 @@ pub async fn doctor(config: &Config) -> anyhow::Result<bool> {
 async fn names(config: &Config) -> Option<Finding> {
     let looked = match names_in_dns(config, "doctor") {
         Ok(None) => return None,
-        Ok(Some(dns)) => dns.look(UNUSED_LABEL).await.map_err(anyhow::Error::from),
+        Ok(Some(dns)) => match tokio::time::timeout(ZONE_LIMIT, dns.look(UNUSED_LABEL)).await {
+            Ok(looked) => looked.map_err(anyhow::Error::from),
+            Err(_) => Err(anyhow::anyhow!("nobody answered within {} s", ZONE_LIMIT.as_secs())),
+        },
         Err(error) => Err(error),
     };
     let zone = config.dns.zone.as_deref().unwrap_or_default();

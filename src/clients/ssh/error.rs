@@ -11,7 +11,7 @@ pub enum SshError {
     #[error("{address} cannot be reached by SSH: {why}")]
     Unreachable { address: SocketAddr, why: String },
     #[error(
-        "{address} showed another host key than the one that is trusted: {found} instead of {expected}. Either this is another machine, or it was installed anew; if you did that yourself, trust its new key"
+        "{address} showed another host key than the one that is trusted: {found} instead of {expected}. Either this is another machine, or it was installed anew; if it is yours and you did that, `spawnpoint trust` takes its new key"
     )]
     WrongHostKey { address: SocketAddr, expected: String, found: String },
     #[error(

@@ -51,7 +51,8 @@ impl KeyPair {
     pub fn load_or_make(path: &Path) -> Result<KeyPair, KeyError> {
         match KeyPair::load(path) {
             Err(KeyError::File { why, .. }) if why.kind() == ErrorKind::NotFound => {}
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(key) => return key.with_public_part(path),
         }
         let failed = |what| move |why| KeyError::File { path: path.to_path_buf(), what, why };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -66,7 +67,20 @@ impl KeyPair {
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("made")(error.error)),
         }
-        KeyPair::load(path)
+        KeyPair::load(path)?.with_public_part(path)
+    }
+
+    /// People put the public part onto machines, so it lies beside the private one as they know it: `….pub`.
+    fn with_public_part(self, path: &Path) -> Result<KeyPair, KeyError> {
+        let mut public = path.as_os_str().to_owned();
+        public.push(".pub");
+        let public = PathBuf::from(public);
+        let line = self.public_line() + "\n";
+        if std::fs::read_to_string(&public).is_ok_and(|there| there == line) {
+            return Ok(self);
+        }
+        std::fs::write(&public, line).map_err(|why| KeyError::File { path: public, what: "written", why })?;
+        Ok(self)
     }
 
     /// A key that exists already, say a person's own `key_file`.
@@ -239,7 +253,16 @@ mod tests {
         assert_eq!(made.public_line(), loaded.public_line());
         assert!(made.public_line().starts_with("ssh-ed25519 AAAA"));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside the key");
+        let public = path.with_extension("pub");
+        assert_eq!(std::fs::read_to_string(&public).unwrap(), made.public_line() + "\n");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            2,
+            "nothing else is left beside the key"
+        );
+        std::fs::remove_file(&public).unwrap();
+        KeyPair::load_or_make(&path).unwrap();
+        assert!(public.exists(), "what an older Spawnpoint did not write is written now");
     }
 
     #[test]

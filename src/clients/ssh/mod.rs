@@ -10,6 +10,7 @@ mod forward;
 mod keys;
 mod quote;
 mod session;
+mod trust;
 mod udp;
 
 pub use connection::{Ssh, Target, scan};
@@ -18,6 +19,7 @@ pub use exec::{Ended, Exec, Exited};
 pub use forward::LocalTcp;
 pub use keys::{HostKey, KeyError, KeyPair, Pin, ScannedKey};
 pub use quote::quoted;
+pub use trust::Trust;
 pub use udp::LocalUdp;
 
 pub(in crate::clients) use exec::Lines;

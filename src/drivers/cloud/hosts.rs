@@ -113,7 +113,8 @@ impl CloudDriver {
         let name = place.region.clone().unwrap_or_default();
         let machine = self.machine(&name)?;
         let address = super::address_of(machine).await?;
-        let host_key = match &machine.host_key {
+        // Kept with the machine and not with the server: whoever trusts its new key does so for all servers there.
+        let host_key = match self.pin_of(&name, machine)? {
             Some(_) => String::new(),
             None => return Err(self.untrusted(&name, machine).await),
         };
@@ -135,15 +136,15 @@ impl CloudDriver {
     }
 
     /// A first contact with a machine that nobody vouched for ends here, with what a person needs to vouch for it.
-    async fn untrusted(&self, name: &str, machine: &Machine) -> StepError {
+    pub(super) async fn untrusted(&self, name: &str, machine: &Machine) -> StepError {
         let seen = match super::address_of(machine).await {
             Ok(address) => crate::clients::ssh::scan(address).await.map_err(|error| error.to_string()),
             Err(StepError::Retry(error) | StepError::Fatal(error)) => Err(format!("{error:#}")),
         };
         let hint = match seen {
             Ok(key) => format!(
-                "It shows {}. If that is what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says on the machine itself, put host_key = \"{}\" under [hosts.{name}].",
-                key.fingerprint, key.public_line
+                "It shows the key {}. If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says the same on the machine itself, whoever runs Spawnpoint types `spawnpoint trust {name}`.",
+                key.fingerprint
             ),
             Err(why) => format!("It could not be asked for its key: {why}"),
         };

@@ -21,11 +21,12 @@ mod talk;
 mod worlds;
 
 pub use choose::Needs;
+pub use setup::{Found, examine};
 
 use super::backups::Backups;
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
-use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target};
+use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
 use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
@@ -41,7 +42,7 @@ use crate::vault::{Policy, Vault};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,8 +71,13 @@ pub struct Machine {
     pub port: u16,
     pub user: String,
     pub key: Arc<KeyPair>,
-    /// `None` until an operator has said which key is the right one.
+    /// What the configuration says that its key is; without, it is the one that somebody has [`trusted`].
     pub host_key: Option<Pin>,
+}
+
+/// The machines of your own that somebody has said are the right ones.
+pub fn trusted(data_dir: &Path) -> Trust {
+    Trust::at(data_dir.join("ssh/trusted.json"))
 }
 
 /// What the operator chose, and what this process is.
@@ -175,6 +181,16 @@ impl CloudDriver {
         self.links.lock().expect("no holder of this lock can panic").remove(server);
     }
 
+    /// The key that this machine has to show. Read anew each time, so that trusting it takes no restart.
+    fn pin_of(&self, name: &str, machine: &Machine) -> Result<Option<Pin>, StepError> {
+        match &machine.host_key {
+            Some(key) => Ok(Some(key.clone())),
+            None => trusted(&self.settings.data_dir)
+                .pin(name)
+                .map_err(|error| StepError::fatal(format!("Which machines are trusted cannot be read: {error}."))),
+        }
+    }
+
     async fn target(&self, host: &HostRef) -> Result<Target, StepError> {
         let pin = |text: &str| {
             Pin::parse(text)
@@ -182,9 +198,9 @@ impl CloudDriver {
         };
         if host.provider == OWN_MACHINE {
             let machine = self.machine(&host.id)?;
-            let host_key = match &machine.host_key {
-                Some(key) => key.clone(),
-                None => pin(&host.host_key)?,
+            let host_key = match self.pin_of(&host.id, machine)? {
+                Some(key) => key,
+                None => return Err(self.untrusted(&host.id, machine).await),
             };
             return Ok(Target {
                 address: address_of(machine).await?,

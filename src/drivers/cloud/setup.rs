@@ -3,7 +3,7 @@
 
 use super::hosts::public_ports;
 use super::{CloudDriver, ssh_error};
-use crate::clients::ssh::{Ended, Exec, Exited, Ssh};
+use crate::clients::ssh::{Ended, Exec, Exited, Ssh, SshError};
 use crate::engine::{StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::host::OWN_MACHINE;
@@ -19,6 +19,8 @@ const KEEPER: &str = include_str!("keeper.sh");
 pub(super) const KEEPER_PATH: &str = "/opt/spawnpoint/keeper";
 /// Calls that only look, or write a small file.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// For each question of a look at a machine, which a person waits for.
+const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
 /// Debian and its like; the recipes need them.
 const CHECK_SYSTEM: &str = "command -v apt-get >/dev/null && command -v bash >/dev/null";
 /// Writes standard input to a file at once or not at all, with these permissions.
@@ -63,6 +65,28 @@ pub(super) async fn read(ssh: &Ssh, path: &str) -> Result<Option<String>, StepEr
         Ended::Code(44) => Ok(None),
         Ended::Code(_) | Ended::Signal(_) => Err(exited_error(&format!("reading {path} on the host"), exited)),
     }
+}
+
+/// What a machine of your own is like, without changing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Our user is root there, or becomes it without a password.
+    pub root: bool,
+    /// The recipes can prepare it.
+    pub fits: bool,
+    pub rsync: bool,
+}
+
+/// # Errors
+/// When it cannot be reached, does not show its pinned key, or does not let us in.
+pub async fn examine(ssh: &Ssh) -> Result<Found, SshError> {
+    let yes = async |exec: Exec| Ok::<bool, SshError>(ssh.run_quietly(exec).await?.success());
+    let sh = |script: &str| Exec::new(["sh", "-c", script], EXAMINE_LIMIT);
+    Ok(Found {
+        root: yes(as_root(ssh, &["true"], EXAMINE_LIMIT)).await?,
+        fits: yes(sh(CHECK_SYSTEM)).await?,
+        rsync: yes(sh("command -v rsync >/dev/null")).await?,
+    })
 }
 
 pub(super) fn exited_error(what: &str, exited: Exited) -> StepError {
