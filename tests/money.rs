@@ -12,10 +12,10 @@ use insta::assert_snapshot;
 use regex::Regex;
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
-use spawnpoint::model::ServerId;
 use spawnpoint::model::bill::{STOP_AHEAD_MS, Spending};
 use spawnpoint::model::cost::Price;
 use spawnpoint::model::job::Step;
+use spawnpoint::model::{HOUR_MS, ServerId};
 
 struct Room {
     discord: Discord,
@@ -61,6 +61,12 @@ impl Room {
         let answer = if answer.thinking { self.discord.finished(&answer).await } else { answer };
         assert!(answer.ephemeral, "{line}: everybody saw {:?}", answer.text);
         steady(&common::discord::redact(&answer.text.expect("an answer")))
+    }
+
+    async fn press(&self, who: &User, button: &str) -> String {
+        let answer = self.discord.click(who, "general", button).await;
+        let answer = if answer.thinking { self.discord.finished(&answer).await } else { answer };
+        steady(&common::discord::redact(&answer.text.unwrap_or_default()))
     }
 
     /// The panel of `world`, once it shows this.
@@ -251,6 +257,85 @@ async fn a_machine_of_your_own_costs_nothing_and_no_budget_stops_it() {
     room.discord.wait_for("general", "is up").await;
     story += &format!("\n{}\n", room.panel("running").await);
     story += &room.ask(&room.carol, "general", "/cost").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_time_says_what_it_costs() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.alice, "games", "/server create name:cave game:toy backend:docker").await;
+    let mut story = String::new();
+    for server in ["world", "cave"] {
+        room.ask(&room.bob, "general", &format!("/server start server:{server}")).await;
+        room.discord.wait_for("general", &format!("`{server}` is up")).await;
+        story += &(room.ask(&room.bob, "general", &format!("/server extend server:{server} duration:2h")).await + "\n");
+    }
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+/// An admin goes on without seeing the host go, and the server is deleted: the bill does not end with that.
+async fn what_is_left_is_shown(by_hand: bool) -> Option<String> {
+    let room = room(Spending::default()).await?;
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("general", "is up").await;
+    room.home.outside.fault(Way::Run, Step::DestroyHost, Kind::Before, 1);
+    room.ask(&room.alice, "general", "/server delete server:world").await;
+    room.press(&room.alice, "Delete it").await;
+    room.discord.wait_for("general", "waits for a person").await;
+    for failed in ["Destroying the host", "Waiting until the host is gone"] {
+        room.discord.wait_for("general", &format!(r"{failed}\*\* \(failed\)")).await;
+        room.press(&room.alice, "Go on without it").await;
+        room.press(&room.alice, "Go on without it").await;
+    }
+    room.discord.wait_for("general", "is deleted").await;
+    assert_eq!(room.home.outside.get().hosts.len(), 1, "it is still there");
+    let mut story = format!("{}\n", room.ask(&room.carol, "general", "/cost").await);
+    if by_hand {
+        // Somebody ended it at the provider's site; the next sweep sees it.
+        room.home.outside.get().hosts.clear();
+        story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
+    } else {
+        story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
+        room.press(&room.alice, "Delete 1").await;
+        story += &(room.press(&room.alice, "Delete it").await + "\n");
+    }
+    story += &room.ask(&room.carol, "general", "/cost").await;
+    let story = Regex::new("host-[a-z0-9]{10}-").unwrap().replace_all(&story, "host-<id>-").into_owned();
+    bot.end().await.unwrap();
+    Some(story)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_a_deleted_server_is_on_the_bill_until_it_is_deleted() {
+    let Some(story) = what_is_left_is_shown(false).await else { return };
+    assert_snapshot!(story);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_a_deleted_server_is_on_the_bill_until_somebody_ended_it_by_hand() {
+    let Some(story) = what_is_left_is_shown(true).await else { return };
+    assert_snapshot!(story);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphan_of_a_server_whose_job_waits_is_shown_with_that_reason_and_without_buttons() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("general", "is up").await;
+    room.home.outside.fault(Way::Run, Step::PullWorld, Kind::Before, 1);
+    room.ask(&room.bob, "general", "/server stop server:world").await;
+    room.discord.wait_for("general", "waits for a person").await;
+    let server = room.only_host();
+    room.home.outside.plant_host("second", &server, bot.app.now() - HOUR_MS);
+    let story = room.ask(&room.alice, "general", "/admin orphans").await;
     assert_snapshot!(story);
     bot.end().await.unwrap();
 }

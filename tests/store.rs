@@ -437,9 +437,9 @@ async fn a_rental_begins_and_ends_with_the_host_on_record() {
 
         // Gone without a job; and there after all.
         turn(&store, with(Some(host("3", Some(price.clone()))))).await.unwrap();
-        store.host_gone(&host("3", None), 30).await.unwrap();
-        store.host_gone(&host("3", None), 31).await.unwrap();
-        store.host_gone(&host("nobody's", None), 31).await.unwrap();
+        store.host_gone("hetzner", "3", 30).await.unwrap();
+        store.host_gone("hetzner", "3", 31).await.unwrap();
+        store.host_gone("hetzner", "nobody's", 31).await.unwrap();
         let third = Rental { ended_at: Some(30), ..open("3") };
         assert_eq!(rentals(0).await, [first.clone(), second.clone(), third]);
         turn(&store, with(None)).await.unwrap();

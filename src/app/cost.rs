@@ -4,9 +4,11 @@ use super::{Answer, App, Refusal};
 use crate::engine::StepError;
 use crate::model::access::{Actor, Caller, Permission, permission};
 use crate::model::bill::{
-    BudgetOf, CostView, Ledger, MONTHS_LISTED, StartCost, StartPrice, Unpaid, cost, may_start, standings, start_price,
+    BudgetOf, CostView, Kinds, Ledger, MONTHS_LISTED, More, StartCost, StartPrice, Unpaid, cost, longer, may_start,
+    standings, start_price,
 };
 use crate::model::cost::{Month, Quote, Rental, spoken};
+use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Subject};
 use crate::model::server::{Backend, Server};
 use crate::model::{GuildId, MINUTE_MS, Ms, ServerId};
@@ -65,6 +67,7 @@ impl App {
         };
         rentals.retain(|rental| names.contains_key(&rental.server) && by(rental));
         let mut view = cost(&Ledger { rentals: &rentals, names: &names, month, now, zone });
+        view.kinds = self.kinds();
         // A budget is about everything that it counts, whatever was asked for.
         for (at, server) in asked.iter().filter(|server| server.deleted_at.is_none()).enumerate() {
             for standing in standings(&server.id, server.limits.budget.as_ref(), spending, &present, now) {
@@ -102,6 +105,27 @@ impl App {
             servers.extend(self.store().deleted_servers_of(&caller.guild).await?);
         }
         Ok(servers)
+    }
+
+    fn kinds(&self) -> Kinds {
+        let providers = self.engine().driver(Backend::Cloud).map(|driver| driver.providers()).unwrap_or_default();
+        Kinds {
+            containers: self.engine().driver(Backend::Docker).is_some(),
+            own_machines: providers.iter().any(|provider| provider == OWN_MACHINE),
+            rented_hosts: providers.iter().any(|provider| provider != OWN_MACHINE),
+        }
+    }
+
+    /// What it costs that a server runs until then. `None` where nobody sends a bill for it now.
+    pub(super) async fn price_of_more(&self, server: &Server, until: Ms) -> anyhow::Result<Option<More>> {
+        if server.backend != Backend::Cloud {
+            return Ok(None);
+        }
+        let rentals = self.rentals_this_month(&server.guild).await?;
+        let Some(rental) = open(&rentals, &server.id) else { return Ok(None) };
+        let now = self.now();
+        let from = server.lease_until.map_or(now, |lease| lease.max(now));
+        Ok(Some(longer(rental, from, until, &self.engine().spending().zone)))
     }
 
     /// What a start of this server would cost. `None` where nothing is rented for it, or its host is there already.

@@ -3,6 +3,7 @@
 use super::{Answer, App, Did, Refusal};
 use crate::engine::Ask;
 use crate::model::access::{Caller, Permission};
+use crate::model::bill::More;
 use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
@@ -31,6 +32,14 @@ pub enum Choice {
 pub enum UpdateWhen {
     Now,
     NextStart,
+}
+
+/// How long a server runs now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extended {
+    pub until: Ms,
+    /// What the added time costs; `None` where nobody sends a bill.
+    pub more: Option<More>,
 }
 
 impl App {
@@ -86,13 +95,13 @@ impl App {
     }
 
     /// Lengthens the lease; returns when it ends now.
-    pub async fn extend(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Ms> {
+    pub async fn extend(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Extended> {
         let answer = self.extend_unaudited(caller, name, by).await;
         let detail = by.unwrap_or("by the usual time").chars().take(40).collect::<String>();
         self.audited(caller, Did::new("extend", name).with(detail), answer).await
     }
 
-    async fn extend_unaudited(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Ms> {
+    async fn extend_unaudited(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Extended> {
         let server = self.server(caller, name, Permission::Play).await?;
         let by = match by.map(str::trim).filter(|by| !by.is_empty()) {
             Some(text) => lease::parse_duration(text).map_err(Refusal::Invalid)?,
@@ -108,9 +117,10 @@ impl App {
             )));
         }
         let until = lease::extend(self.now(), server.lease_until, by);
+        let more = self.price_of_more(&server, until).await?;
         self.store().set_lease(&server.id, Some(until)).await?;
         self.changed(&server);
-        Ok(until)
+        Ok(Extended { until, more })
     }
 
     /// Moves a server to the newest snapshot, now or at its next start. Its world comes along.

@@ -15,7 +15,7 @@ mod telling;
 
 pub use crate::store::audit::AuditEntry;
 pub use cost::CostFilter;
-pub use jobs::{Choice, UpdateWhen, force_loses};
+pub use jobs::{Choice, Extended, UpdateWhen, force_loses};
 pub use moving::Moving;
 pub use orphans::{LostView, OrphanView, Orphans};
 pub use servers::{Applied, Field, FieldKind, Form, NewServer};

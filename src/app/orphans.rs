@@ -2,20 +2,22 @@
 //! button says which thing is meant, and only what is still an orphan at that moment is touched.
 
 use super::{Answer, App, Did, Refusal};
-use crate::model::Ms;
 use crate::model::access::{Caller, Permission};
 use crate::model::cost::Micros;
 use crate::model::host::HostRef;
 use crate::model::job::Subject;
 use crate::model::server::{Backend, Server, Wanted};
-use crate::model::sweep::{Orphan, Unasked, concerns, lost_since};
+use crate::model::sweep::{Orphan, OrphanKind, Unasked, concerns, lost_since};
 use crate::model::world::BackupId;
+use crate::model::{JobId, Ms};
 use anyhow::Context;
 
 /// All that lies around, as far as the caller's guild is concerned.
 #[derive(Clone, Debug)]
 pub struct Orphans {
     pub found: Vec<OrphanView>,
+    /// Of a server whose job waits for a person: nothing is done with these before that is decided.
+    pub waiting: Vec<(OrphanView, JobId)>,
     pub lost: Vec<LostView>,
     /// Who could not be asked: what is there is unknown.
     pub unasked: Vec<Unasked>,
@@ -26,6 +28,8 @@ pub struct OrphanView {
     pub orphan: Orphan,
     /// The name of the server on its label, as far as anybody knows it.
     pub server: Option<String>,
+    /// That server is deleted.
+    pub deleted: bool,
     /// That server's newest backup.
     pub backup: Option<BackupId>,
     pub so_far: Option<Micros>,
@@ -48,19 +52,26 @@ impl App {
         let found = self.engine().sweep().await?;
         let everywhere = self.store().servers_everywhere().await?;
         let zone = &self.engine().spending().zone;
-        let mut views = vec![];
-        for orphan in found.orphans {
+        let shown = async |orphan: Orphan| {
             let named = self.named(&orphan).await?;
             if !concerns(named.as_ref(), &caller.guild, &everywhere) {
-                continue;
+                return Ok::<_, anyhow::Error>(None);
             }
-            views.push(OrphanView {
+            Ok(Some(OrphanView {
                 so_far: orphan.so_far(self.now(), zone),
                 adoptable: orphan.adoptable && named.as_ref().is_some_and(takes),
                 backup: named.as_ref().and_then(|server| server.owned.world.clone()),
+                deleted: named.as_ref().is_some_and(|server| server.deleted_at.is_some()),
                 server: named.map(|server| server.name.to_string()),
                 orphan,
-            });
+            }))
+        };
+        let (mut views, mut waiting) = (vec![], vec![]);
+        for orphan in found.orphans {
+            views.extend(shown(orphan).await?);
+        }
+        for (orphan, job) in found.waiting {
+            waiting.extend(shown(orphan).await?.map(|view| (view, job)));
         }
         let view = |lost: crate::model::sweep::Lost| {
             let server = everywhere.iter().find(|server| server.id == lost.server && server.guild == caller.guild)?;
@@ -71,7 +82,8 @@ impl App {
                 backup: server.owned.world.clone(),
             })
         };
-        Ok(Orphans { found: views, lost: found.lost.into_iter().filter_map(view).collect(), unasked: found.unasked })
+        let lost = found.lost.into_iter().filter_map(view).collect();
+        Ok(Orphans { found: views, waiting, lost, unasked: found.unasked })
     }
 
     /// The one that a button means, if it still is one.
@@ -100,7 +112,13 @@ impl App {
             detail = said(&orphan);
             let driver = self.engine().driver(orphan.backend).context("its backend was just asked")?;
             match driver.delete_orphan(&orphan).await {
-                Ok(()) => Ok(format!("Deleted the {}.", said(&orphan))),
+                Ok(()) => {
+                    if orphan.kind == OrphanKind::Host {
+                        // The driver has seen it go. One of a deleted server was on the bill until now.
+                        self.store().end_rental(&orphan.provider, &orphan.id, self.now()).await?;
+                    }
+                    Ok(format!("Deleted the {}.", said(&orphan)))
+                }
                 Err(error) => Err(Refusal::Busy(format!("The {} is not deleted: {error:#}", said(&orphan)))),
             }
         }

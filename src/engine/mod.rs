@@ -85,6 +85,14 @@ pub trait Driver: Send + Sync {
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {
         Ok(vec![])
     }
+    /// Who servers of this backend can be rented from here, with `ssh` for machines of your own.
+    fn providers(&self) -> Vec<String> {
+        vec![]
+    }
+    /// Whether the provider itself says that it has no such host. Silence is an error, and never a yes.
+    async fn is_gone(&self, provider: &str, _host: &str) -> anyhow::Result<bool> {
+        anyhow::bail!("nothing is rented from {provider}")
+    }
     /// The systems that a rented host can come with; at hand like the offers.
     async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
         Ok(vec![])
@@ -218,12 +226,14 @@ pub trait Journal: Send + Sync {
 
     /// The guild's rentals that bill now or ended after `since`, deleted servers' too, in the order they began.
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>>;
+    /// What still bills though its server is deleted: hosts that somebody went on without seeing go.
+    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>>;
     /// Whether something was told to people already, under a key of the engine's own.
     async fn told(&self, key: &str) -> anyhow::Result<bool>;
     async fn set_told(&self, key: &str) -> anyhow::Result<()>;
     /// The provider says that there is no such host any more, although no job destroyed it: it bills no longer. What
     /// the server has on record is left to the next job. Twice changes nothing.
-    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()>;
+    async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()>;
 }
 
 #[derive(Debug, thiserror::Error)]

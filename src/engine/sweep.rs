@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// A driver that has not found everything in this time has not looked.
 const SWEEP_LIMIT: Duration = Duration::from_secs(120);
 
+/// Whether one host is there is a short question.
+const GONE_LIMIT: Duration = Duration::from_secs(20);
+
 impl Engine {
     /// Sweeps at once, and then so often, until `stop`; without a time only once.
     pub async fn sweeps(&self, every: Option<Duration>, stop: CancellationToken) {
@@ -63,7 +66,36 @@ impl Engine {
             found.lost.retain(|lost| servers.iter().any(|one| one.id == lost.server && one.backend == backend));
             all.add(settled(found, &servers, &before, &after));
         }
+        self.end_bills(&mut all).await?;
         Ok(all)
+    }
+
+    /// A host that somebody went on without seeing go bills on, though its server is deleted. It does so until its
+    /// provider says that it is gone.
+    async fn end_bills(&self, found: &mut Sweep) -> anyhow::Result<()> {
+        let journal = self.inner.journal.as_ref();
+        let Some(driver) = self.driver(Backend::Cloud) else { return Ok(()) };
+        for rental in journal.bills_of_the_deleted().await? {
+            let asked = tokio::time::timeout(GONE_LIMIT, driver.is_gone(&rental.provider, &rental.host)).await;
+            let why = match asked {
+                Ok(Ok(false)) => continue,
+                Ok(Ok(true)) => {
+                    journal.host_gone(&rental.provider, &rental.host, self.now()).await?;
+                    tracing::info!(
+                        provider = %rental.provider,
+                        host = %rental.host,
+                        "The host of a deleted server is gone; its bill ends."
+                    );
+                    continue;
+                }
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "it did not answer in time".to_owned(),
+            };
+            if !found.unasked.iter().any(|unasked| unasked.provider == rental.provider) {
+                found.unasked.push(Unasked { provider: rental.provider.clone(), why });
+            }
+        }
+        Ok(())
     }
 
     /// Tells what was not told before. It is marked as told only after it was written down for telling.
@@ -114,7 +146,7 @@ impl Engine {
     pub(super) async fn tell_lost(&self, server: &Server, host: &HostRef) -> anyhow::Result<()> {
         let journal = self.inner.journal.as_ref();
         // The provider says that there is no such host, so it bills no longer.
-        journal.host_gone(host, self.now()).await?;
+        journal.host_gone(&host.provider, &host.id, self.now()).await?;
         let key = Lost { server: server.id.clone(), host: host.clone() }.key();
         if journal.told(&key).await? {
             return Ok(());

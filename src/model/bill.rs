@@ -338,6 +338,28 @@ pub struct CostView {
     pub months: Vec<(Month, Money)>,
     /// How budgets stand now, with the server's name where it is a server's.
     pub budgets: Vec<(Option<String>, Standing)>,
+    /// Hosts of deleted servers that are still there, and bill.
+    #[serde(default)]
+    pub left: Vec<LeftHost>,
+    #[serde(default)]
+    pub kinds: Kinds,
+}
+
+/// A host that somebody went on without seeing go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftHost {
+    /// The deleted server's name.
+    pub server: String,
+    pub provider: String,
+    pub host: String,
+}
+
+/// Where servers can run here, for saying what costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kinds {
+    pub containers: bool,
+    pub own_machines: bool,
+    pub rented_hosts: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -378,6 +400,7 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
     let mut people: BTreeMap<String, PersonCost> = BTreeMap::new();
     let mut months: BTreeMap<Month, Money> = BTreeMap::new();
     let mut total = Money::default();
+    let mut left = vec![];
     for rental in rentals {
         for touched in rental.months(now, zone) {
             rental.add_to(months.entry(touched).or_default(), touched, now, zone);
@@ -411,6 +434,10 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
         rental.add_to(&mut server.amount, month, now, zone);
         server.time_ms += time_ms;
         server.billing |= rental.ended_at.is_none();
+        if server.deleted && rental.ended_at.is_none() {
+            let (server, provider) = (server.name.clone(), rental.provider.clone());
+            left.push(LeftHost { server, provider, host: rental.host.clone() });
+        }
         match &rental.price {
             // The last price is the one that it would be rented at for the whole month.
             Some(price) => {
@@ -429,7 +456,29 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
     let mut people: Vec<PersonCost> = people.into_values().collect();
     people.sort_by_key(|person| std::cmp::Reverse(person.time_ms));
     let months = months.into_iter().rev().filter(|(_, amount)| !amount.is_nothing()).take(MONTHS_LISTED).collect();
-    CostView { month, total, always_on, servers, people, months, budgets: vec![] }
+    CostView { month, total, always_on, servers, people, months, budgets: vec![], left, kinds: Kinds::default() }
+}
+
+/// What more time costs for a host that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum More {
+    Costs {
+        amount: Micros,
+        currency: String,
+    },
+    /// The unit that was begun lasts as long, or the month has reached its cap.
+    Nothing,
+    /// Nobody knows its price.
+    Unknown,
+}
+
+/// What a host costs more when it is there until `until` in the place of `from`.
+pub fn longer(rental: &Rental, from: Ms, until: Ms, zone: &TimeZone) -> More {
+    let Some(price) = &rental.price else { return More::Unknown };
+    match price.capped(rental.began_at, until, zone) - price.capped(rental.began_at, from, zone) {
+        amount if amount > 0 => More::Costs { amount, currency: price.currency.clone() },
+        _ => More::Nothing,
+    }
 }
 
 /// What tells people apart: in Discord their id, since names change.

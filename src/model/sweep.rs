@@ -4,9 +4,9 @@
 
 use super::cost::{Micros, Price};
 use super::host::HostRef;
-use super::job::Job;
+use super::job::{Job, Outcome};
 use super::server::{Backend, Server};
-use super::{GuildId, Ms, ServerId};
+use super::{GuildId, JobId, Ms, ServerId};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweep {
     pub orphans: Vec<Orphan>,
+    /// Orphans whose server has a job that waits for a person, which has to be decided first.
+    pub waiting: Vec<(Orphan, JobId)>,
     pub lost: Vec<Lost>,
     /// Where nobody could look. What is there is unknown, which is not nothing.
     pub unasked: Vec<Unasked>,
@@ -22,6 +24,7 @@ pub struct Sweep {
 impl Sweep {
     pub fn add(&mut self, more: Sweep) {
         self.orphans.extend(more.orphans);
+        self.waiting.extend(more.waiting);
         self.lost.extend(more.lost);
         self.unasked.extend(more.unasked);
     }
@@ -152,19 +155,30 @@ impl Lost {
 /// time may be making or removing what was seen.
 pub fn settled(found: Sweep, servers: &[Server], busy_before: &[Job], busy_after: &[Job]) -> Sweep {
     let busy = |id: &ServerId| busy_before.iter().chain(busy_after).any(|job| job.subject.server() == Some(id));
-    let unclaimed = |orphan: &Orphan| {
-        !orphan.server.as_ref().is_some_and(busy) && !servers.iter().any(|server| orphan.is_claimed_by(server))
+    // A job that waits does nothing: what nobody claims now is an orphan, and the job may still want it.
+    let held = |id: &ServerId| {
+        let of_it = |job: &&Job| job.subject.server() == Some(id);
+        let all_wait = busy_before.iter().filter(of_it).all(|job| job.rest() == Some(Outcome::Held));
+        busy_after.iter().find(of_it).filter(|job| all_wait && job.rest() == Some(Outcome::Held)).map(|job| job.id)
     };
     let still_lost = |lost: &Lost| {
         let server = servers.iter().find(|server| server.id == lost.server);
         let same = server.and_then(|server| server.owned.host.as_ref()).is_some_and(|host| *host == lost.host);
         same && !busy(&lost.server)
     };
-    Sweep {
-        orphans: found.orphans.into_iter().filter(unclaimed).collect(),
-        lost: found.lost.into_iter().filter(still_lost).collect(),
-        unasked: found.unasked,
+    let mut left = Sweep { lost: found.lost.into_iter().filter(still_lost).collect(), ..Sweep::default() };
+    left.unasked = found.unasked;
+    left.waiting = found.waiting;
+    for orphan in found.orphans {
+        if servers.iter().any(|server| orphan.is_claimed_by(server)) {
+            continue;
+        }
+        match orphan.server.as_ref().filter(|id| busy(id)) {
+            None => left.orphans.push(orphan),
+            Some(id) => left.waiting.extend(held(id).map(|job| (orphan, job))),
+        }
     }
+    left
 }
 
 /// Whose business a finding is: the guild of the server that its label names. What names no known server is the
@@ -191,10 +205,10 @@ mod tests {
     use super::*;
     use crate::model::HOUR_MS;
     use crate::model::access::Actor;
+    use crate::model::host::Place;
     use crate::model::job::{Action, Cause, NewJob, Subject};
     use crate::model::server::{Limits, Owned, ServerName, Wanted};
     use crate::model::world::BackupId;
-    use crate::model::{JobId, host::Place};
 
     fn orphan(id: &str, server: Option<&str>) -> Orphan {
         Orphan {

@@ -9,7 +9,6 @@ use super::snapshots::{remove_snapshot, write_snapshot};
 use crate::engine::{Aftermath, AppendError, Journal, OpenError};
 use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
-use crate::model::host::HostRef;
 use crate::model::job::{Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::Memo;
 use crate::model::server::{Server, Wanted};
@@ -263,8 +262,12 @@ impl Journal for Store {
         self.set_meta(&format!("told.{key}"), "yes").await
     }
 
-    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
-        self.end_rental(host, now).await
+    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
+        self.rentals_of_the_deleted().await
+    }
+
+    async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
+        self.end_rental(provider, host, now).await
     }
 }
 

@@ -19,14 +19,23 @@ impl Store {
         self.db.rows(sql, [(&guild.0).into(), since.into()]).await?.iter().map(rental_of).collect()
     }
 
-    pub(super) async fn end_rental(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+    /// Rentals that go on though their server is deleted.
+    pub(super) async fn rentals_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
+        let sql = "SELECT rentals.* FROM rentals JOIN servers ON servers.id = rentals.server
+                   WHERE servers.deleted_at IS NOT NULL AND rentals.ended_at IS NULL
+                   ORDER BY rentals.began_at, rentals.provider, rentals.host";
+        self.db.rows(sql, []).await?.iter().map(rental_of).collect()
+    }
+
+    /// The host is gone, whoever ended it.
+    pub async fn end_rental(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
         let open = "SELECT host FROM rentals WHERE provider = $1 AND host = $2 AND ended_at IS NULL";
         // Asked every round as long as the host is on record: only the first one writes.
-        if self.db.row(open, [(&host.provider).into(), (&host.id).into()]).await?.is_none() {
+        if self.db.row(open, [provider.into(), host.into()]).await?.is_none() {
             return Ok(());
         }
         let sql = "UPDATE rentals SET ended_at = $3 WHERE provider = $1 AND host = $2 AND ended_at IS NULL";
-        self.db.run(sql, [(&host.provider).into(), (&host.id).into(), now.into()]).await?;
+        self.db.run(sql, [provider.into(), host.into(), now.into()]).await?;
         Ok(())
     }
 }

@@ -240,9 +240,16 @@ impl Journal for Memory {
         Ok(())
     }
 
-    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
+        let rows = self.get();
+        let deleted = |id: &ServerId| rows.servers.get(id).is_some_and(|server| server.deleted_at.is_some());
+        let open = rows.rentals.iter().filter(|rental| rental.ended_at.is_none());
+        Ok(open.filter(|rental| deleted(&rental.server)).cloned().collect())
+    }
+
+    async fn host_gone(&self, _provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
         let mut rows = self.get();
-        let open = rows.rentals.iter_mut().filter(|rental| rental.host == host.id && rental.ended_at.is_none());
+        let open = rows.rentals.iter_mut().filter(|rental| rental.host == host && rental.ended_at.is_none());
         open.for_each(|rental| rental.ended_at = Some(now));
         Ok(())
     }
@@ -380,8 +387,13 @@ impl<J: Journal> Journal for Crashing<J> {
         self.journal.set_told(key).await
     }
 
-    async fn host_gone(&self, host: &HostRef, now: Ms) -> anyhow::Result<()> {
+    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
         self.alive()?;
-        self.journal.host_gone(host, now).await
+        self.journal.bills_of_the_deleted().await
+    }
+
+    async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
+        self.alive()?;
+        self.journal.host_gone(provider, host, now).await
     }
 }

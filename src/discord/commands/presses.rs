@@ -27,8 +27,8 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
         Press::Extend(server) => {
             let work = async {
                 let view = named(asked.app, &server).await?;
-                let until = asked.app.extend(&asked.caller().await?, &view.name, None).await?;
-                Ok(answers::extended(&view.name, until))
+                let extended = asked.app.extend(&asked.caller().await?, &view.name, None).await?;
+                Ok(answers::extended(&view.name, &extended))
             };
             asked.answer(work).await;
         }

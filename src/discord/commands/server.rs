@@ -236,8 +236,8 @@ async fn extend(
 ) -> Done {
     let asked = asked(&ctx);
     let work = async {
-        let until = asked.app.extend(&asked.caller().await?, &server, duration.as_deref()).await?;
-        Ok(answers::extended(&server, until))
+        let extended = asked.app.extend(&asked.caller().await?, &server, duration.as_deref()).await?;
+        Ok(answers::extended(&server, &extended))
     };
     asked.answer(work).await;
     Ok(())

@@ -4,14 +4,14 @@ use super::lists::what_is_allowed;
 use super::server::lines_that_fit;
 use super::text::{NAME_SHOWN, REMARK_SHOWN, clip, code, moment, plain, relative};
 use super::{Look, Said};
-use crate::app::{Applied, Field, Form, Moving, UpdateWhen};
+use crate::app::{Applied, Extended, Field, Form, Moving, UpdateWhen};
 use crate::discord::ids::Press;
-use crate::model::bill::StartPrice;
+use crate::model::bill::{More, StartPrice};
 use crate::model::cost::{Quote, spoken};
 use crate::model::job::Action;
 use crate::model::server::Backend;
 use crate::model::view::ServerView;
-use crate::model::{JobId, Ms, ServerId};
+use crate::model::{JobId, ServerId};
 
 /// Inputs that fit into one form.
 pub const INPUTS: usize = 5;
@@ -31,8 +31,17 @@ pub fn started(subject: &str, job: JobId, channel: u64, price: Option<&StartPric
     }
 }
 
-pub fn extended(server: &str, until: Ms) -> Said {
-    Said::new(format!("{} now runs until {} ({}).", code(server), moment(until), relative(until)))
+pub fn extended(server: &str, extended: &Extended) -> Said {
+    let until = extended.until;
+    let costs = match &extended.more {
+        None => String::new(),
+        Some(More::Costs { amount, currency }) => {
+            format!(" Its host costs at most {} more for that.", spoken(*amount, currency))
+        }
+        Some(More::Nothing) => " Its host costs nothing more for that: the time is paid for.".to_owned(),
+        Some(More::Unknown) => " What its host costs for that is not known.".to_owned(),
+    };
+    Said::new(format!("{} now runs until {} ({}).{costs}", code(server), moment(until), relative(until)))
 }
 
 pub fn created(view: &ServerView) -> Said {

@@ -3,7 +3,9 @@
 use super::Said;
 use super::server::lines_that_fit;
 use super::text::{NAME_SHOWN, REMARK_SHOWN, code, plain, took};
-use crate::model::bill::{BudgetOf, CostView, PersonCost, ServerCost, Standing, StartCost, StartPrice};
+use crate::model::bill::{
+    BudgetOf, CostView, Kinds, LeftHost, PersonCost, ServerCost, Standing, StartCost, StartPrice,
+};
 use crate::model::cost::spoken;
 use crate::model::lease;
 
@@ -39,7 +41,8 @@ pub fn cost(view: &CostView) -> Said {
     };
     let head = format!("**{}**: {}{always}", view.month.spoken(), view.total.spoken());
     let mut lines = vec![];
-    // Budgets first: they must not be what is cut off.
+    // These first: they must not be what is cut off.
+    lines.extend(view.left.iter().map(left));
     lines.extend(view.budgets.iter().map(|(server, standing)| budget(server.as_deref(), standing)));
     lines.extend(view.servers.iter().map(server));
     lines.extend(view.people.iter().map(person));
@@ -50,12 +53,34 @@ pub fn cost(view: &CostView) -> Said {
         lines.push(format!("-# Other months: {}", others.join(" · ")));
     }
     if view.servers.is_empty() {
-        lines.push(
-            "Nothing that you asked about was rented in this month. Servers in containers cost nothing here."
-                .to_owned(),
-        );
+        lines.push(nothing(view.kinds));
     }
     Said::new(lines_that_fit(&head, lines.into_iter()))
+}
+
+/// Nothing was rented: what else servers run on here, and that it costs nothing.
+fn nothing(kinds: Kinds) -> String {
+    let none = match kinds.rented_hosts {
+        true => "Nothing that you asked about was rented in this month.",
+        false => "Nothing that you asked about was rented in this month, and no provider is set up to rent from.",
+    };
+    let free = match (kinds.containers, kinds.own_machines) {
+        (true, true) => " Servers in containers and on machines of your own cost nothing here.",
+        (true, false) => " Servers in containers cost nothing here.",
+        (false, true) => " Servers on machines of your own cost nothing here.",
+        (false, false) => "",
+    };
+    format!("{none}{free}")
+}
+
+/// A host that nobody wants and everybody pays for.
+fn left(host: &LeftHost) -> String {
+    format!(
+        "**The host {} at {} of the deleted server {} still bills.** An admin can delete it: `/admin orphans`.",
+        code(&host.host),
+        plain(&host.provider, NAME_SHOWN),
+        code(&host.server)
+    )
 }
 
 fn server(server: &ServerCost) -> String {
@@ -166,6 +191,8 @@ mod tests {
             ],
             months: vec![(month("2026-11"), money(&[("USD", 240_000)])), (month("2026-10"), money(&[("USD", 3_000)]))],
             budgets: vec![(None, standing(BudgetOf::Guild)), (Some("world".into()), standing(BudgetOf::Server))],
+            left: vec![LeftHost { server: "old".into(), provider: "hetzner".into(), host: "4711".into() }],
+            kinds: Kinds { containers: true, own_machines: false, rented_hosts: true },
         }
     }
 
@@ -173,6 +200,7 @@ mod tests {
     fn the_bill_names_servers_people_months_and_budgets() {
         insta::assert_snapshot!(shown(&cost(&view())), @r"
         **November 2026**: 1.10 € and 0.24 $ · hosts that are always on: 14.40 $
+        **The host `4711` at hetzner of the deleted server `old` still bills.** An admin can delete it: `/admin orphans`.
         Budget of this guild for November 2026: 0.24 $ of 10.00 $ (2 %)
         Budget of `world` for November 2026: 0.24 $ of 10.00 $ (2 %)
         `world` · 0.24 $ for 12 h · always on: 14.40 $ · billing: ON
@@ -188,11 +216,25 @@ mod tests {
             people: vec![],
             months: vec![],
             budgets: vec![],
+            left: vec![],
             ..view()
         };
         insta::assert_snapshot!(shown(&cost(&nothing)), @r"
         **November 2026**: nothing
         Nothing that you asked about was rented in this month. Servers in containers cost nothing here.
+        ");
+        let kinds = |containers, own_machines, rented_hosts| Kinds { containers, own_machines, rented_hosts };
+        let all =
+            [kinds(true, true, true), kinds(false, true, true), kinds(false, false, true), kinds(true, false, false)];
+        let others = [kinds(false, true, false), kinds(true, true, false)];
+        let texts: Vec<String> = all.into_iter().chain(others).map(super::nothing).collect();
+        insta::assert_snapshot!(texts.join("\n"), @r"
+        Nothing that you asked about was rented in this month. Servers in containers and on machines of your own cost nothing here.
+        Nothing that you asked about was rented in this month. Servers on machines of your own cost nothing here.
+        Nothing that you asked about was rented in this month.
+        Nothing that you asked about was rented in this month, and no provider is set up to rent from. Servers in containers cost nothing here.
+        Nothing that you asked about was rented in this month, and no provider is set up to rent from. Servers on machines of your own cost nothing here.
+        Nothing that you asked about was rented in this month, and no provider is set up to rent from. Servers in containers and on machines of your own cost nothing here.
         ");
     }
 

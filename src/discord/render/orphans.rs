@@ -5,20 +5,24 @@ use super::text::{NAME_SHOWN, REMARK_SHOWN, code, counted, moment, plain, relati
 use super::{Look, Said};
 use crate::app::{LostView, OrphanView, Orphans};
 use crate::discord::ids::Press;
-use crate::model::Ms;
 use crate::model::cost::spoken;
 use crate::model::sweep::{Orphan, Unasked};
+use crate::model::{JobId, Ms};
 
 /// Orphans that one list has buttons for: a message holds 25.
 const WITH_BUTTONS: usize = 10;
 
 pub fn orphans(all: &Orphans, now: Ms) -> Said {
-    let Orphans { found, lost, unasked } = all;
+    let Orphans { found, waiting, lost, unasked } = all;
     let mut lines: Vec<String> = unasked.iter().map(unlooked).collect();
     lines.extend(lost.iter().map(host_lost));
     let numbered = found.iter().enumerate().map(|(at, view)| format!("{}. {}", at + 1, line(view, now)));
     lines.extend(numbered);
+    lines.extend(waiting.iter().map(|(view, job)| waits(view, *job, now)));
     let head = match found.len() {
+        0 if !waiting.is_empty() => {
+            "**Nothing can be put away now**: first decide about the jobs that wait.".to_owned()
+        }
         0 if unasked.is_empty() => {
             "**Nothing lies around**: everything with this Spawnpoint's label belongs to a server.".to_owned()
         }
@@ -40,6 +44,14 @@ pub fn orphans(all: &Orphans, now: Ms) -> Said {
 
 fn unlooked(unasked: &Unasked) -> String {
     format!("Could not be looked at: {}. {}", plain(&unasked.provider, NAME_SHOWN), plain(&unasked.why, REMARK_SHOWN))
+}
+
+/// What its job may still want, so that it has no buttons.
+fn waits(view: &OrphanView, job: JobId, now: Ms) -> String {
+    format!(
+        "{} · job {job} of that server waits for a person: decide it first, with `/server retry` or `/server cancel`",
+        line(view, now)
+    )
 }
 
 fn host_lost(lost: &LostView) -> String {
@@ -67,6 +79,7 @@ fn line(view: &OrphanView, now: Ms) -> String {
     let mut parts = vec![named(&view.orphan)];
     parts.extend(age_and_price(view, now));
     parts.push(match &view.server {
+        Some(server) if view.deleted => format!("made for {}, which is deleted", code(server)),
         Some(server) => format!("made for {}", code(server)),
         None if view.orphan.server.is_some() => "made for a server that nobody knows".to_owned(),
         None => "nobody knows what for".to_owned(),
@@ -113,7 +126,14 @@ pub fn whether_to_delete(view: &OrphanView, now: Ms) -> String {
 
 /// An orphan, told in a channel where nobody asked for it.
 pub fn found(orphan: &Orphan, now: Ms) -> Said {
-    let view = OrphanView { orphan: orphan.clone(), server: None, backup: None, so_far: None, adoptable: false };
+    let view = OrphanView {
+        orphan: orphan.clone(),
+        server: None,
+        deleted: false,
+        backup: None,
+        so_far: None,
+        adoptable: false,
+    };
     let facts: String = age_and_price(&view, now).into_iter().map(|fact| format!(", {fact}")).collect();
     let bills = if orphan.price.is_some() { " It bills until somebody deletes it." } else { "" };
     let tag = orphan.tag();

@@ -366,6 +366,15 @@ impl Driver for CloudDriver {
         Ok(self.offers_at_hand())
     }
 
+    fn providers(&self) -> Vec<String> {
+        let own = Some(OWN_MACHINE.to_owned()).filter(|_| !self.machines.is_empty());
+        self.providers.keys().cloned().chain(own).collect()
+    }
+
+    async fn is_gone(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        self.is_gone_from(provider, host).await
+    }
+
     async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
         Ok(self.images_at_hand())
     }

@@ -108,6 +108,11 @@ impl CloudDriver {
         }
     }
 
+    pub(super) async fn is_gone_from(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        let api = self.provider(provider).map_err(plain)?.api.as_ref();
+        Ok(api.host(host).await?.is_none())
+    }
+
     pub(super) async fn remove_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
         let api = self.provider(&orphan.provider).map_err(plain)?.api.as_ref();
         let kind = match orphan.kind {

@@ -277,7 +277,7 @@ impl Driver for Fake {
             let host = server.owned.host.clone().filter(|host| !things.hosts.contains_key(&host.id))?;
             Some(Lost { server: server.id.clone(), host })
         };
-        Ok(Sweep { orphans, lost: servers.iter().filter_map(gone).collect(), unasked: vec![] })
+        Ok(Sweep { orphans, lost: servers.iter().filter_map(gone).collect(), ..Sweep::default() })
     }
 
     async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
@@ -309,6 +309,14 @@ impl Driver for Fake {
         let there = Quote { region: "there".into(), ..here.clone() };
         let large = Quote { size: "large".into(), cpus: Some(4), memory_mb: Some(8192), ..here.clone() };
         Ok(vec![here, there, large])
+    }
+
+    fn providers(&self) -> Vec<String> {
+        vec![self.outside.get().quote().provider]
+    }
+
+    async fn is_gone(&self, _provider: &str, host: &str) -> anyhow::Result<bool> {
+        Ok(!self.outside.get().hosts.contains_key(host))
     }
 
     async fn images(&self) -> anyhow::Result<Vec<HostImage>> {
