@@ -3,17 +3,9 @@
 pub mod openttd;
 pub mod quake3;
 pub mod source;
-
-use std::time::Duration;
+mod wire;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-/// Long enough to hear of a hang-up that this machine knows of already.
-const HANG_UP_WAIT_MS: u64 = 1;
 
 /// A connection on which commands can be given, one after the other.
 #[async_trait]
@@ -56,12 +48,6 @@ fn check_line(line: &str, max_bytes: usize) -> Result<(), ConsoleError> {
         return Err(ConsoleError::LineRefused("it is too long"));
     }
     Ok(())
-}
-
-/// Whether the server hung up since the last command: a write alone would seem to succeed. What else came is kept.
-async fn hung_up(stream: &mut TcpStream, buffer: &mut BytesMut) -> bool {
-    let end = async { while stream.read_buf(buffer).await.is_ok_and(|bytes| bytes > 0) {} };
-    timeout(Duration::from_millis(HANG_UP_WAIT_MS), end).await.is_ok()
 }
 
 /// Some servers do this over a wrong password. So does a container's published port while its game does not listen yet,

@@ -10,16 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Console, ConsoleError, Reply, check_line, ended_in_login, hung_up};
+use super::wire::Wire;
+use super::{Console, ConsoleError, Reply, check_line, ended_in_login};
 
 /// How long the connection may take, and the login after it.
 const CONNECT_TIMEOUT_S: u64 = 5;
-/// How long the server may take to accept what we send.
-const WRITE_TIMEOUT_S: u64 = 5;
 /// How long a whole command may take: `save` of a large map stops the game for seconds.
 const COMMAND_TIMEOUT_S: u64 = 15;
 /// The server reads a command into 500 bytes, its NUL included, and a password into 33.
@@ -43,8 +40,7 @@ const SERVER_RCON_END: u8 = 125;
 const ERROR_WRONG_PASSWORD: u8 = 10;
 
 pub struct OpenTtdAdmin {
-    stream: TcpStream,
-    buffer: BytesMut,
+    wire: Wire,
     /// An answer was not read to its end, so a further command cannot be given.
     ended: bool,
 }
@@ -99,13 +95,9 @@ impl OpenTtdAdmin {
     pub async fn connect(address: SocketAddr, password: &SecretString) -> Result<Self, ConsoleError> {
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
         check_line(password.expose_secret(), MAX_PASSWORD_BYTES)?;
-        let stream = match timeout(limit, TcpStream::connect(address)).await {
-            Ok(connected) => connected.map_err(|e| ConsoleError::Unreachable(e.to_string()))?,
-            Err(_) => return Err(ConsoleError::Unreachable("no connection in time".into())),
-        };
-        let mut console = Self { stream, buffer: BytesMut::new(), ended: false };
+        let mut console = Self { wire: Wire::connect(address, limit).await?, ended: false };
         let join = [password.expose_secret(), env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")];
-        console.send(&encode(ADMIN_JOIN, &join)).await?;
+        console.wire.send(&encode(ADMIN_JOIN, &join)).await?;
         timeout(limit, console.welcome()).await.map_err(|_| ConsoleError::NoAnswer)??;
         Ok(console)
     }
@@ -113,7 +105,7 @@ impl OpenTtdAdmin {
     async fn welcome(&mut self) -> Result<(), ConsoleError> {
         let mut known = false;
         loop {
-            let Some(packet) = self.receive().await? else {
+            let Some(packet) = self.wire.receive(take_packet).await? else {
                 return Err(ended_in_login());
             };
             match packet.kind {
@@ -130,43 +122,22 @@ impl OpenTtdAdmin {
             }
         }
     }
-
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), ConsoleError> {
-        match timeout(Duration::from_secs(WRITE_TIMEOUT_S), self.stream.write_all(bytes)).await {
-            Ok(written) => written.map_err(|e| ConsoleError::Unreachable(e.to_string())),
-            Err(_) => Err(ConsoleError::NoAnswer),
-        }
-    }
-
-    /// The next packet; None when the server hung up. Safe to cancel: what was read stays in the buffer.
-    async fn receive(&mut self) -> Result<Option<Packet>, ConsoleError> {
-        loop {
-            if let Some(packet) = take_packet(&mut self.buffer)? {
-                return Ok(Some(packet));
-            }
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(e) => return Err(ConsoleError::Unreachable(e.to_string())),
-            }
-        }
-    }
 }
 
 #[async_trait]
 impl Console for OpenTtdAdmin {
     async fn command(&mut self, line: &str) -> Result<Reply, ConsoleError> {
         check_line(line, MAX_LINE_BYTES)?;
-        if self.ended || hung_up(&mut self.stream, &mut self.buffer).await {
+        if self.ended || self.wire.hung_up().await {
             return Err(ConsoleError::Unreachable("the server hung up".into()));
         }
         // Until the end has been read: what is left over would be taken for the next command's answer.
         self.ended = true;
-        self.send(&encode(ADMIN_RCON, &[line])).await?;
+        self.wire.send(&encode(ADMIN_RCON, &[line])).await?;
         let deadline = Instant::now() + Duration::from_secs(COMMAND_TIMEOUT_S);
         let (mut lines, mut answered, mut truncated) = (Vec::<u8>::new(), false, false);
         loop {
-            let packet = match timeout_at(deadline, self.receive()).await {
+            let packet = match timeout_at(deadline, self.wire.receive(take_packet)).await {
                 Ok(Ok(Some(packet))) => packet,
                 // A server that was told to quit hangs up, politely or not. A line without the end is half an answer.
                 Ok(Ok(None) | Err(ConsoleError::Unreachable(_))) => {
@@ -257,11 +228,11 @@ mod tests {
         let (told, hears) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut peer = OpenTtdAdmin { stream, buffer: BytesMut::new(), ended: false };
+            let mut peer = OpenTtdAdmin { wire: Wire::over(stream), ended: false };
             for answer in answers {
-                let Ok(Some(packet)) = peer.receive().await else { return };
+                let Ok(Some(packet)) = peer.wire.receive(take_packet).await else { return };
                 let _ = told.send(packet);
-                peer.send(&answer).await.unwrap();
+                peer.wire.send(&answer).await.unwrap();
             }
         });
         (address, hears)

@@ -9,16 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Console, ConsoleError, Reply, check_line, ended_in_login, hung_up};
+use super::wire::Wire;
+use super::{Console, ConsoleError, Reply, check_line, ended_in_login};
 
 /// How long the connection may take, and the login after it.
 const CONNECT_TIMEOUT_S: u64 = 5;
-/// How long the server may take to accept what we send.
-const WRITE_TIMEOUT_S: u64 = 5;
 /// How long a whole command may take.
 const COMMAND_TIMEOUT_S: u64 = 15;
 /// How long a server may think before the first word of its answer: `save-all flush` of a large world takes seconds.
@@ -40,8 +37,7 @@ const EXEC: i32 = 2;
 const RESPONSE: i32 = 0;
 
 pub struct SourceRcon {
-    stream: TcpStream,
-    buffer: BytesMut,
+    wire: Wire,
     /// The id of the last packet sent: always above 0, as some servers drop the rest and -1 means "wrong password".
     last_id: i32,
     /// The server hung up, so a further command cannot be given.
@@ -90,11 +86,7 @@ impl SourceRcon {
     pub async fn connect(address: SocketAddr, password: &SecretString) -> Result<Self, ConsoleError> {
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
         check_line(password.expose_secret(), MAX_LINE_BYTES)?;
-        let stream = match timeout(limit, TcpStream::connect(address)).await {
-            Ok(connected) => connected.map_err(|e| ConsoleError::Unreachable(e.to_string()))?,
-            Err(_) => return Err(ConsoleError::Unreachable("no connection in time".into())),
-        };
-        let mut console = Self { stream, buffer: BytesMut::new(), last_id: 1, ended: false };
+        let mut console = Self { wire: Wire::connect(address, limit).await?, last_id: 1, ended: false };
         console.send(&encode(1, AUTH, password.expose_secret().as_bytes())).await?;
         let answer = timeout(limit, async {
             // SRCDS sends an empty RESPONSE before the verdict, Minecraft does not.
@@ -110,28 +102,13 @@ impl SourceRcon {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), ConsoleError> {
-        match timeout(Duration::from_secs(WRITE_TIMEOUT_S), self.stream.write_all(bytes)).await {
-            Ok(written) => written.map_err(|e| ConsoleError::Unreachable(e.to_string())),
-            Err(_) => {
-                // Half a packet may be on its way.
-                self.ended = true;
-                Err(ConsoleError::NoAnswer)
-            }
-        }
+        let sent = self.wire.send(bytes).await;
+        self.ended |= matches!(sent, Err(ConsoleError::NoAnswer));
+        sent
     }
 
-    /// The next packet; None when the server hung up. Safe to cancel: what was read stays in the buffer.
     async fn receive(&mut self) -> Result<Option<Packet>, ConsoleError> {
-        loop {
-            if let Some(packet) = take_packet(&mut self.buffer)? {
-                return Ok(Some(packet));
-            }
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(e) => return Err(ConsoleError::Unreachable(e.to_string())),
-            }
-        }
+        self.wire.receive(take_packet).await
     }
 }
 
@@ -139,7 +116,7 @@ impl SourceRcon {
 impl Console for SourceRcon {
     async fn command(&mut self, line: &str) -> Result<Reply, ConsoleError> {
         check_line(line, MAX_LINE_BYTES)?;
-        self.ended |= hung_up(&mut self.stream, &mut self.buffer).await;
+        self.ended |= self.wire.hung_up().await;
         if self.ended {
             return Err(ConsoleError::Unreachable("the server hung up".into()));
         }
@@ -162,7 +139,7 @@ impl Console for SourceRcon {
                 // A server that was told to stop hangs up, politely or not. Half a packet means a lost end.
                 Ok(Ok(None) | Err(ConsoleError::Unreachable(_))) => {
                     self.ended = true;
-                    truncated |= !self.buffer.is_empty();
+                    truncated |= self.wire.holds_half_a_packet();
                     break;
                 }
                 Ok(Err(error)) => {
@@ -179,7 +156,7 @@ impl Console for SourceRcon {
                 }
                 Err(_) => {
                     // More was coming when time ran out: the rest would be taken for the next command's answer.
-                    truncated |= !self.buffer.is_empty() || Instant::now() >= deadline && answered;
+                    truncated |= self.wire.holds_half_a_packet() || Instant::now() >= deadline && answered;
                     break;
                 }
             };
@@ -242,11 +219,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut peer = SourceRcon { stream, buffer: BytesMut::new(), last_id: 1, ended: false };
+            let mut peer = SourceRcon { wire: Wire::over(stream), last_id: 1, ended: false };
             peer.receive().await.unwrap();
             peer.send(&verdict).await.unwrap();
             let Ok(Some(command)) = peer.receive().await else { return };
-            if !peer.buffer.is_empty() {
+            if peer.wire.holds_half_a_packet() {
                 return;
             }
             for part in parts {
