@@ -1,6 +1,9 @@
 //! Consoles and queries against servers that others wrote: two RCON servers in Python, a Minecraft server in
 //! JavaScript, and the real OpenTTD and OpenArena in containers, with players who join and leave.
 
+#[path = "common/openttd.rs"]
+mod openttd;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use openttd::PLAY;
 use secrecy::SecretString;
 use spawnpoint::clients::console::openttd::OpenTtdAdmin;
 use spawnpoint::clients::console::quake3::Quake3Rcon;
@@ -230,7 +234,7 @@ settings() {
     for file in openttd secrets private; do
         printf '[version]\nversion_string = 13.0\nversion_number = 1D086D64\nini_version = 2\n' >"$1/.config/openttd/$file.cfg"
     done
-    printf '[network]\nserver_game_type = local\nuse_relay_service = never\n[misc]\ngraphicsset = "OpenGFX"\n' >>"$1/.config/openttd/openttd.cfg"
+    printf '[network]\nserver_game_type = local\nuse_relay_service = never\nmax_init_time = 1000\nmax_join_time = 2000\n[misc]\ngraphicsset = "OpenGFX"\n' >>"$1/.config/openttd/openttd.cfg"
     printf '[network]\nadmin_password = %s\n' "$PASSWORD" >>"$1/.config/openttd/secrets.cfg"
     printf '[network]\nserver_name = Test rails\nclient_name = %s\n' "$2" >>"$1/.config/openttd/private.cfg"
 }
@@ -261,7 +265,7 @@ async fn the_real_openttd_is_understood() {
 
     // A real client without a screen, beside the server.
     let join = format!(
-        "{OPENTTD}\nexport HOME=/home/game/ann; settings $HOME Ann; openttd -n 127.0.0.1:3979 -v null:ticks=100000000 -s null -m null & echo $! >/tmp/ann; wait"
+        "{OPENTTD}\n{PLAY}\nexport HOME=/home/game/ann; settings $HOME Ann; play openttd 127.0.0.1:3979 & echo $! >/tmp/ann; wait"
     );
     game.sh(&join);
     let players = async |wanted| {

@@ -1,20 +1,20 @@
 //! Real games, installed by their own recipes into real containers, with their own clients where those run without a
 //! screen. Minutes rather than seconds; .config/nextest.toml lets one run at a time.
 
+#[path = "common/openttd.rs"]
+mod openttd;
 #[path = "common/stage.rs"]
 mod stage;
 
+use openttd::PLAY;
 use spawnpoint::config::Config;
 use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::State;
 use stage::{Stage, docker_or_skip};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 const CI: &str = "CI";
-/// A friend who is not on by then connects anew.
-const TRY_AGAIN: Duration = Duration::from_secs(20);
 
 /// A stage with the recipes that are shipped, if this machine can run games.
 async fn games(tweak: impl FnOnce(&mut Config)) -> Option<Stage> {
@@ -130,7 +130,7 @@ const OPENTTD_CLIENT: &str = r#"
     printf "${version}client_name = Ada\n" >"$config/private.cfg"
     printf "${version}use_relay_service = never\n" >"$config/openttd.cfg"
     cd /srv/game/usr/share/games/openttd
-    exec /srv/game/usr/games/openttd -n "$HOST:$PORT" -v null:ticks=100000000 -s null -m null -d net=2
+    play /srv/game/usr/games/openttd "$HOST:$PORT"
 "#;
 
 #[tokio::test]
@@ -146,18 +146,8 @@ async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_
     assert!(console(&stage, "trains", "getdate").await.contains("1975-01-01"));
 
     // A client whose connection fails says so in its menu and waits there; a friend would try again.
-    let mut ada = Client::join(&stage, "trains", OPENTTD_CLIENT).await;
-    let mut tried = Instant::now();
-    let joins = async || {
-        let players = app.status(&stage.caller, "trains").await.unwrap().players?;
-        if players.online == Some(0) && tried.elapsed() > TRY_AGAIN {
-            println!("Ada tries again, after: {}", ada.log());
-            ada = Client::join(&stage, "trains", OPENTTD_CLIENT).await;
-            tried = Instant::now();
-        }
-        (players.online == Some(1)).then_some(())
-    };
-    stage.until("Ada on the server", joins).await;
+    let ada = Client::join(&stage, "trains", &format!("{PLAY}{OPENTTD_CLIENT}")).await;
+    players_are(&stage, "trains", 1).await;
     let clients = console(&stage, "trains", "clients").await;
     assert!(clients.contains("Ada"), "{clients}");
     let moves = async || (!console(&stage, "trains", "getdate").await.contains("1975-01-0")).then_some(());
