@@ -57,6 +57,11 @@ pub trait Driver: Send + Sync {
     async fn sweep(&self, _servers: &[Server]) -> anyhow::Result<Sweep> {
         Ok(Sweep::default())
     }
+    /// Names in DNS with this instance's marker that lead to no host of these servers. Who had one is known by the
+    /// servers, of which the second are deleted: a zone is asked for names, and never for all that it holds.
+    async fn left_names(&self, _servers: &[Server], _deleted: &[Server]) -> Sweep {
+        Sweep::default()
+    }
     /// Deletes something that a sweep of this driver found. Fine when it is gone already.
     async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
         anyhow::bail!("{} is nothing of this backend's", orphan.name)
@@ -215,6 +220,8 @@ pub trait Journal: Send + Sync {
     async fn server(&self, id: &ServerId) -> anyhow::Result<Option<Server>>;
     /// Every server that is not deleted.
     async fn servers(&self) -> anyhow::Result<Vec<Server>>;
+    /// So many of those that are, the last ones first.
+    async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>>;
     /// The values that must never be shown, by variable; with `CONSOLE_PASSWORD` among them.
     async fn secrets(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>>;
     async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>>;

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// A driver that has not found everything in this time has not looked.
 const SWEEP_LIMIT: Duration = Duration::from_secs(120);
 
+/// Names of so many deleted servers are looked for, the last ones first.
+const DELETED_ASKED: usize = 50;
 /// Whether one host is there is a short question.
 const GONE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -58,6 +60,10 @@ impl Engine {
             let before = journal.open_jobs().await?;
             let servers = journal.servers().await?;
             let mut found = look(driver.as_ref(), backend, &servers).await;
+            if backend == Backend::Cloud {
+                let deleted = journal.deleted_servers(DELETED_ASKED).await?;
+                found.add(look_for_names(driver.as_ref(), &servers, &deleted).await);
+            }
             // Two backends may be kept by one driver, which then finds everything twice.
             found.orphans.retain(|orphan| orphan.backend == backend);
             // The jobs come before the record: what a job did as its last act is seen in one of the two.
@@ -167,6 +173,16 @@ impl Engine {
         journal.notice(server, &notice, self.now()).await?;
         self.inner.bus.nudge(Nudge::Notice);
         journal.set_told(&key).await
+    }
+}
+
+async fn look_for_names(driver: &dyn Driver, servers: &[Server], deleted: &[Server]) -> Sweep {
+    match tokio::time::timeout(SWEEP_LIMIT, driver.left_names(servers, deleted)).await {
+        Ok(found) => found,
+        Err(_) => {
+            let (provider, why) = ("dns".to_owned(), "looking for names took too long".to_owned());
+            Sweep { unasked: vec![Unasked { provider, why }], ..Sweep::default() }
+        }
     }
 }
 

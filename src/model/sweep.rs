@@ -3,7 +3,7 @@
 //! Drivers list ([`Sweep`]), `engine::sweep` compares and tells, `app::orphans` deletes and gives back.
 
 use super::cost::{Micros, Price};
-use super::host::HostRef;
+use super::host::{HostRef, OWN_MACHINE};
 use super::job::{Job, Outcome};
 use super::server::{Backend, Server};
 use super::{GuildId, JobId, Ms, ServerId};
@@ -73,6 +73,10 @@ pub enum OrphanKind {
     Volume,
     Container,
     Drive,
+    /// A name in DNS, with the marker of this instance.
+    Name,
+    /// A game's folder on a machine of your own.
+    Folder,
 }
 
 impl OrphanKind {
@@ -84,6 +88,8 @@ impl OrphanKind {
             OrphanKind::Volume => "volume",
             OrphanKind::Container => "container",
             OrphanKind::Drive => "drive",
+            OrphanKind::Name => "DNS name",
+            OrphanKind::Folder => "game folder",
         }
     }
 
@@ -91,8 +97,10 @@ impl OrphanKind {
     pub fn may_hold_world(self) -> bool {
         match self {
             // What a game wrote outside of its drive is in its container.
-            OrphanKind::Host | OrphanKind::Volume | OrphanKind::Drive | OrphanKind::Container => true,
-            OrphanKind::Firewall | OrphanKind::SshKey => false,
+            OrphanKind::Host | OrphanKind::Volume | OrphanKind::Drive | OrphanKind::Container | OrphanKind::Folder => {
+                true
+            }
+            OrphanKind::Firewall | OrphanKind::SshKey | OrphanKind::Name => false,
         }
     }
 }
@@ -130,10 +138,24 @@ impl Orphan {
                 .is_some_and(|host| host.provider == self.provider && host.firewall.as_ref() == Some(&self.id)),
             OrphanKind::Drive => owned.drive.as_ref().is_some_and(|drive| drive.id == self.id),
             OrphanKind::Container => owned.container.as_ref() == Some(&self.id),
+            // The whole name, of which a host has its first label on record.
+            OrphanKind::Name => {
+                let label = owned.host.as_ref().and_then(|host| host.label.as_deref());
+                label.is_some() && self.id.split('.').next() == label
+            }
+            OrphanKind::Folder => {
+                let here = owned.host.as_ref().filter(|host| host.provider == OWN_MACHINE);
+                here.is_some_and(|host| self.id == folder_id(&host.id, &server.id))
+            }
             // Drives are mounted through volumes that are named after them; drivers leave those of known drives out.
             OrphanKind::SshKey | OrphanKind::Volume => false,
         }
     }
+}
+
+/// How the folder of a server's game on a machine of your own is called here.
+pub fn folder_id(machine: &str, server: &ServerId) -> String {
+    format!("{machine}/{server}")
 }
 
 /// A host that a server has on record, and of which the provider itself says, asked for it and in its list, that there

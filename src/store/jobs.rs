@@ -262,6 +262,10 @@ impl Journal for Store {
         self.set_meta(&format!("told.{key}"), "yes").await
     }
 
+    async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
+        self.deleted_servers_everywhere(at_most).await
+    }
+
     async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
         self.rentals_of_the_deleted().await
     }

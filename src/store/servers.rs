@@ -79,6 +79,13 @@ impl Store {
         self.db.rows(sql, [(&guild.0).into()]).await?.iter().map(server_of).collect()
     }
 
+    /// Of every guild, those that were deleted last.
+    pub(super) async fn deleted_servers_everywhere(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
+        let sql = "SELECT * FROM servers WHERE deleted_at IS NOT NULL ORDER BY deleted_at DESC, id LIMIT $1";
+        let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+        self.db.rows(sql, [at_most.into()]).await?.iter().map(server_of).collect()
+    }
+
     /// Every server of every guild that is not deleted.
     pub async fn servers_everywhere(&self) -> anyhow::Result<Vec<Server>> {
         let sql = "SELECT * FROM servers WHERE deleted_at IS NULL ORDER BY created_at, id";

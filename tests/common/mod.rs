@@ -240,6 +240,12 @@ impl Journal for Memory {
         Ok(())
     }
 
+    async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
+        let rows = self.get();
+        let deleted = rows.servers.values().filter(|server| server.deleted_at.is_some());
+        Ok(deleted.take(at_most).cloned().collect())
+    }
+
     async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
         let rows = self.get();
         let deleted = |id: &ServerId| rows.servers.get(id).is_some_and(|server| server.deleted_at.is_some());
@@ -385,6 +391,11 @@ impl<J: Journal> Journal for Crashing<J> {
     async fn set_told(&self, key: &str) -> anyhow::Result<()> {
         self.alive()?;
         self.journal.set_told(key).await
+    }
+
+    async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
+        self.alive()?;
+        self.journal.deleted_servers(at_most).await
     }
 
     async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {

@@ -215,6 +215,12 @@ impl Dns {
         HostName::below(label, &self.suffix)
     }
 
+    /// `friday` for `friday.example.org`; `None` for a name that is not right below the zone.
+    pub fn label_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let label = name.strip_suffix(self.suffix.to_string().as_str())?.strip_suffix('.')?;
+        (!label.is_empty() && !label.contains('.')).then_some(label)
+    }
+
     /// Makes the name lead to this address and to no other. Safe to do twice. Gives the whole name.
     pub async fn point(&self, label: &str, address: IpAddr) -> Result<HostName, DnsError> {
         let name = self.full_name(label)?;

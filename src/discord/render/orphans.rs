@@ -6,7 +6,7 @@ use super::{Look, Said};
 use crate::app::{LostView, OrphanView, Orphans};
 use crate::discord::ids::Press;
 use crate::model::cost::spoken;
-use crate::model::sweep::{Orphan, Unasked};
+use crate::model::sweep::{Orphan, OrphanKind, Unasked};
 use crate::model::{JobId, Ms};
 
 /// Orphans that one list has buttons for: a message holds 25.
@@ -108,6 +108,9 @@ pub fn whether_to_delete(view: &OrphanView, now: Ms) -> String {
     let mut text = format!("Delete the {}? ({facts})", named(&view.orphan));
     if !view.orphan.kind.may_hold_world() {
         return text + " No world is on it.";
+    }
+    if view.orphan.kind == OrphanKind::Folder {
+        text += " A game that runs in it keeps it from being deleted.";
     }
     text += " **A world may be on it that is in no backup; it would be lost.**";
     text += &match (&view.server, &view.backup) {

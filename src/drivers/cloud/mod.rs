@@ -341,6 +341,10 @@ impl Driver for CloudDriver {
         Ok(self.sweep_all(servers).await)
     }
 
+    async fn left_names(&self, servers: &[Server], deleted: &[Server]) -> Sweep {
+        self.names_left(servers, deleted).await
+    }
+
     async fn delete_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
         self.remove_orphan(orphan).await
     }

@@ -2,14 +2,22 @@
 //! changed holds up neither a start nor a stop, and friends get the plain address.
 
 use super::CloudDriver;
+use crate::clients::dns::{DnsError, Owner};
 use crate::engine::{StepCx, StepError};
+use crate::model::ServerId;
 use crate::model::host::HostRef;
-use crate::model::server::Server;
+use crate::model::server::{Backend, Server};
+use crate::model::sweep::{Orphan, OrphanKind, Sweep, Unasked};
+use anyhow::Context;
+use futures::StreamExt;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// A zone that cannot be reached holds a start or a stop up for no longer.
 const NAME_LIMIT: Duration = Duration::from_secs(15);
+/// How the zone is called where a provider's name is expected.
+const DNS: &str = "dns";
 /// So much of a server's id keeps two of one name apart.
 const APART_CHARS: usize = 6;
 
@@ -45,6 +53,76 @@ impl CloudDriver {
     }
 }
 
+/// So many names are asked for at once, and no more: a zone's keeper counts requests.
+const NAMES_AT_ONCE: usize = 8;
+
+impl CloudDriver {
+    /// Names that are ours by their marker and that no host has on record: a zone that did not answer when a host went
+    /// kept them. Only names that servers could have are asked for.
+    pub(super) async fn names_left(&self, servers: &[Server], deleted: &[Server]) -> Sweep {
+        let mut found = Sweep::default();
+        let Some(names) = &self.names else { return found };
+        let mut asked = futures::stream::iter(candidates(servers, deleted))
+            .map(async |(label, server)| {
+                let entry = tokio::time::timeout(NAME_LIMIT, names.look(&label)).await;
+                (label, server, entry.unwrap_or_else(|_| Err(DnsError::Busy { why: late(), after: None })))
+            })
+            .buffer_unordered(NAMES_AT_ONCE);
+        while let Some((label, server, entry)) = asked.next().await {
+            let entry = match entry {
+                Ok(Some(entry)) => entry,
+                Ok(None) => continue,
+                Err(error) => {
+                    // One that does not answer for this name does not for the next one either.
+                    found.unasked.push(Unasked { provider: DNS.to_owned(), why: error.to_string() });
+                    return found;
+                }
+            };
+            let Ok(name) = names.full_name(&label) else { continue };
+            if entry.owner(&self.settings.instance) == Owner::Ours {
+                found.orphans.push(Orphan {
+                    backend: Backend::Cloud,
+                    provider: DNS.to_owned(),
+                    kind: OrphanKind::Name,
+                    id: name.to_string(),
+                    name: name.to_string(),
+                    since: None,
+                    price: None,
+                    server: Some(server),
+                    adoptable: false,
+                });
+            }
+        }
+        found.orphans.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    /// Takes a name away that no host has; the zone's own rules see to it that it is one of ours.
+    pub(super) async fn remove_name(&self, name: &str) -> anyhow::Result<()> {
+        let names = self.names.as_ref().context("there is no zone under [dns] in the configuration any more")?;
+        let label = names.label_of(name).context("that name is not in the zone under [dns] in the configuration")?;
+        tokio::time::timeout(NAME_LIMIT, names.clear(label)).await.map_err(|_| anyhow::anyhow!("{}", late()))??;
+        Ok(())
+    }
+}
+
+/// Every label that one of these servers could have left, with the server: its name, and where several have had that
+/// name, the one with something added. Those that lead to a host now are none.
+fn candidates(servers: &[Server], deleted: &[Server]) -> Vec<(String, ServerId)> {
+    let everybody = || servers.iter().chain(deleted);
+    let has: Vec<&str> = servers.iter().filter_map(|server| server.owned.host.as_ref()?.label.as_deref()).collect();
+    let mut labels = BTreeMap::new();
+    for server in everybody() {
+        let plain = server.name.as_str().to_lowercase();
+        if everybody().filter(|other| other.name.as_str().to_lowercase() == plain).count() > 1 {
+            labels.insert(apart(server), server.id.clone());
+        }
+        // Of several, the one that is there now comes first.
+        labels.entry(plain).or_insert_with(|| server.id.clone());
+    }
+    labels.into_iter().filter(|(label, _)| !has.contains(&label.as_str())).collect()
+}
+
 fn late() -> String {
     format!("the zone did not answer within {} s", NAME_LIMIT.as_secs())
 }
@@ -55,7 +133,12 @@ fn label(server: &Server, everybody: &[Server]) -> String {
     let plain = |server: &Server| server.name.as_str().to_lowercase();
     let older = |other: &&Server| (other.created_at, &other.id) < (server.created_at, &server.id);
     match everybody.iter().filter(older).any(|other| plain(other) == plain(server)) {
-        true => format!("{}-{}", plain(server), server.id.0.chars().take(APART_CHARS).collect::<String>()),
+        true => apart(server),
         false => plain(server),
     }
+}
+
+fn apart(server: &Server) -> String {
+    let id: String = server.id.0.chars().take(APART_CHARS).collect();
+    format!("{}-{id}", server.name.as_str().to_lowercase())
 }

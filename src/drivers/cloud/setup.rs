@@ -119,7 +119,10 @@ impl CloudDriver {
         if read(&ssh, &mark).await?.is_none() {
             write(&ssh, &mark, cx.job.id.to_string(), "600").await?;
         }
-        if self.host_of(server)?.provider != OWN_MACHINE {
+        if self.host_of(server)?.provider == OWN_MACHINE {
+            // A machine of yours may serve several Spawnpoints: a sweep knows its own folders by this.
+            write(&ssh, &format!("{home}/state/instance"), self.settings.instance.clone(), "600").await?;
+        } else {
             let ports = public_ports(recipe, &server.owned.ports);
             let mut rules: Vec<String> = vec!["tcp:22".to_owned()];
             rules.extend(ports.iter().map(|(number, udp)| format!("{}:{number}", if *udp { "udp" } else { "tcp" })));

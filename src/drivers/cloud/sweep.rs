@@ -1,13 +1,15 @@
 //! What carries this instance's label at the providers and belongs to no server, and the hosts on record that a
 //! provider does not have. Another Spawnpoint on the same account has another instance's label and is none of it.
 
-use super::{CloudDriver, Provider, now_ms};
+use super::setup::{CALL_LIMIT, as_root, home, keeper};
+use super::{CloudDriver, Machine, Provider, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Extra, Host, HostState};
+use crate::clients::ssh::{Ssh, Target};
 use crate::engine::StepError;
 use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::server::{Backend, Owned, Server};
-use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep, Unasked};
+use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep, Unasked, folder_id};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,6 +17,11 @@ use tokio::time::Instant;
 /// A person waits for the end of a host that was deleted no longer than this; the next sweep sees whether it came.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A machine of your own that has not answered by then is off, or away.
+const MACHINE_LIMIT: Duration = Duration::from_secs(15);
+/// One line for each game's folder: the server's id, and which Spawnpoint made it.
+const LIST_FOLDERS: &str = r#"cd /srv/spawnpoint 2>/dev/null || exit 0
+for id in *; do if [ -f "$id/state/instance" ]; then printf '%s %s\n' "$id" "$(cat "$id/state/instance")"; fi; done"#;
 
 impl CloudDriver {
     /// Asks all providers at once: one that is slow makes no other wait.
@@ -27,7 +34,13 @@ impl CloudDriver {
             found
         });
         let mut all = Sweep::default();
-        for found in futures::future::join_all(asked).await {
+        let machines = self.machines.iter().map(async |(name, machine)| {
+            let mut found = Sweep::default();
+            self.sweep_machine(name, machine, servers, &mut found).await;
+            found
+        });
+        let (asked, machines) = tokio::join!(futures::future::join_all(asked), futures::future::join_all(machines));
+        for found in asked.into_iter().chain(machines) {
             all.add(found);
         }
         let mut without_token: Vec<&str> = servers
@@ -113,14 +126,91 @@ impl CloudDriver {
         Ok(api.host(host).await?.is_none())
     }
 
+    /// Game folders on a machine of your own that carry this instance's mark and belong to no server.
+    async fn sweep_machine(&self, name: &str, machine: &Machine, servers: &[Server], found: &mut Sweep) {
+        let listed = tokio::time::timeout(MACHINE_LIMIT, self.folders_on(name, machine)).await;
+        let ids = match listed.unwrap_or_else(|_| Err(anyhow::anyhow!("it did not answer in time"))) {
+            Ok(ids) => ids,
+            Err(error) => {
+                let why = format!("Your machine could not be looked at: {error:#}.");
+                found.unasked.push(Unasked { provider: name.to_owned(), why });
+                return;
+            }
+        };
+        for id in ids {
+            let claimed = |server: &Server| {
+                let here = server.owned.host.as_ref().filter(|host| host.provider == OWN_MACHINE && host.id == name);
+                here.is_some() && server.id == id
+            };
+            if !servers.iter().any(claimed) {
+                found.orphans.push(Orphan {
+                    backend: Backend::Cloud,
+                    provider: OWN_MACHINE.to_owned(),
+                    kind: OrphanKind::Folder,
+                    name: format!("{name}:{}", home(&id)),
+                    id: folder_id(name, &id),
+                    since: None,
+                    price: None,
+                    server: Some(id),
+                    adoptable: false,
+                });
+            }
+        }
+    }
+
+    async fn folders_on(&self, name: &str, machine: &Machine) -> anyhow::Result<Vec<ServerId>> {
+        let ssh = self.ssh_to(name, machine).await?;
+        let mut ids = vec![];
+        let mut line = |line: &str| {
+            if let Some((id, instance)) = line.split_once(' ')
+                && instance == self.settings.instance
+            {
+                ids.push(ServerId(id.to_owned()));
+            }
+        };
+        ssh.run(as_root(&ssh, &["sh", "-c", LIST_FOLDERS], MACHINE_LIMIT), &mut line).await?.ok()?;
+        Ok(ids)
+    }
+
+    /// A connection of its own: nothing is played there that one could be kept for.
+    async fn ssh_to(&self, name: &str, machine: &Machine) -> anyhow::Result<Ssh> {
+        let pin = self.pin_of(name, machine).map_err(plain)?;
+        let host_key = pin.with_context(|| format!("nobody has trusted it yet; `spawnpoint trust {name}`"))?;
+        let address = super::address_of(machine).await.map_err(plain)?;
+        let (user, key) = (machine.user.clone(), machine.key.clone());
+        Ok(Ssh::with_connect_limit(Target { address, user, key, host_key }, MACHINE_LIMIT))
+    }
+
+    async fn remove_folder_of(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        let (name, id) = orphan.id.rsplit_once('/').context("a folder's machine has a name")?;
+        let machine = self.machine(name).map_err(plain)?;
+        let ssh = self.ssh_to(name, machine).await?;
+        // The keeper there refuses while a game runs in it.
+        let removed = keeper(&ssh, "remove", &ServerId(id.to_owned()), &[], CALL_LIMIT);
+        ssh.run_quietly(removed).await?.ok()?;
+        Ok(())
+    }
+
     pub(super) async fn remove_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
+        match orphan.kind {
+            OrphanKind::Name => return self.remove_name(&orphan.id).await,
+            OrphanKind::Folder => return self.remove_folder_of(orphan).await,
+            OrphanKind::Host
+            | OrphanKind::Firewall
+            | OrphanKind::SshKey
+            | OrphanKind::Volume
+            | OrphanKind::Container
+            | OrphanKind::Drive => {}
+        }
         let api = self.provider(&orphan.provider).map_err(plain)?.api.as_ref();
         let kind = match orphan.kind {
             OrphanKind::Host => return end_host(api, &orphan.id).await,
             OrphanKind::Firewall => "firewall",
             OrphanKind::SshKey => "SSH key",
             OrphanKind::Volume => "volume",
-            OrphanKind::Container | OrphanKind::Drive => bail!("a provider has no {}", orphan.kind.word()),
+            OrphanKind::Container | OrphanKind::Drive | OrphanKind::Name | OrphanKind::Folder => {
+                bail!("a provider has no {}", orphan.kind.word())
+            }
         };
         let server = orphan.server.as_ref().map(|id| id.0.clone());
         let extra = Extra { kind, id: orphan.id.clone(), name: orphan.name.clone(), server };

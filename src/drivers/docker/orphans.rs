@@ -71,7 +71,7 @@ impl DockerDriver {
                 ensure!(plain_name, "`{}` is no drive's name", orphan.id);
                 self.destroy_drive(&orphan.id).await.map_err(plain)
             }
-            OrphanKind::Host | OrphanKind::Firewall | OrphanKind::SshKey => {
+            OrphanKind::Host | OrphanKind::Firewall | OrphanKind::SshKey | OrphanKind::Name | OrphanKind::Folder => {
                 anyhow::bail!("there is no {} on this machine", orphan.kind.word())
             }
         }
