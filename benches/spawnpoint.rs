@@ -19,6 +19,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Names another program than the one that was built with this.
+const GIVEN: &str = "SPAWNPOINT_BENCH_BINARY";
 const SERVERS: usize = 20;
 const STARTS: usize = 10;
 const COMMANDS_PER_S: u64 = 200;
@@ -223,7 +225,7 @@ async fn with_discord() {
     let Some(discord) = Discord::start(world).await else { return };
     let discord = Arc::new(discord);
     let home = tempfile::tempdir().unwrap();
-    let mut child = Command::new(binary())
+    let mut child = program()
         .arg("run")
         .current_dir(home.path())
         .env("SPAWNPOINT_DATA_DIR", home.path().join("data"))
@@ -331,7 +333,7 @@ async fn watched() {
         stage.caller = Caller::operator(GuildId(format!("guild-{}", n / 100)));
         stage.create(&format!("toy-{n}"), "toy", &[]).await;
     }
-    let mut child = Command::new(binary())
+    let mut child = program()
         .args(["run", "--without-discord"])
         .current_dir(&stage.home)
         .env("SPAWNPOINT_DATA_DIR", &stage.config.data_dir)
@@ -361,8 +363,12 @@ fn processor_ms(pid: u32) -> f64 {
     after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() * 10.0).sum()
 }
 
-fn binary() -> PathBuf {
-    std::env::var_os("SPAWNPOINT_BENCH_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_spawnpoint").into(), PathBuf::from)
+/// The program as it is started by hand: it takes a variable of ours for a setting that it does not know.
+fn program() -> Command {
+    let given = std::env::var_os(GIVEN);
+    let mut program = Command::new(given.map_or_else(|| env!("CARGO_BIN_EXE_spawnpoint").into(), PathBuf::from));
+    program.env_remove(GIVEN);
+    program
 }
 
 fn resident(pid: u32) -> u64 {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -65,6 +66,8 @@ async def listen(app: web.Application, port: int) -> tuple[web.AppRunner, int]:
 
 
 async def main() -> None:
+    # It lives as long as a test, and a full collection would keep everybody waiting for up to half a second.
+    gc.disable()
     chosen = arguments()
     spec = load_spec()
     world = World(bot_name=chosen.bot_name, ack_s=chosen.ack_s)
