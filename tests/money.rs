@@ -277,50 +277,95 @@ async fn more_time_says_what_it_costs() {
     bot.end().await.unwrap();
 }
 
-/// An admin goes on without seeing the host go, and the server is deleted: the bill does not end with that.
-async fn what_is_left_is_shown(by_hand: bool) -> Option<String> {
-    let room = room(Spending::default()).await?;
-    let bot = Bot::start(&room.discord, &room.home).await;
+/// An admin goes on without seeing the host go: the bill does not end with that.
+async fn leave_the_host(room: &Room, line: &str, button: &str, done: &str) {
     room.with_world().await;
     room.ask(&room.bob, "general", "/server start server:world").await;
     room.discord.wait_for("general", "is up").await;
     room.home.outside.fault(Way::Run, Step::DestroyHost, Kind::Before, 1);
-    room.ask(&room.alice, "general", "/server delete server:world").await;
-    room.press(&room.alice, "Delete it").await;
+    room.ask(&room.alice, "general", line).await;
+    room.press(&room.alice, button).await;
     room.discord.wait_for("general", "waits for a person").await;
     for failed in ["Destroying the host", "Waiting until the host is gone"] {
         room.discord.wait_for("general", &format!(r"{failed}\*\* \(failed\)")).await;
         room.press(&room.alice, "Go on without it").await;
         room.press(&room.alice, "Go on without it").await;
     }
-    room.discord.wait_for("general", "is deleted").await;
+    room.discord.wait_for("general", done).await;
     assert_eq!(room.home.outside.get().hosts.len(), 1, "it is still there");
-    let mut story = format!("{}\n", room.ask(&room.carol, "general", "/cost").await);
-    if by_hand {
-        // Somebody ended it at the provider's site; the next sweep sees it.
-        room.home.outside.get().hosts.clear();
-        story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
-    } else {
-        story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
-        room.press(&room.alice, "Delete 1").await;
-        story += &(room.press(&room.alice, "Delete it").await + "\n");
-    }
-    story += &room.ask(&room.carol, "general", "/cost").await;
-    let story = Regex::new("host-[a-z0-9]{10}-").unwrap().replace_all(&story, "host-<id>-").into_owned();
-    bot.end().await.unwrap();
-    Some(story)
+}
+
+async fn delete_and_leave_the_host(room: &Room) {
+    leave_the_host(room, "/server delete server:world", "Delete it", "is deleted").await;
+}
+
+async fn move_and_leave_the_host(room: &Room) {
+    let done = "runs in a container on this machine from now on";
+    leave_the_host(room, "/server move server:world backend:docker", "Move it", done).await;
+}
+
+fn without_ids(story: &str) -> String {
+    Regex::new("host-[a-z0-9]{10}-").unwrap().replace_all(story, "host-<id>-").into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_of_a_deleted_server_is_on_the_bill_until_it_is_deleted() {
-    let Some(story) = what_is_left_is_shown(false).await else { return };
-    assert_snapshot!(story);
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    delete_and_leave_the_host(&room).await;
+    let mut story = format!("{}\n", room.ask(&room.carol, "general", "/cost").await);
+    story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
+    room.press(&room.alice, "Delete 1").await;
+    story += &(room.press(&room.alice, "Delete it").await + "\n");
+    story += &room.ask(&room.carol, "general", "/cost").await;
+    bot.end().await.unwrap();
+    assert_snapshot!(without_ids(&story));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_of_a_deleted_server_is_on_the_bill_until_somebody_ended_it_by_hand() {
-    let Some(story) = what_is_left_is_shown(true).await else { return };
-    assert_snapshot!(story);
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    delete_and_leave_the_host(&room).await;
+    assert_snapshot!(ended_by_hand(&room).await);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_a_moved_server_left_is_on_the_bill_until_somebody_ended_it_by_hand() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    move_and_leave_the_host(&room).await;
+    assert_snapshot!(ended_by_hand(&room).await);
+    bot.end().await.unwrap();
+}
+
+/// Somebody ended it at the provider's site; the next sweep sees it.
+async fn ended_by_hand(room: &Room) -> String {
+    let mut story = format!("{}\n", room.ask(&room.carol, "general", "/cost").await);
+    room.home.outside.get().hosts.clear();
+    story += &(room.ask(&room.alice, "general", "/admin orphans").await + "\n");
+    story += &room.ask(&room.carol, "general", "/cost").await;
+    without_ids(&story)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_moves_back_has_the_host_again_that_it_left_and_pays_once() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    move_and_leave_the_host(&room).await;
+    let mut story = format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
+    room.ask(&room.alice, "games", "/server move server:world backend:cloud").await;
+    room.discord.click(&room.alice, "games", "Move it").await;
+    room.discord.wait_for("games", "runs on a rented host from now on").await;
+    room.ask(&room.bob, "games", "/server start server:world").await;
+    room.discord.wait_for("games", "is up").await;
+    story += &(room.ask(&room.carol, "general", "/cost").await + "\n");
+    room.ask(&room.bob, "games", "/server stop server:world").await;
+    room.discord.wait_for("games", "is stopped").await;
+    story += &room.ask(&room.carol, "general", "/cost").await;
+    bot.end().await.unwrap();
+    assert_snapshot!(without_ids(&story));
 }
 
 #[tokio::test(flavor = "multi_thread")]

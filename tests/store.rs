@@ -459,6 +459,41 @@ async fn a_rental_begins_and_ends_with_the_host_on_record() {
     .await;
 }
 
+/// Somebody went on without seeing the host go: it bills until its provider says that it is gone.
+#[tokio::test]
+async fn a_host_that_is_left_behind_stays_on_the_bill() {
+    on_both(async |store, _| {
+        let on = |id: &str| Gain::owned(Owned { host: Some(host(id, None)), ..Owned::default() });
+        let open = async || {
+            let all = store.rentals(&guild(), 0).await.unwrap();
+            all.into_iter().filter(|rental| rental.ended_at.is_none()).map(|rental| rental.host).collect::<Vec<_>>()
+        };
+        let left = async || store.left_bills().await.unwrap().into_iter().map(|rental| rental.host).collect::<Vec<_>>();
+        for (name, away) in [
+            ("a", Aftermath { backend: Some(Backend::Docker), ..Aftermath::default() }),
+            ("b", Aftermath { deleted: true, ..Aftermath::default() }),
+        ] {
+            make(&store, name, name).await;
+            let job = gain(&store, name, on(name)).await.unwrap();
+            assert_eq!(left().await, [""; 0], "it is its server's");
+            store.close(&job, Outcome::Succeeded, away, 30).await.unwrap();
+            assert_eq!((open().await, left().await), (vec![name.to_owned()], vec![name.to_owned()]));
+            if name == "a" {
+                // Another evening, on another host: the bill of the one ends, and not that of the other.
+                let mut job = gain(&store, name, on("later")).await.unwrap();
+                assert_eq!((open().await.len(), left().await), (2, vec!["a".to_owned()]));
+                let (step, gain) = (Step::StartGame, Gain::owned(Owned::default()));
+                append(&store, &mut job, "e", at(50, Event::Started { step })).await.unwrap();
+                append(&store, &mut job, "e", at(51, Event::Finished { step, gain })).await.unwrap();
+                assert_eq!((open().await, left().await), (vec!["a".to_owned()], vec!["a".to_owned()]));
+            }
+            store.host_gone("hetzner", name, 60).await.unwrap();
+            assert_eq!((open().await, left().await), (vec![], vec![]));
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn snapshots_come_change_and_go_with_events() {
     on_both(async |store, _| {

@@ -4,10 +4,10 @@ use super::{Answer, App, Refusal};
 use crate::engine::StepError;
 use crate::model::access::{Actor, Caller, Permission, permission};
 use crate::model::bill::{
-    BudgetOf, CostView, Kinds, Ledger, MONTHS_LISTED, More, StartCost, StartPrice, Unpaid, cost, longer, may_start,
-    standings, start_price,
+    BudgetOf, CostView, Kinds, Ledger, MONTHS_LISTED, More, StartCost, StartPrice, Unpaid, cost, left, longer,
+    may_start, standings, start_price,
 };
-use crate::model::cost::{Month, Quote, Rental, spoken};
+use crate::model::cost::{Month, Quote, Rental, running, spoken};
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Subject};
 use crate::model::server::{Backend, Server};
@@ -68,6 +68,7 @@ impl App {
         rentals.retain(|rental| names.contains_key(&rental.server) && by(rental));
         let mut view = cost(&Ledger { rentals: &rentals, names: &names, month, now, zone });
         view.kinds = self.kinds();
+        view.left = left(&rentals, &asked);
         // A budget is about everything that it counts, whatever was asked for.
         for (at, server) in asked.iter().filter(|server| server.deleted_at.is_none()).enumerate() {
             for standing in standings(&server.id, server.limits.budget.as_ref(), spending, &present, now) {
@@ -122,7 +123,7 @@ impl App {
             return Ok(None);
         }
         let rentals = self.rentals_this_month(&server.guild).await?;
-        let Some(rental) = open(&rentals, &server.id) else { return Ok(None) };
+        let Some(rental) = running(&rentals, server) else { return Ok(None) };
         let now = self.now();
         let from = server.lease_until.map_or(now, |lease| lease.max(now));
         Ok(Some(longer(rental, from, until, &self.engine().spending().zone)))
@@ -139,7 +140,7 @@ impl App {
             return Ok(None);
         }
         let rentals = self.rentals_this_month(&server.guild).await?;
-        if open(&rentals, &server.id).is_some() {
+        if running(&rentals, server).is_some() {
             return Ok(None);
         }
         let Some(quote) = self.quote(server).await? else { return Ok(None) };
@@ -194,7 +195,7 @@ impl App {
         let one_by_one = self.inner.starts.lock().await;
         let now = self.now();
         let mut rentals = self.rentals_this_month(&server.guild).await?;
-        let rented = open(&rentals, &server.id).map(|rental| rental.price.clone());
+        let rented = running(&rentals, server).map(|rental| rental.price.clone());
         let rents = rented.is_none();
         let price = match rented {
             Some(price) => price,
@@ -219,14 +220,13 @@ impl App {
         for job in self.store().open_jobs_all().await? {
             let Subject::Server(id) = &job.subject else { continue };
             let starts = job.action == Action::Start && job.cancel.is_none();
-            if !starts || *id == server.id || open(rentals, id).is_some() {
+            if !starts || *id == server.id {
                 continue;
             }
-            let other = self.store().server_any(id).await?;
-            let Some(other) = other.filter(|other| other.guild == server.guild && other.backend == Backend::Cloud)
-            else {
-                continue;
+            let rents = |other: &Server| {
+                other.guild == server.guild && other.backend == Backend::Cloud && running(rentals, other).is_none()
             };
+            let Some(other) = self.store().server_any(id).await?.filter(rents) else { continue };
             let quote = match self.quote(&other).await {
                 // It will rent nothing, so it will cost nothing.
                 Err(Refusal::Invalid(_)) => None,
@@ -248,11 +248,6 @@ impl App {
         }
         Ok(promised)
     }
-}
-
-/// The rental of a host that exists.
-fn open<'a>(rentals: &'a [Rental], server: &ServerId) -> Option<&'a Rental> {
-    rentals.iter().find(|rental| rental.server == *server && rental.ended_at.is_none())
 }
 
 /// Why a start cannot be paid for, with the numbers, and who can change that.

@@ -233,8 +233,8 @@ pub trait Journal: Send + Sync {
 
     /// The guild's rentals that bill now or ended after `since`, deleted servers' too, in the order they began.
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>>;
-    /// What still bills though its server is deleted: hosts that somebody went on without seeing go.
-    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>>;
+    /// What still bills though its server is deleted or has it no longer: hosts that somebody went on without seeing go.
+    async fn left_bills(&self) -> anyhow::Result<Vec<Rental>>;
     /// Whether something was told to people already, under a key of the engine's own.
     async fn told(&self, key: &str) -> anyhow::Result<bool>;
     async fn set_told(&self, key: &str) -> anyhow::Result<()>;

@@ -76,12 +76,12 @@ impl Engine {
         Ok(all)
     }
 
-    /// A host that somebody went on without seeing go bills on, though its server is deleted. It does so until its
-    /// provider says that it is gone.
+    /// A host that somebody went on without seeing go bills on, though its server is deleted or moved. It does so until
+    /// its provider says that it is gone.
     async fn end_bills(&self, found: &mut Sweep) -> anyhow::Result<()> {
         let journal = self.inner.journal.as_ref();
         let Some(driver) = self.driver(Backend::Cloud) else { return Ok(()) };
-        for rental in journal.bills_of_the_deleted().await? {
+        for rental in journal.left_bills().await? {
             let asked = tokio::time::timeout(GONE_LIMIT, driver.is_gone(&rental.provider, &rental.host)).await;
             let why = match asked {
                 Ok(Ok(false)) => continue,
@@ -90,7 +90,7 @@ impl Engine {
                     tracing::info!(
                         provider = %rental.provider,
                         host = %rental.host,
-                        "The host of a deleted server is gone; its bill ends."
+                        "A host that was left behind is gone; its bill ends."
                     );
                     continue;
                 }

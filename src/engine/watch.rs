@@ -6,7 +6,7 @@ use super::{Ask, Engine, OpenError};
 use crate::bus::Nudge;
 use crate::model::access::Actor;
 use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
-use crate::model::cost::{Month, Rental};
+use crate::model::cost::{Month, Rental, running};
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Cause, Job};
 use crate::model::lease;
@@ -157,7 +157,7 @@ impl Engine {
         let journal = self.inner.journal.as_ref();
         let month = Month::of(now, &spending.zone).start(&spending.zone);
         let rentals = journal.rentals(&server.guild, month).await?;
-        let open = rentals.iter().find(|rental| rental.server == server.id && rental.ended_at.is_none());
+        let open = running(&rentals, server);
         let all = standings(&server.id, server.limits.budget.as_ref(), spending, &rentals, now);
         let spent = match open {
             Some(_) => all.iter().find(|standing| standing.is_spent()).cloned(),
@@ -190,7 +190,7 @@ impl Engine {
 
     /// The unit at whose end a server stops, where stops wait for that.
     pub fn stop_unit(&self, server: &Server, rentals: &[Rental]) -> Option<Unit> {
-        let open = rentals.iter().find(|rental| rental.server == server.id && rental.ended_at.is_none())?;
+        let open = running(rentals, server)?;
         let unit_ms = open.price.as_ref()?.unit_ms;
         self.stops_at_unit(server).then_some(Unit { began_at: open.began_at, unit_ms })
     }

@@ -3,6 +3,7 @@
 
 use super::access::Actor;
 use super::cost::{Micros, Money, Month, Price, Quote, Rental, UNIT_MICROS, spoken, unit_end};
+use super::server::Server;
 use super::{GuildId, MINUTE_MS, Ms, ServerId};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -306,7 +307,8 @@ pub struct Billing {
 /// The bill of one server. `None` where it has rented nothing this month.
 pub fn billing(server: &ServerId, rentals: &[Rental], now: Ms, zone: &TimeZone) -> Option<Billing> {
     let own: Vec<&Rental> = rentals.iter().filter(|rental| rental.server == *server).collect();
-    let open = own.iter().find(|rental| rental.ended_at.is_none());
+    // What was left behind is older than what came after it.
+    let open = own.iter().rfind(|rental| rental.ended_at.is_none());
     let month = Month::of(now, zone);
     let mut spent = Money::default();
     for rental in &own {
@@ -338,7 +340,7 @@ pub struct CostView {
     pub months: Vec<(Month, Money)>,
     /// How budgets stand now, with the server's name where it is a server's.
     pub budgets: Vec<(Option<String>, Standing)>,
-    /// Hosts of deleted servers that are still there, and bill.
+    /// Hosts that are still there, and bill, though their server has them no longer.
     #[serde(default)]
     pub left: Vec<LeftHost>,
     #[serde(default)]
@@ -348,8 +350,10 @@ pub struct CostView {
 /// A host that somebody went on without seeing go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftHost {
-    /// The deleted server's name.
+    /// The name of the server that it was rented for.
     pub server: String,
+    /// That server is deleted; otherwise it was moved away.
+    pub deleted: bool,
     pub provider: String,
     pub host: String,
 }
@@ -393,14 +397,13 @@ pub struct Ledger<'a> {
     pub zone: &'a TimeZone,
 }
 
-/// Sums up one month, and names the others. Budgets are for the caller to add.
+/// Sums up one month, and names the others. Budgets and what was left behind are for the caller to add.
 pub fn cost(ledger: &Ledger<'_>) -> CostView {
     let Ledger { rentals, names, month, now, zone } = *ledger;
     let mut servers: BTreeMap<&ServerId, ServerCost> = BTreeMap::new();
     let mut people: BTreeMap<String, PersonCost> = BTreeMap::new();
     let mut months: BTreeMap<Month, Money> = BTreeMap::new();
     let mut total = Money::default();
-    let mut left = vec![];
     for rental in rentals {
         for touched in rental.months(now, zone) {
             rental.add_to(months.entry(touched).or_default(), touched, now, zone);
@@ -434,10 +437,6 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
         rental.add_to(&mut server.amount, month, now, zone);
         server.time_ms += time_ms;
         server.billing |= rental.ended_at.is_none();
-        if server.deleted && rental.ended_at.is_none() {
-            let (server, provider) = (server.name.clone(), rental.provider.clone());
-            left.push(LeftHost { server, provider, host: rental.host.clone() });
-        }
         match &rental.price {
             // The last price is the one that it would be rented at for the whole month.
             Some(price) => {
@@ -456,7 +455,22 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
     let mut people: Vec<PersonCost> = people.into_values().collect();
     people.sort_by_key(|person| std::cmp::Reverse(person.time_ms));
     let months = months.into_iter().rev().filter(|(_, amount)| !amount.is_nothing()).take(MONTHS_LISTED).collect();
-    CostView { month, total, always_on, servers, people, months, budgets: vec![], left, kinds: Kinds::default() }
+    let (budgets, left) = (vec![], vec![]);
+    CostView { month, total, always_on, servers, people, months, budgets, left, kinds: Kinds::default() }
+}
+
+/// Of these servers, what they left behind and what still bills.
+pub fn left(rentals: &[Rental], servers: &[&Server]) -> Vec<LeftHost> {
+    let left_by = |rental: &Rental| {
+        let server = servers.iter().find(|server| server.id == rental.server && rental.is_left(server))?;
+        Some(LeftHost {
+            server: server.name.to_string(),
+            deleted: server.deleted_at.is_some(),
+            provider: rental.provider.clone(),
+            host: rental.host.clone(),
+        })
+    };
+    rentals.iter().filter_map(left_by).collect()
 }
 
 /// What more time costs for a host that is there.

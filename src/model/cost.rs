@@ -4,6 +4,7 @@
 
 use super::access::Actor;
 use super::host::{HostRef, OWN_MACHINE};
+use super::server::Server;
 use super::{HOUR_MS, Ms, ServerId};
 use jiff::Timestamp;
 use jiff::civil::date;
@@ -147,6 +148,22 @@ impl Rental {
     fn until(&self, now: Ms) -> Ms {
         self.ended_at.map_or(now, |ended| ended.min(now))
     }
+
+    fn is_for(&self, host: &HostRef) -> bool {
+        self.ended_at.is_none() && self.provider == host.provider && self.host == host.id
+    }
+
+    /// It goes on, and its server has no such host: somebody deleted or moved it without seeing that host go.
+    pub fn is_left(&self, server: &Server) -> bool {
+        let own = server.owned.host.as_ref().filter(|_| server.deleted_at.is_none());
+        self.ended_at.is_none() && !own.is_some_and(|host| self.is_for(host))
+    }
+}
+
+/// The bill of the host that a server has. What it left behind bills beside that.
+pub fn running<'a>(rentals: &'a [Rental], server: &Server) -> Option<&'a Rental> {
+    let host = server.owned.host.as_ref()?;
+    rentals.iter().find(|rental| rental.is_for(host))
 }
 
 /// What a change of a server's host means for its bill.

@@ -266,8 +266,8 @@ impl Journal for Store {
         self.deleted_servers_everywhere(at_most).await
     }
 
-    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
-        self.rentals_of_the_deleted().await
+    async fn left_bills(&self) -> anyhow::Result<Vec<Rental>> {
+        self.left_rentals().await
     }
 
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {

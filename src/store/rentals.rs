@@ -3,6 +3,7 @@
 
 use super::Store;
 use super::db::{Row, Tx, json};
+use super::servers::server_of;
 use crate::model::access::Actor;
 use crate::model::cost::{Rental, turn};
 use crate::model::host::HostRef;
@@ -19,12 +20,14 @@ impl Store {
         self.db.rows(sql, [(&guild.0).into(), since.into()]).await?.iter().map(rental_of).collect()
     }
 
-    /// Rentals that go on though their server is deleted.
-    pub(super) async fn rentals_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
-        let sql = "SELECT rentals.* FROM rentals JOIN servers ON servers.id = rentals.server
-                   WHERE servers.deleted_at IS NOT NULL AND rentals.ended_at IS NULL
+    /// Rentals that go on though their server is deleted or has another host or none.
+    pub(super) async fn left_rentals(&self) -> anyhow::Result<Vec<Rental>> {
+        let sql = "SELECT * FROM rentals JOIN servers ON servers.id = rentals.server WHERE rentals.ended_at IS NULL
                    ORDER BY rentals.began_at, rentals.provider, rentals.host";
-        self.db.rows(sql, []).await?.iter().map(rental_of).collect()
+        let rows = self.db.rows(sql, []).await?;
+        let both = rows.iter().map(|row| Ok((rental_of(row)?, server_of(row)?)));
+        let open = both.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(open.into_iter().filter(|(rental, server)| rental.is_left(server)).map(|(rental, _)| rental).collect())
     }
 
     /// The host is gone, whoever ended it.
@@ -59,9 +62,10 @@ pub(super) async fn turn_bill(
     let row = tx.row("SELECT owned FROM servers WHERE id = $1", [(&server.0).into()]).await?;
     let before: Owned = row.with_context(|| format!("server {server} does not exist"))?.json("owned")?;
     let turn = turn(before.host.as_ref(), host);
-    if turn.ends {
-        let sql = "UPDATE rentals SET ended_at = $2 WHERE server = $1 AND ended_at IS NULL";
-        tx.run(sql, [(&server.0).into(), at.into()]).await?;
+    if let Some(host) = before.host.filter(|_| turn.ends) {
+        // This one alone: what the server left behind earlier bills until it is gone too.
+        let sql = "UPDATE rentals SET ended_at = $3 WHERE provider = $1 AND host = $2 AND ended_at IS NULL";
+        tx.run(sql, [host.provider.into(), host.id.into(), at.into()]).await?;
     }
     let Some(host) = host else { return Ok(()) };
     let price = host.price.as_ref().map(json);

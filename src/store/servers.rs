@@ -321,7 +321,7 @@ pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath
         tx.run("UPDATE servers SET update_at_start = 0 WHERE id = $1", [(&id.0).into()]).await?;
     }
     if let Some(backend) = after.backend {
-        move_to(tx, id, backend, now).await?;
+        move_to(tx, id, backend).await?;
     }
     if after.deleted {
         tx.run("UPDATE servers SET deleted_at = $2 WHERE id = $1", [(&id.0).into(), now.into()]).await?;
@@ -333,14 +333,10 @@ pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath
 }
 
 /// The server runs elsewhere from now on. Of all that it owned only its world comes along: the job has put away the
-/// rest, and what an admin made it leave behind is found by its label.
-async fn move_to(tx: &mut Tx, id: &ServerId, backend: Backend, now: Ms) -> anyhow::Result<()> {
+/// rest. A host that an admin made it leave behind is found by its label, and its bill goes on until it is gone.
+async fn move_to(tx: &mut Tx, id: &ServerId, backend: Backend) -> anyhow::Result<()> {
     let row = tx.row("SELECT owned FROM servers WHERE id = $1", [(&id.0).into()]).await?;
     let before: Owned = row.context("the server of a job is gone")?.json("owned")?;
-    if before.host.is_some() {
-        let sql = "UPDATE rentals SET ended_at = $2 WHERE server = $1 AND ended_at IS NULL";
-        tx.run(sql, [(&id.0).into(), now.into()]).await?;
-    }
     write_owned(tx, id, &before.moved()).await?;
     let sql = "UPDATE servers SET backend = $2, update_at_start = 0 WHERE id = $1";
     tx.run(sql, [(&id.0).into(), backend.word().into()]).await?;

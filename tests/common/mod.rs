@@ -246,11 +246,10 @@ impl Journal for Memory {
         Ok(deleted.take(at_most).cloned().collect())
     }
 
-    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
+    async fn left_bills(&self) -> anyhow::Result<Vec<Rental>> {
         let rows = self.get();
-        let deleted = |id: &ServerId| rows.servers.get(id).is_some_and(|server| server.deleted_at.is_some());
-        let open = rows.rentals.iter().filter(|rental| rental.ended_at.is_none());
-        Ok(open.filter(|rental| deleted(&rental.server)).cloned().collect())
+        let left = |rental: &&Rental| rental.is_left(&rows.servers[&rental.server]);
+        Ok(rows.rentals.iter().filter(left).cloned().collect())
     }
 
     async fn host_gone(&self, _provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
@@ -262,10 +261,11 @@ impl Journal for Memory {
 }
 
 fn bill(rows: &mut Rows, job: &Job, server: &ServerId, host: Option<&HostRef>, at: Ms) {
-    let turn = turn(rows.servers[server].owned.host.as_ref(), host);
-    if turn.ends {
-        let open = rows.rentals.iter_mut().filter(|rental| rental.server == *server && rental.ended_at.is_none());
-        open.for_each(|rental| rental.ended_at = Some(at));
+    let before = rows.servers[server].owned.host.clone();
+    let turn = turn(before.as_ref(), host);
+    if let Some(before) = before.filter(|_| turn.ends) {
+        let same = |rental: &&mut Rental| rental.host == before.id && rental.ended_at.is_none();
+        rows.rentals.iter_mut().filter(same).for_each(|rental| rental.ended_at = Some(at));
     }
     if let Some(host) = host.filter(|_| turn.begins) {
         rows.rentals.push(Rental {
@@ -398,9 +398,9 @@ impl<J: Journal> Journal for Crashing<J> {
         self.journal.deleted_servers(at_most).await
     }
 
-    async fn bills_of_the_deleted(&self) -> anyhow::Result<Vec<Rental>> {
+    async fn left_bills(&self) -> anyhow::Result<Vec<Rental>> {
         self.alive()?;
-        self.journal.bills_of_the_deleted().await
+        self.journal.left_bills().await
     }
 
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {

@@ -75,12 +75,12 @@ fn nothing(kinds: Kinds) -> String {
 
 /// A host that nobody wants and everybody pays for.
 fn left(host: &LeftHost) -> String {
-    format!(
-        "**The host {} at {} of the deleted server {} still bills.** An admin can delete it: `/admin orphans`.",
-        code(&host.host),
-        plain(&host.provider, NAME_SHOWN),
-        code(&host.server)
-    )
+    let (id, provider, server) = (code(&host.host), plain(&host.provider, NAME_SHOWN), code(&host.server));
+    let whose = match host.deleted {
+        true => format!("of the deleted server {server}"),
+        false => format!("that {server} has no longer"),
+    };
+    format!("**The host {id} at {provider} {whose} still bills.** An admin can delete it: `/admin orphans`.")
 }
 
 fn server(server: &ServerCost) -> String {
@@ -191,7 +191,10 @@ mod tests {
             ],
             months: vec![(month("2026-11"), money(&[("USD", 240_000)])), (month("2026-10"), money(&[("USD", 3_000)]))],
             budgets: vec![(None, standing(BudgetOf::Guild)), (Some("world".into()), standing(BudgetOf::Server))],
-            left: vec![LeftHost { server: "old".into(), provider: "hetzner".into(), host: "4711".into() }],
+            left: vec![
+                LeftHost { server: "old".into(), deleted: true, provider: "hetzner".into(), host: "4711".into() },
+                LeftHost { server: "world".into(), deleted: false, provider: "linode".into(), host: "17".into() },
+            ],
             kinds: Kinds { containers: true, own_machines: false, rented_hosts: true },
         }
     }
@@ -201,6 +204,7 @@ mod tests {
         insta::assert_snapshot!(shown(&cost(&view())), @r"
         **November 2026**: 1.10 € and 0.24 $ · hosts that are always on: 14.40 $
         **The host `4711` at hetzner of the deleted server `old` still bills.** An admin can delete it: `/admin orphans`.
+        **The host `17` at linode that `world` has no longer still bills.** An admin can delete it: `/admin orphans`.
         Budget of this guild for November 2026: 0.24 $ of 10.00 $ (2 %)
         Budget of `world` for November 2026: 0.24 $ of 10.00 $ (2 %)
         `world` · 0.24 $ for 12 h · always on: 14.40 $ · billing: ON
