@@ -24,27 +24,13 @@ impl App {
     /// What can be rented, as the providers say; empty where nothing is set up or nobody answers in time.
     pub async fn offers(&self) -> Vec<Quote> {
         let Some(driver) = self.engine().driver(Backend::Cloud) else { return vec![] };
-        match tokio::time::timeout(OFFERS_WITHIN, driver.offers()).await {
-            Ok(Ok(offers)) => offers,
-            Ok(Err(error)) => {
-                tracing::info!("What can be rented could not be asked: {error:#}");
-                vec![]
-            }
-            Err(_) => vec![],
-        }
+        in_time("What can be rented", driver.offers()).await
     }
 
     /// The systems that a host can come with, in the same way.
     pub async fn images(&self) -> Vec<HostImage> {
         let Some(driver) = self.engine().driver(Backend::Cloud) else { return vec![] };
-        match tokio::time::timeout(OFFERS_WITHIN, driver.images()).await {
-            Ok(Ok(images)) => images,
-            Ok(Err(error)) => {
-                tracing::info!("Images of hosts could not be asked for: {error:#}");
-                vec![]
-            }
-            Err(_) => vec![],
-        }
+        in_time("Which systems hosts can come with", driver.images()).await
     }
 
     /// The place that these words make of the present one. Another provider has other words for everything, so its
@@ -87,6 +73,18 @@ impl App {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// A list that people can choose from; empty where it is not to be had in time.
+async fn in_time<T>(what: &str, asked: impl Future<Output = anyhow::Result<Vec<T>>>) -> Vec<T> {
+    match tokio::time::timeout(OFFERS_WITHIN, asked).await {
+        Ok(Ok(listed)) => listed,
+        Ok(Err(error)) => {
+            tracing::info!("{what} could not be asked: {error:#}");
+            vec![]
+        }
+        Err(_) => vec![],
     }
 }
 

@@ -108,39 +108,25 @@ impl CloudDriver {
         Ok(quoted(&provider, offer))
     }
 
-    /// All that can be rented, from the lists at hand. A list that is missing or old is asked for meanwhile.
+    /// All that can be rented, from the lists at hand.
     pub(super) fn offers_at_hand(&self) -> Vec<Quote> {
         let mut all: Vec<Quote> = self.machines.keys().map(|name| own_machine(name.clone(), "")).collect();
         for (name, provider) in &self.providers {
             let Some(lists) = self.lists.get(name) else { continue };
-            if lists.sizes.at_most(OFFERS_LAST).is_none() {
-                let (lists, api, name) = (Arc::clone(lists), Arc::clone(&provider.api), name.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = lists.sizes.fresh(api.offers()).await {
-                        tracing::info!(provider = name, "What can be rented could not be asked: {error}");
-                    }
-                });
-            }
-            let offers = lists.sizes.at_most(OFFERS_STALE).unwrap_or_default();
+            let api = Arc::clone(&provider.api);
+            let offers = at_hand(name, lists, |lists| &lists.sizes, async move { api.offers().await });
             all.extend(offers.iter().filter(|offer| offer.available).map(|offer| quoted(name, offer)));
         }
         all
     }
 
-    /// The systems that hosts can come with, in the same way.
+    /// The systems that hosts can come with, from the lists at hand.
     pub(super) fn images_at_hand(&self) -> Vec<HostImage> {
         let mut all = vec![];
         for (name, provider) in &self.providers {
             let Some(lists) = self.lists.get(name) else { continue };
-            if lists.images.at_most(OFFERS_LAST).is_none() {
-                let (lists, api, name) = (Arc::clone(lists), Arc::clone(&provider.api), name.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = lists.images.fresh(api.images()).await {
-                        tracing::info!(provider = name, "Images of hosts could not be asked for: {error}");
-                    }
-                });
-            }
-            let images = lists.images.at_most(OFFERS_STALE).unwrap_or_default();
+            let api = Arc::clone(&provider.api);
+            let images = at_hand(name, lists, |lists| &lists.images, async move { api.images().await });
             all.extend(images.into_iter().map(|Image { word, title, usual }| HostImage {
                 provider: name.clone(),
                 word,
@@ -150,6 +136,24 @@ impl CloudDriver {
         }
         all
     }
+}
+
+/// What is known of a list. Where that is nothing or old, the provider is asked meanwhile, for whoever comes next.
+fn at_hand<T: Clone + Send + 'static>(
+    provider: &str,
+    lists: &Arc<Lists>,
+    of: fn(&Lists) -> &List<T>,
+    asked: impl Future<Output = Result<Vec<T>, CloudError>> + Send + 'static,
+) -> Vec<T> {
+    if of(lists).at_most(OFFERS_LAST).is_none() {
+        let (lists, provider) = (Arc::clone(lists), provider.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = of(&lists).fresh(asked).await {
+                tracing::info!(provider, "What there is to choose from could not be asked: {error}");
+            }
+        });
+    }
+    of(lists).at_most(OFFERS_STALE).unwrap_or_default()
 }
 
 fn quoted(provider: &str, offer: &Offer) -> Quote {
