@@ -5,8 +5,10 @@
 //! - one job at a time works on a server, and one engine at a time on a job.
 //!
 //! The engine owns no state: jobs live in the [`Journal`], places to run in a [`Driver`]. `run` drives a job to
-//! rest, `reconcile` decides about drift, `watch` is the loop around it, `sweep` looks for what was forgotten.
+//! rest, `look` sees how servers are, `reconcile` decides about drift, `watch` is the loop around it, `sweep` looks for
+//! what was forgotten.
 
+mod look;
 pub mod reconcile;
 pub mod run;
 pub mod sweep;
@@ -27,6 +29,7 @@ use crate::model::sweep::{Orphan, Sweep};
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, Ms, ServerId, drive};
 use async_trait::async_trait;
+use look::Looks;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -398,8 +401,7 @@ pub(crate) struct Inner {
     pub work: Notify,
     /// Wakes a running step to look whether it was called off.
     pub pokes: Mutex<HashMap<JobId, Arc<Notify>>>,
-    /// What was last seen of each server. A cache for showing; decisions look again.
-    pub board: Mutex<HashMap<ServerId, (Ms, Seen)>>,
+    pub looks: Looks,
     /// Wakes the watcher.
     pub watch: Notify,
 }
@@ -431,7 +433,7 @@ impl Engine {
             id: uuid::Uuid::new_v4().to_string(),
             work: Notify::new(),
             pokes: Mutex::default(),
-            board: Mutex::default(),
+            looks: Looks::default(),
             watch: Notify::new(),
         };
         Engine { inner: Arc::new(inner) }
@@ -515,31 +517,6 @@ impl Engine {
         self.inner.work.notify_one();
     }
 
-    /// What was last seen of a server, and when.
-    pub fn last_seen(&self, id: &ServerId) -> Option<(Ms, Seen)> {
-        self.inner.board.lock().expect("no holder of this lock can panic").get(id).cloned()
-    }
-
-    /// Looks now, and remembers.
-    pub async fn look(&self, server: &Server) -> Seen {
-        let mut seen = self.look_at_all(server.backend, std::slice::from_ref(server)).await;
-        let seen = seen.pop().expect("one answer for each server");
-        self.remember(&server.id, &seen);
-        seen
-    }
-
-    /// Keeps what was seen; nudges the fronts when it is news.
-    pub(crate) fn remember(&self, id: &ServerId, seen: &Seen) {
-        let before = {
-            let mut board = self.inner.board.lock().expect("no holder of this lock can panic");
-            board.insert(id.clone(), (self.now(), seen.clone()))
-        };
-        let same = before.is_some_and(|(_, before)| shown(&before) == shown(seen));
-        if !same {
-            self.inner.bus.nudge(Nudge::Server(id.clone()));
-        }
-    }
-
     async fn situation(&self, server: &Server) -> anyhow::Result<Situation> {
         let place = server.owned.container.is_some() || server.owned.host.is_some();
         let (running, leftover) = match self.look(server).await {
@@ -577,13 +554,4 @@ pub async fn builder_of(journal: &dyn Journal, game: &str, except: Option<JobId>
         }
     }
     Ok(None)
-}
-
-/// The part of what was seen that people are shown; latency changes at every look and is no news.
-fn shown(seen: &Seen) -> Seen {
-    let mut seen = seen.clone();
-    if let Seen::Running { players } = &mut seen {
-        players.latency_ms = None;
-    }
-    seen
 }

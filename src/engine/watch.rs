@@ -13,18 +13,12 @@ use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
 use crate::model::view::Notice;
 use crate::model::{Ms, ServerId};
-use futures::FutureExt;
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What people were told about a budget.
 const NEAR: &str = "near";
 const STUCK: &str = "stuck";
-
-/// A driver that does not answer in this time has not looked: everything it was asked about is unknown.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Watches until `stop`.
@@ -70,21 +64,6 @@ impl Engine {
         let open = self.inner.journal.open_jobs().await?;
         let busy = |job: &Job| Some((job.subject.server()?.clone(), Busy::of(&job.action)));
         Ok(open.iter().filter_map(busy).collect())
-    }
-
-    /// Asks a driver about its servers. Whatever is wrong with it, there is an answer for each, and soon.
-    pub(super) async fn look_at_all(&self, backend: Backend, servers: &[Server]) -> Vec<Seen> {
-        let unknown = |why: &str| vec![Seen::Unknown { why: why.to_owned() }; servers.len()];
-        let Some(driver) = self.driver(backend) else {
-            return unknown(&format!("the {} backend is not set up here", backend.word()));
-        };
-        let look = AssertUnwindSafe(driver.look(servers)).catch_unwind();
-        match tokio::time::timeout(LOOK_LIMIT, look).await {
-            Ok(Ok(seen)) if seen.len() == servers.len() => seen,
-            Ok(Ok(_)) => unknown("the driver did not answer for every server"),
-            Ok(Err(_)) => unknown("Spawnpoint made a mistake when it looked; the log has the details"),
-            Err(_) => unknown("looking took too long"),
-        }
     }
 
     async fn decide(&self, server: &Server, seen: Seen, busy: Busy) -> anyhow::Result<()> {

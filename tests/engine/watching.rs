@@ -162,6 +162,38 @@ async fn a_daemon_that_hangs_or_panics_is_unknown_and_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_who_wait_for_a_look_share_the_next_one_and_none_gets_an_older() {
+    let evening = Evening::begun(Backend::Docker).await;
+    let server = evening.scene.server();
+    let things = || evening.scene.outside.get();
+    // All of it is between two rounds of the watcher, which looks too.
+    evening.seconds(1).await;
+    things().look_takes = Duration::from_millis(20);
+    let before = things().looks;
+    let first = async { evening.engine.look(&server).await };
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // The first one has seen it run already, and has not said so yet.
+        evening.scene.outside.crash_game(&server.id, 137);
+        futures::future::join_all((0..50).map(|_| evening.engine.look(&server))).await
+    };
+    let (first, waited) = tokio::join!(first, later);
+    assert!(matches!(first, Seen::Running { .. }), "{first:?}");
+    assert_eq!(waited.len(), 50);
+    assert!(waited.iter().all(|seen| matches!(seen, Seen::Stopped { exit_code: Some(137), .. })), "{waited:?}");
+    assert_eq!(things().looks - before, 2, "the first, and one for all who waited");
+
+    // Who knows something newer about the server shares with nobody who does not.
+    let newer = Server { owned: Owned { container: None, ..server.owned.clone() }, ..server.clone() };
+    tokio::join!(evening.engine.look(&server), evening.engine.look(&server), evening.engine.look(&newer));
+    assert_eq!(things().looks - before, 5);
+    // Nobody waits: everybody looks.
+    evening.engine.look(&server).await;
+    evening.engine.look(&server).await;
+    assert_eq!(things().looks - before, 7);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_after_a_crash_keeps_the_lease_and_does_not_renew_it() {
     let evening = Evening::begun(Backend::Docker).await;
     let until = evening.scene.server().lease_until;

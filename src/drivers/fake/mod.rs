@@ -205,7 +205,8 @@ impl Driver for Fake {
 
     async fn look(&self, servers: &[Server]) -> Vec<Seen> {
         let (hangs, panics) = {
-            let things = self.outside.get();
+            let mut things = self.outside.get();
+            things.looks += 1;
             (things.look_hangs, things.look_panics)
         };
         if hangs {

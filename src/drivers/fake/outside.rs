@@ -50,6 +50,8 @@ pub struct Things {
     pub twice: bool,
     /// Nobody can look: every server is unknown.
     pub blind: bool,
+    /// How often somebody looked.
+    pub looks: usize,
     /// Looking takes so long, after everything was seen: what it answers is old.
     pub look_takes: Duration,
     /// Looking never ends.
