@@ -4,6 +4,7 @@
 mod stage;
 
 use spawnpoint::app::UpdateWhen;
+use spawnpoint::model::job::Step;
 use spawnpoint::model::server::State;
 use stage::{Stage, docker_or_skip, test_image};
 
@@ -143,5 +144,41 @@ async fn drives_can_be_copies_behind_the_same_words() {
     stage.start("world").await;
     let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
     assert!(log.contains("with 2 turns"), "{log}");
+    stage.close().await;
+}
+
+/// The stop script is broken, and the game takes longer to save than a game gets that is ended by force.
+#[tokio::test]
+async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("busybox");
+    let recipes = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/toy")])
+        .arg(recipes.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let edit = |name: &str, from: &str, to: &str| {
+        let path = recipes.path().join("toy").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} has changed: {text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    };
+    edit("recipe.toml", "grace_s = 8", "grace_s = 30");
+    edit("stop", "set -eu", "exit 9");
+    edit("start", "trap 'save; echo", "trap 'sleep 12; turns=77; save; echo");
+    let stage = Stage::open(recipes.path().to_str().unwrap(), |_| {}).await;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    turns(&stage, "world", 1).await;
+    let stop = stage.stop_server("world").await;
+    let step = stop.steps.iter().find(|step| step.label == Step::StopGame.label()).unwrap();
+    let note = step.note.as_deref().unwrap_or_default();
+    assert_eq!(note, "ended by a signal: its stop script failed with exit code 9");
+    stage.start("world").await;
+    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains("with 77 turns"), "{log}");
     stage.close().await;
 }

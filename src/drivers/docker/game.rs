@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 /// Where a recipe sets no limit, a game gets so many processes: enough for any, too few to choke the machine.
 const PIDS_DEFAULT: u64 = 2048;
@@ -23,6 +24,8 @@ const PIDS_DEFAULT: u64 = 2048;
 const CONFIG_FILE_MAX_BYTES: u64 = 4 << 20;
 /// After its grace a game is ended by force; the daemon gets this long to do it.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// The exit code of a container whose process was killed.
+const KILLED: i64 = 128 + 9;
 /// Servers that are looked at side by side.
 const LOOKS_AT_ONCE: usize = 32;
 
@@ -250,6 +253,7 @@ impl DockerDriver {
         }
         let recipe = self.recipe(cx.game())?;
         let grace = Duration::from_secs(recipe.stop.grace_s);
+        let end = Instant::now() + grace;
         let stopped = tokio::time::timeout(grace, async {
             if self.recipes.has_script(cx.game(), "stop") {
                 self.run_stop_script(cx, name, grace).await?;
@@ -263,8 +267,9 @@ impl DockerDriver {
         match stopped {
             Ok(Ok(_)) => Ok(Gain::default()),
             Ok(Err(StepError::Retry(error))) => Err(StepError::Retry(error)),
-            Ok(Err(StepError::Fatal(why))) => self.stop_by_force(cx, name, &format!("{why:#}")).await,
-            Err(_) => self.stop_by_force(cx, name, &format!("it did not end within {} s", grace.as_secs())).await,
+            // It did not hear of its end yet: what is left of its grace is for saving.
+            Ok(Err(StepError::Fatal(why))) => self.stop_by_signal(cx, name, end, &format!("{why:#}")).await,
+            Err(_) => self.stop_by_signal(cx, name, end, &format!("it did not end within {} s", grace.as_secs())).await,
         }
     }
 
@@ -291,13 +296,19 @@ impl DockerDriver {
         }
     }
 
-    async fn stop_by_force(&self, cx: &StepCx<'_>, name: &str, why: &str) -> Result<Gain, StepError> {
-        cx.out.line(format!("Ending the game by force: {why}."));
-        self.docker.stop(name, KILL_GRACE).await.or_else(gone_is_fine).map_err(docker_error("ending the game"))?;
-        if self.is_up(name).await? {
-            return Err(StepError::fatal("The game cannot be ended; the Docker daemon's log may say why."));
+    /// The daemon asks it once more, and ends it by force at `end`, or soon where that has passed.
+    async fn stop_by_signal(&self, cx: &StepCx<'_>, name: &str, end: Instant, why: &str) -> Result<Gain, StepError> {
+        cx.out.line(format!("Ending the game by a signal: {why}."));
+        let grace = end.saturating_duration_since(Instant::now()).max(KILL_GRACE);
+        self.docker.stop(name, grace).await.or_else(gone_is_fine).map_err(docker_error("ending the game"))?;
+        let state = self.docker.inspect(name).await.map_err(docker_error("looking for the container"))?;
+        match state {
+            Some(state) if state.running => {
+                Err(StepError::fatal("The game cannot be ended; the Docker daemon's log may say why."))
+            }
+            Some(state) if state.exit_code == Some(KILLED) => Ok(Gain::note(format!("ended by force: {why}"))),
+            Some(_) | None => Ok(Gain::note(format!("ended by a signal: {why}"))),
         }
-        Ok(Gain::note(format!("ended by force: {why}")))
     }
 
     async fn is_up(&self, name: &str) -> Result<bool, StepError> {

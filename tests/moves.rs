@@ -1,0 +1,188 @@
+//! A server that moves between real containers and real hosts at a stand-in: one world, wherever it was last played.
+
+mod common {
+    pub mod beds;
+    pub mod cloud;
+    pub mod stage;
+}
+
+use common::beds::{nothing_left, rent_at};
+use common::cloud::{Clouds, Failure, Options};
+use common::stage::{Stage, docker_or_skip, test_image};
+use spawnpoint::app::Choice;
+use spawnpoint::model::job::{Outcome, Step, StepState};
+use spawnpoint::model::server::Backend;
+use spawnpoint::model::view::JobView;
+use std::process::Command;
+
+/// A place with both backends, and a server on the first of them.
+async fn both() -> Option<(Clouds, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    test_image("busybox");
+    let clouds = Clouds::start(&Options::default())?;
+    let stage = Stage::open("tests/recipes", |config| {
+        rent_at(config, &clouds, "hetzner");
+        config.docker.enabled = true;
+    })
+    .await;
+    stage.create("world", "toy", &[]).await;
+    Some((clouds, stage))
+}
+
+async fn backend(stage: &Stage) -> Backend {
+    stage.program.app.status(&stage.caller, "world").await.unwrap().backend
+}
+
+/// Starts, finds so many turns in the world, and plays some more.
+async fn play(stage: &Stage, before: usize, more: usize) {
+    stage.start("world").await;
+    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains(&format!("with {before} turns")), "{log}");
+    for turn in before + 1..=before + more {
+        let answer = stage.program.app.console(&stage.caller, "world", "turn").await.unwrap();
+        assert!(answer.contains(&format!("turn {turn}")), "{answer:?}");
+    }
+}
+
+async fn moved(stage: &Stage, to: Backend) {
+    let job = stage.program.app.move_to(&stage.caller, "world", to, None).await.unwrap();
+    stage.succeeds(job).await;
+    assert_eq!(backend(stage).await, to);
+}
+
+fn drives_and_containers(stage: &Stage) -> String {
+    let label = format!("label=spawnpoint.instance={}", stage.instance);
+    ["volume", "container"]
+        .map(|kind| {
+            let args: &[&str] = if kind == "container" { &["-a"] } else { &[] };
+            let listed = Command::new("docker").args([kind, "ls", "-q", "--filter", &label]).args(args).output();
+            String::from_utf8(listed.unwrap().stdout).unwrap()
+        })
+        .concat()
+}
+
+#[tokio::test]
+async fn a_world_goes_from_containers_to_rented_hosts_and_back_with_every_turn() {
+    let Some((clouds, stage)) = both().await else { return };
+    assert_eq!(backend(&stage).await, Backend::Docker);
+    let mut turns = 0;
+    for round in 1..=2 {
+        // Once while it runs, once after a stop.
+        play(&stage, turns, round).await;
+        turns += round;
+        if round == 2 {
+            stage.stop_server("world").await;
+        }
+        moved(&stage, Backend::Cloud).await;
+        assert_eq!(drives_and_containers(&stage), "", "its drive is put away here");
+        nothing_left(&clouds);
+        play(&stage, turns, 3).await;
+        turns += 3;
+        assert_eq!(clouds.living().len(), 1);
+        if round == 2 {
+            stage.stop_server("world").await;
+        }
+        moved(&stage, Backend::Docker).await;
+        nothing_left(&clouds);
+    }
+    play(&stage, turns, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_a_moved_server_left_is_taken_again_and_its_old_world_is_not() {
+    let Some((clouds, stage)) = both().await else { return };
+    let app = &stage.program.app;
+    moved(&stage, Backend::Cloud).await;
+    play(&stage, 0, 2).await;
+    let left = clouds.living().remove(0).id;
+    // The provider does not let go of it, and an admin goes on without seeing it go.
+    let refused = || Failure::status(403).of("hetzner").on("DELETE", &format!("^/servers/{left}$")).times(None);
+    clouds.fail(refused());
+    let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    for step in [Step::DestroyHost, Step::ConfirmGone] {
+        let is_held = |view: &JobView| {
+            let held = view.outcome == Some(Outcome::Held);
+            held && view.steps.iter().any(|one| one.label == step.label() && one.state == StepState::Failed)
+        };
+        stage
+            .until(step.label(), async || Some(app.job_view(job).await.unwrap()).filter(|view| is_held(view)))
+            .await;
+        app.choose(&stage.caller, "world", Choice::Force).await.unwrap();
+    }
+    stage.until("the move", async || (backend(&stage).await == Backend::Docker).then_some(())).await;
+    let living = || clouds.living().into_iter().map(|host| host.id).collect::<Vec<_>>();
+    assert_eq!(living(), [left.clone()]);
+    let billing = async || {
+        let rentals = stage.program.store.rentals_of(&stage.caller.guild, 0).await.unwrap();
+        rentals.into_iter().filter(|rental| rental.ended_at.is_none()).map(|rental| rental.host).collect::<Vec<_>>()
+    };
+    assert_eq!(billing().await, [left.clone()]);
+
+    // The world goes on here. Back there it has the host again, which is paid for; what is on it is old.
+    play(&stage, 2, 3).await;
+    moved(&stage, Backend::Cloud).await;
+    play(&stage, 5, 1).await;
+    assert_eq!((living(), billing().await), (vec![left.clone()], vec![left.clone()]));
+    clouds.heal();
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    assert_eq!(billing().await, [""; 0]);
+    play(&stage, 6, 0).await;
+    stage.close().await;
+}
+
+/// Its world was never saved, so nobody but a person may decide about it.
+#[tokio::test]
+async fn a_host_that_was_left_with_an_unsaved_world_waits_for_a_person() {
+    let Some((clouds, stage)) = both().await else { return };
+    let app = &stage.program.app;
+    moved(&stage, Backend::Cloud).await;
+    play(&stage, 0, 2).await;
+    stage.stop_server("world").await;
+    play(&stage, 2, 5).await;
+    let left = clouds.living().remove(0);
+    let container = left.container.clone().expect("it is a container");
+    clouds.fail(Failure::status(403).of("hetzner").on("DELETE", &format!("^/servers/{}$", left.id)).times(None));
+    // Its world cannot be copied, and an admin goes on past everything.
+    docker(&["exec", &container, "mv", "/usr/bin/rsync", "/usr/bin/rsync.away"]);
+    let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    let mut forced = 0;
+    stage
+        .until("the move", async || {
+            if app.job_view(job).await.unwrap().outcome == Some(Outcome::Held)
+                && app.choose(&stage.caller, "world", Choice::Force).await.is_ok()
+            {
+                forced += 1;
+            }
+            (backend(&stage).await == Backend::Docker).then_some(())
+        })
+        .await;
+    assert!(forced >= 3, "{forced}");
+    docker(&["exec", &container, "mv", "/usr/bin/rsync.away", "/usr/bin/rsync"]);
+    clouds.heal();
+    play(&stage, 2, 1).await;
+    moved(&stage, Backend::Cloud).await;
+    let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let why = end.steps.iter().find_map(|step| step.error.clone()).unwrap_or_default();
+    assert!(why.contains(&left.id) && why.contains("/admin orphans"), "{why}");
+    assert_eq!(clouds.living().len(), 1, "the only copy of those turns was destroyed");
+
+    // Given back, it is what the server plays on.
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let host = orphans.found.iter().find(|view| view.orphan.id == left.id).expect("the host is shown");
+    assert!(host.adoptable, "{host:#?}");
+    app.orphan_adopt(&stage.caller, &host.orphan.tag()).await.unwrap();
+    play(&stage, 7, 0).await;
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+fn docker(args: &[&str]) {
+    let run = Command::new("docker").args(args).output().unwrap();
+    assert!(run.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&run.stderr));
+}
