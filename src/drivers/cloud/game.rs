@@ -40,6 +40,9 @@ impl CloudDriver {
         // What was written as root goes to the game's user.
         self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
         self.call(cx, &ssh, "beat", &server.id, &[], CALL_LIMIT).await?;
+        if let Some(host) = &server.owned.host {
+            self.forget_saved(&host.provider, &host.id).await?;
+        }
         let said = self.call(cx, &ssh, "start", &server.id, &[], CALL_LIMIT * 2).await?;
         // From here on the host may hold a world that is newer than any backup.
         let played = server.owned.host.clone().map(|host| HostRef { played: true, ..host });

@@ -7,12 +7,12 @@ use crate::clients::cloud::{CloudApi, CloudError, FirewallSpec, Host, HostSpec, 
 use crate::clients::ssh::{Exec, HostKey, SshError};
 use crate::drivers::blocking;
 use crate::engine::{StepCx, StepError};
-use crate::model::ServerId;
-use crate::model::cost::spoken as money;
+use crate::model::cost::{Rental, spoken as money};
 use crate::model::host::{HostRef, OWN_MACHINE, Place};
 use crate::model::job::Gain;
 use crate::model::recipe::{PortProtocol, Recipe};
 use crate::model::server::{Owned, Server};
+use crate::model::{JobId, ServerId};
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -158,17 +158,15 @@ impl CloudDriver {
         let offers = self.offers_of(&name, api.as_ref()).await.map_err(cloud_error("asking for prices"))?;
         // What an earlier try left is taken as it is: its answer may have been lost on the way.
         if let Some(found) = self.find_host(api.as_ref(), server).await? {
-            let host_key = self.known_host_key(server, &found.labels.job).await?;
-            if let Some(host_key) = host_key {
-                let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
-                let price = offers.iter().find(|offer| offer.size == found.size && offer.region == found.region);
-                cx.out.line(format!("Found the host {} of an earlier try.", found.name));
-                return Ok(self.rented(server, &name, found, price, firewall, host_key));
-            }
-            // Nobody can know it for the right one, so nothing is on it: it was never reached.
-            cx.out.line(format!("The host {} cannot be recognized any more and is destroyed.", found.name));
-            api.destroy(&found.id).await.map_err(cloud_error("destroying an unknown host"))?;
-            return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
+            let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
+                cx.out.line(format!("The host {} was made too late and never reached; it is destroyed.", found.name));
+                api.destroy(&found.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
+                return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
+            };
+            let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
+            let price = offers.iter().find(|offer| offer.size == found.size && offer.region == found.region);
+            cx.out.line(format!("Found the host {} of an earlier time.", found.name));
+            return Ok(self.rented(server, &name, found, price, firewall, host_key));
         }
         if let Some(image) = &place.image {
             self.check_image(&name, api.as_ref(), image).await?;
@@ -273,6 +271,42 @@ impl CloudDriver {
         Ok(ours.into_iter().next())
     }
 
+    /// The key to know a host by that is there already. `None` where nothing can ever have been on it. A world that
+    /// nobody has saved, or may not have, is for a person to decide about.
+    async fn key_of_found(
+        &self,
+        cx: &StepCx<'_>,
+        server: &Server,
+        provider: &str,
+        found: &Host,
+    ) -> Result<Option<String>, StepError> {
+        let same = |rental: &Rental| rental.provider == provider && rental.host == found.id;
+        let decide = |why: &str| {
+            StepError::fatal(format!(
+                "The host {} ({}) of this server is still at {provider}, {why}. An admin decides with `/admin orphans`: \
+                 give it back, and the server goes on with what is on it, or delete it. Then start again.",
+                found.name, found.id
+            ))
+        };
+        let Some(key) = self.known_host_key(server, &found.labels.job).await? else {
+            // Games run only on hosts that were on record, and those were on the bill.
+            let billed = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?.iter().any(same);
+            let ours = match found.labels.job.parse() {
+                Ok(id) => cx.journal.load(JobId(id)).await.is_ok_and(|job| job.subject.server() == Some(&server.id)),
+                Err(_) => false,
+            };
+            return match ours && !billed {
+                true => Ok(None),
+                false => Err(decide("and its key is not on this machine any more, so nobody can look what is on it")),
+            };
+        };
+        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?.iter().any(same);
+        if left && !self.is_saved(provider, &found.id).await? {
+            return Err(decide("left behind with what was played on it and never saved"));
+        }
+        Ok(Some(key))
+    }
+
     async fn open_firewall(
         &self,
         cx: &StepCx<'_>,
@@ -339,7 +373,8 @@ impl CloudDriver {
             // A host of an earlier time that is back on record: where a game has run, its world may be newer than any
             // backup, and nothing may be put over it.
             let ran = self.status(&server, false).await?;
-            host.played = ran.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
+            let ran = ran.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
+            host.played = ran && !self.is_saved(&host.provider, &host.id).await?;
             server.owned.host = Some(host.clone());
         }
         let recipe = self.recipe(&server.game)?;
@@ -585,7 +620,7 @@ impl CloudDriver {
         let mut asked: Option<Instant> = None;
         loop {
             let wait = match api.host(id).await {
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.forget_saved(api.name(), id).await,
                 Ok(Some(_)) => {
                     if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
                         if asked.is_some() {

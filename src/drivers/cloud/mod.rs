@@ -15,6 +15,7 @@ mod game;
 mod hosts;
 mod names;
 mod quote;
+mod saved;
 mod setup;
 mod sweep;
 mod talk;

@@ -204,7 +204,10 @@ impl CloudDriver {
         }
         let api = self.provider(&orphan.provider).map_err(plain)?.api.as_ref();
         let kind = match orphan.kind {
-            OrphanKind::Host => return end_host(api, &orphan.id).await,
+            OrphanKind::Host => {
+                end_host(api, &orphan.id).await?;
+                return self.forget_saved(&orphan.provider, &orphan.id).await.map_err(plain);
+            }
             OrphanKind::Firewall => "firewall",
             OrphanKind::SshKey => "SSH key",
             OrphanKind::Volume => "volume",
@@ -238,10 +241,11 @@ impl CloudDriver {
         let status = self.status(&known, false).await.map_err(plain);
         self.forget_link(&server.id);
         let status = status.context("what is on it could not be looked at")?;
-        // A game that was started there has written to a world that had been put there whole. Where none was, the next
-        // start puts the newest backup there as on any new host.
-        let played = status.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
-        Ok(HostRef { played, ..host })
+        // A game that was started there has written to a world that had been put there whole. Where none was, or that
+        // world was saved since, the next start puts the newest backup there as on any new host.
+        let ran = status.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
+        let saved = self.is_saved(&host.provider, &host.id).await.map_err(plain)?;
+        Ok(HostRef { played: ran && !saved, ..host })
     }
 }
 
