@@ -107,19 +107,17 @@ async fn a_host_that_a_moved_server_left_is_taken_again_and_its_old_world_is_not
             let held = view.outcome == Some(Outcome::Held);
             held && view.steps.iter().any(|one| one.label == step.label() && one.state == StepState::Failed)
         };
-        stage
-            .until(step.label(), async || Some(app.job_view(job).await.unwrap()).filter(|view| is_held(view)))
-            .await;
+        stage.until(step.label(), async || Some(app.job_view(job).await.unwrap()).filter(|view| is_held(view))).await;
         app.choose(&stage.caller, "world", Choice::Force).await.unwrap();
     }
     stage.until("the move", async || (backend(&stage).await == Backend::Docker).then_some(())).await;
     let living = || clouds.living().into_iter().map(|host| host.id).collect::<Vec<_>>();
-    assert_eq!(living(), [left.clone()]);
+    assert_eq!(living(), [left.as_str()]);
     let billing = async || {
         let rentals = stage.program.store.rentals_of(&stage.caller.guild, 0).await.unwrap();
         rentals.into_iter().filter(|rental| rental.ended_at.is_none()).map(|rental| rental.host).collect::<Vec<_>>()
     };
-    assert_eq!(billing().await, [left.clone()]);
+    assert_eq!(billing().await, [left.as_str()]);
 
     // The world goes on here. Back there it has the host again, which is paid for; what is on it is old.
     play(&stage, 2, 3).await;

@@ -9,12 +9,15 @@
 //! What exists outside is found by its labels, never by memory. The host goes last: until a verified backup is kept it
 //! holds the only copy of the world.
 
+mod arrive;
 mod boot;
 mod choose;
 mod game;
-mod hosts;
+mod give_back;
+mod keys;
 mod names;
 mod quote;
+mod rent;
 mod saved;
 mod setup;
 mod sweep;

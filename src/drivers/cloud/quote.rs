@@ -93,7 +93,7 @@ impl CloudDriver {
         let place = self.place(server).map_err(StepError::fatal)?;
         let provider = place.provider.clone().unwrap_or_default();
         if provider == OWN_MACHINE {
-            return Ok(own_machine(place.region.unwrap_or_default(), super::hosts::YOUR_OWN));
+            return Ok(own_machine(place.region.unwrap_or_default(), super::rent::YOUR_OWN));
         }
         let api = &self.provider(&provider)?.api;
         let needs = self.needs(server, self.recipe(&server.game)?);

@@ -1,7 +1,7 @@
 //! Preparing a host: the keeper, the recipe's scripts, bootstrap and install. All of it may be done twice; what was
 //! done already is known by a mark on the host itself, so that a game that fell is back within seconds.
 
-use super::hosts::public_ports;
+use super::arrive::public_ports;
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Exec, Exited, Ssh, SshError};
 use crate::engine::{StepCx, StepError};

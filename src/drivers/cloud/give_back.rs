@@ -1,0 +1,207 @@
+//! Giving a host back. It bills until its provider says that it is gone, so accepted is never taken for done.
+
+use super::rent::{ASK_EVERY, PATIENCE_MAX};
+use super::{CloudDriver, cloud_error, now_ms};
+use crate::clients::cloud::{CloudApi, CloudError, Host};
+use crate::engine::{StepCx, StepError};
+use crate::model::cost::spoken as money;
+use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::job::Gain;
+use crate::model::server::{Owned, Server};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A destroy that was accepted and not done is asked for again this often.
+const DESTROY_AGAIN: Duration = Duration::from_secs(30);
+/// A second host that was made by mistake is waited for so long.
+const TWIN_LIMIT: Duration = Duration::from_secs(60);
+
+impl CloudDriver {
+    pub(super) async fn undo_create_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let job = cx.job.id.to_string();
+        let nothing = Owned { host: None, address: None, ports: BTreeMap::new(), ..server.owned.clone() };
+        let (provider, on_record) = match &server.owned.host {
+            Some(host) => (host.provider.clone(), Some(host.clone())),
+            None => match self.place(server).ok().and_then(|place| place.provider) {
+                Some(provider) => (provider, None),
+                None => return Ok(Gain::default()),
+            },
+        };
+        if provider == OWN_MACHINE {
+            let Some(_) = on_record else { return Ok(Gain::default()) };
+            // A folder that was there before this job stays, and so does the record of it.
+            if !self.folder_is_of_job(server, &job).await? {
+                return Ok(Gain::note("the game's folder was there before and stays"));
+            }
+            if let Some(host) = &on_record {
+                self.clear_name(cx, host).await;
+            }
+            self.remove_folder(server).await?;
+            return Ok(Gain::owned(nothing));
+        }
+        // The host's key is on our disk before anything is asked for. A provider that did not even tell its prices, for
+        // a wrong token perhaps, is not asked again what it may have made.
+        if on_record.is_none() && self.known_host_key(server, &job).await?.is_none() {
+            return Ok(Gain::default());
+        }
+        let api = &self.provider(&provider)?.api;
+        let all = api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for the host"))?;
+        let mine: Vec<Host> =
+            all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect();
+        let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
+            // Nor is it there where an earlier try of this undoing has destroyed it.
+            Some(host) => api.host(&host.id).await.map_err(cloud_error("looking for the host"))?.is_some(),
+            None => false,
+        };
+        for host in &mine {
+            self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
+        }
+        if others {
+            // This start only used it: whether it exists, and what is on it, is for a stop.
+            return Ok(Gain::note("the host was there before and stays"));
+        }
+        if let Some(host) = &on_record {
+            self.clear_name(cx, host).await;
+        }
+        self.tidy_up(cx, api.as_ref(), server, on_record.as_ref()).await?;
+        Ok(Gain::owned(nothing).with_note("the host is gone; billing is OFF"))
+    }
+
+    pub(super) async fn destroy_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(host) = &server.owned.host else { return Ok(Gain::note("there is no host")) };
+        // Before the address can be somebody else's.
+        self.clear_name(cx, host).await;
+        if host.provider == OWN_MACHINE {
+            self.remove_folder(server).await?;
+            return Ok(Gain::note("the game's folder is gone from your machine"));
+        }
+        let api = &self.provider(&host.provider)?.api;
+        match api.destroy(&host.id).await {
+            Ok(()) => Ok(Gain::note("asked for; it bills until it is gone")),
+            Err(CloudError::Busy { why, after }) => {
+                tokio::time::sleep(after.unwrap_or_default().min(PATIENCE_MAX)).await;
+                Err(StepError::retry(format!("Destroying the host: {why}")))
+            }
+            Err(error) => Err(cloud_error("Destroying the host")(error)),
+        }
+    }
+
+    pub(super) async fn confirm_gone(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let Some(host) = &server.owned.host else { return Ok(Gain::default()) };
+        let gone = Owned { host: None, address: None, ports: BTreeMap::new(), ..server.owned.clone() };
+        self.forget_link(&server.id);
+        if host.provider == OWN_MACHINE {
+            return Ok(Gain::owned(gone));
+        }
+        let api = &self.provider(&host.provider)?.api;
+        self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
+        self.tidy_up(cx, api.as_ref(), server, Some(host)).await?;
+        let cost = host.price.as_ref().map(|price| {
+            format!(
+                ", {} for {}",
+                money(price.of(host.created_at, now_ms()), &price.currency),
+                elapsed(host.created_at)
+            )
+        });
+        Ok(Gain::owned(gone).with_note(format!("billing is OFF{}", cost.unwrap_or_default())))
+    }
+
+    /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then.
+    async fn destroy_and_wait(&self, cx: &StepCx<'_>, api: &dyn CloudApi, id: &str) -> Result<(), StepError> {
+        let mut asked: Option<Instant> = None;
+        loop {
+            let wait = match api.host(id).await {
+                Ok(None) => return self.forget_saved(api.name(), id).await,
+                Ok(Some(_)) => {
+                    if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
+                        if asked.is_some() {
+                            cx.out
+                                .line("The provider accepted the end of the host and it is still there; asking again.");
+                        }
+                        match api.destroy(id).await {
+                            Ok(()) => {}
+                            Err(CloudError::Busy { why, .. }) => cx.out.line(&why),
+                            Err(error) => return Err(cloud_error("Destroying the host")(error)),
+                        }
+                        asked = Some(Instant::now());
+                    }
+                    ASK_EVERY
+                }
+                Err(CloudError::Busy { why, after }) => {
+                    cx.out.line(&why);
+                    after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)
+                }
+                Err(error) => return Err(cloud_error("waiting until the host is gone")(error)),
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// A request to rent may reach the provider when the one who sent it was killed, and another host was rented since.
+    /// Only one of a job's hosts is ever on record, and nothing was done with the others. A provider that does not
+    /// answer now holds no start up: what is left is reported as nobody's.
+    pub(super) async fn destroy_twins(&self, cx: &StepCx<'_>, host: &HostRef) -> Result<(), StepError> {
+        if host.provider == OWN_MACHINE {
+            return Ok(());
+        }
+        let api = &self.provider(&host.provider)?.api;
+        let all = match api.hosts(&self.settings.instance).await {
+            Ok(all) => all,
+            Err(CloudError::Busy { why, .. }) => {
+                cx.out.line(&why);
+                return Ok(());
+            }
+            Err(error) => return Err(cloud_error("looking for hosts of earlier tries")(error)),
+        };
+        let Some(own) = all.iter().find(|one| one.id == host.id).map(|one| one.labels.clone()) else { return Ok(()) };
+        for twin in all.iter().filter(|one| one.id != host.id && one.labels == own) {
+            cx.out.line(format!("The provider has made a second host, {}; destroying it.", twin.id));
+            match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id)).await {
+                Ok(destroyed) => destroyed?,
+                Err(_) => cx.out.line("It is still there; going on without waiting for its end."),
+            }
+        }
+        Ok(())
+    }
+
+    /// What came with the host goes with it: its firewall at the provider, and its key on our disk.
+    async fn tidy_up(
+        &self,
+        cx: &StepCx<'_>,
+        api: &dyn CloudApi,
+        server: &Server,
+        host: Option<&HostRef>,
+    ) -> Result<(), StepError> {
+        let mut firewalls: Vec<String> = host.and_then(|host| host.firewall.clone()).into_iter().collect();
+        if firewalls.is_empty() {
+            let extras = api.extras(&self.settings.instance).await.map_err(cloud_error("looking for the firewall"))?;
+            firewalls = extras
+                .into_iter()
+                .filter(|extra| extra.kind == "firewall" && extra.server.as_deref() == Some(server.id.0.as_str()))
+                .map(|extra| extra.id)
+                .collect();
+        }
+        for id in firewalls {
+            loop {
+                match api.delete_firewall(&id).await {
+                    Ok(()) => break,
+                    // It is still held by the host that has just left.
+                    Err(CloudError::Busy { why, after }) => {
+                        cx.out.line(&why);
+                        tokio::time::sleep(after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)).await;
+                    }
+                    Err(error) => return Err(cloud_error("deleting the firewall")(error)),
+                }
+            }
+        }
+        self.forget_keys(server).await
+    }
+}
+
+fn elapsed(since: i64) -> String {
+    crate::model::lease::spoken((now_ms() - since).max(0))
+}

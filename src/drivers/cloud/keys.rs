@@ -1,0 +1,90 @@
+//! The keys that hosts are given before they exist, by which the first connection knows them.
+
+use super::CloudDriver;
+use crate::clients::ssh::HostKey;
+use crate::drivers::blocking;
+use crate::engine::{StepCx, StepError};
+use crate::model::ServerId;
+use crate::model::server::Server;
+use secrecy::ExposeSecret;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// Between the private and the public half of a host's key in its file.
+const KEY_BORDER: &str = "\n---\n";
+
+impl CloudDriver {
+    fn host_key_path(&self, server: &ServerId, job: &str) -> PathBuf {
+        self.settings.data_dir.join("ssh/hosts").join(format!("{}-{job}", server.0))
+    }
+
+    /// Makes the host's key, or takes the one that an earlier try of this job made.
+    pub(super) async fn new_host_key(&self, cx: &StepCx<'_>, server: &Server) -> Result<HostKey, StepError> {
+        let path = self.host_key_path(&server.id, &cx.job.id.to_string());
+        let work = move || -> anyhow::Result<HostKey> {
+            if let Ok(text) = std::fs::read_to_string(&path)
+                && let Some(key) = read_key(&text)
+            {
+                return Ok(key);
+            }
+            let key = HostKey::generate();
+            std::fs::create_dir_all(path.parent().expect("the path has a folder"))?;
+            let part = path.with_extension("part");
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            file.write_all(written_key(&key).as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&part, &path)?;
+            Ok(key)
+        };
+        blocking(work).await?.map_err(|error| StepError::fatal(format!("keeping the host's SSH key: {error:#}")))
+    }
+
+    pub(super) async fn known_host_key(&self, server: &Server, job: &str) -> Result<Option<String>, StepError> {
+        let path = self.host_key_path(&server.id, job);
+        blocking(move || {
+            let text = std::fs::read_to_string(path).ok()?;
+            read_key(&text).map(|key| key.public_line)
+        })
+        .await
+    }
+
+    pub(super) async fn forget_keys(&self, server: &Server) -> Result<(), StepError> {
+        let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
+        blocking(move || {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A host's key as it lies on our disk.
+fn written_key(key: &HostKey) -> String {
+    format!("{}{KEY_BORDER}{}\n", key.private_pem.expose_secret().trim_end(), key.public_line)
+}
+
+/// What was written, to the last newline: sshd refuses a private key that ends without one.
+fn read_key(text: &str) -> Option<HostKey> {
+    let (private, public) = text.split_once(KEY_BORDER)?;
+    let private = format!("{}\n", private.trim_end());
+    Some(HostKey { private_pem: private.into(), public_line: public.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_try_gives_the_host_the_very_key_of_the_first() {
+        let key = HostKey::generate();
+        let again = read_key(&written_key(&key)).unwrap();
+        assert_eq!(again.private_pem.expose_secret(), key.private_pem.expose_secret());
+        assert_eq!(again.public_line, key.public_line);
+        assert!(read_key("half of a").is_none());
+    }
+}

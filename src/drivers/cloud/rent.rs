@@ -1,0 +1,328 @@
+//! Renting a host. A crash between a request and its answer never makes two: what carries our labels is looked for
+//! first, and the host's own key is on our disk before the host exists.
+
+use super::arrive::public_ports;
+use super::choose::{self, Needs, price_of};
+use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
+use crate::clients::cloud::{CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
+use crate::engine::{StepCx, StepError};
+use crate::model::cost::{Rental, spoken as money};
+use crate::model::host::{HostRef, OWN_MACHINE, Place};
+use crate::model::job::Gain;
+use crate::model::recipe::Recipe;
+use crate::model::server::{Owned, Server};
+use crate::model::{JobId, ServerId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often a provider is asked whether a host is up or gone.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(3);
+/// A provider that asks for patience is given this much within one try; the next try has more.
+pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// The size of a machine of your own.
+pub(super) const YOUR_OWN: &str = "your own";
+/// A host's name is a DNS label.
+const NAME_MAX_CHARS: usize = 63;
+
+impl CloudDriver {
+    fn labels(&self, cx: &StepCx<'_>, server: &ServerId) -> Labels {
+        Labels { instance: self.settings.instance.clone(), server: server.0.clone(), job: cx.job.id.to_string() }
+    }
+
+    /// Where this server's host is to be: what people chose, then the operator, then what is there.
+    pub(super) fn place(&self, server: &Server) -> Result<Place, String> {
+        let named = server.place.provider.clone().or_else(|| self.settings.default_provider.clone());
+        let provider = match named.or_else(|| self.providers.keys().next().cloned()) {
+            Some(provider) => provider,
+            None if !self.machines.is_empty() => OWN_MACHINE.to_owned(),
+            None => {
+                return Err(
+                    "No provider of hosts is set up: put a token under [cloud.hetzner], [cloud.linode], [cloud.digitalocean] or [cloud.vultr], or a machine of yours under [hosts]."
+                        .into(),
+                );
+            }
+        };
+        let mut place = Place { provider: Some(provider.clone()), ..server.place.clone() };
+        if provider == OWN_MACHINE {
+            place.region = place.region.or_else(|| self.machines.keys().next().cloned());
+        } else if let Some(set_up) = self.providers.get(&provider) {
+            place.region = place.region.or_else(|| set_up.region.clone());
+            place.size = place.size.or_else(|| set_up.plan.clone());
+        }
+        Ok(place)
+    }
+
+    pub(super) fn needs(&self, server: &Server, recipe: &Recipe) -> Needs {
+        let memory_mb = server.limits.memory_mb.unwrap_or(recipe.resources.memory_mb);
+        let cpus = server.limits.cpus.unwrap_or(recipe.resources.cpus);
+        Needs::of_game(memory_mb, cpus, recipe.resources.disk_mb)
+    }
+
+    pub(super) async fn create_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let place = self.place(server).map_err(StepError::fatal)?;
+        let provider = place.provider.clone().unwrap_or_default();
+        if let Some(host) = &server.owned.host {
+            if host.provider != OWN_MACHINE {
+                let api = &self.provider(&host.provider)?.api;
+                match api.host(&host.id).await.map_err(cloud_error("looking for the host"))? {
+                    Some(found) if found.state != HostState::Leaving => {
+                        return Ok(Gain::note("the host is there already"));
+                    }
+                    // It is on its way out or gone: a new one is rented below.
+                    Some(_) | None => {
+                        self.forget_link(&server.id);
+                        cx.out.line(lost(server, host));
+                    }
+                }
+            } else if provider == OWN_MACHINE && place.region.as_deref() == Some(host.id.as_str()) {
+                return Ok(Gain::note("the game is on this machine already"));
+            } else if host.played {
+                return Err(StepError::fatal(format!(
+                    "The world is still on your machine `{}`. Stop the server first, so that it is saved from there.",
+                    host.id
+                )));
+            } else {
+                self.remove_folder(server).await?;
+                self.forget_link(&server.id);
+            }
+        }
+        if provider == OWN_MACHINE {
+            return self.take_machine(server, &place).await;
+        }
+        self.rent(cx, server, &place).await
+    }
+
+    async fn take_machine(&self, server: &Server, place: &Place) -> Result<Gain, StepError> {
+        let name = place.region.clone().unwrap_or_default();
+        let machine = self.machine(&name)?;
+        let address = super::address_of(machine).await?;
+        // Kept with the machine and not with the server: whoever trusts its new key does so for all servers there.
+        let host_key = match self.pin_of(&name, machine)? {
+            Some(_) => String::new(),
+            None => return Err(self.untrusted(&name, machine).await),
+        };
+        let host = HostRef {
+            provider: OWN_MACHINE.to_owned(),
+            id: name.clone(),
+            region: name.clone(),
+            size: YOUR_OWN.to_owned(),
+            address: Some(address.ip()),
+            label: None,
+            firewall: None,
+            price: None,
+            created_at: now_ms(),
+            host_key,
+            played: false,
+        };
+        let owned = Owned { host: Some(host), ..server.owned.clone() };
+        Ok(Gain::owned(owned).with_note(format!("your machine `{name}`, which costs nothing here")))
+    }
+
+    /// A first contact with a machine that nobody vouched for ends here, with what a person needs to vouch for it.
+    pub(super) async fn untrusted(&self, name: &str, machine: &Machine) -> StepError {
+        let seen = match super::address_of(machine).await {
+            Ok(address) => crate::clients::ssh::scan(address).await.map_err(|error| error.to_string()),
+            Err(StepError::Retry(error) | StepError::Fatal(error)) => Err(format!("{error:#}")),
+        };
+        let hint = match seen {
+            Ok(key) => format!(
+                "It shows the key {}. If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says the same on the machine itself, whoever runs Spawnpoint types `spawnpoint trust {name}`.",
+                key.fingerprint
+            ),
+            Err(why) => format!("It could not be asked for its key: {why}"),
+        };
+        StepError::fatal(format!("Nobody has said yet that the machine `{name}` is the right one. {hint}"))
+    }
+
+    async fn rent(&self, cx: &StepCx<'_>, server: &Server, place: &Place) -> Result<Gain, StepError> {
+        let name = place.provider.clone().unwrap_or_default();
+        let api = &self.provider(&name)?.api;
+        let recipe = self.recipe(&server.game)?;
+        let offers = self.offers_of(&name, api.as_ref()).await.map_err(cloud_error("asking for prices"))?;
+        // What an earlier try left is taken as it is: its answer may have been lost on the way.
+        if let Some(found) = self.find_host(api.as_ref(), server).await? {
+            let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
+                cx.out.line(format!("The host {} was made too late and never reached; it is destroyed.", found.name));
+                api.destroy(&found.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
+                return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
+            };
+            let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
+            let price = offers.iter().find(|offer| offer.size == found.size && offer.region == found.region);
+            cx.out.line(format!("Found the host {} of an earlier time.", found.name));
+            return Ok(self.rented(server, &name, found, price, firewall, host_key));
+        }
+        if let Some(image) = &place.image {
+            self.check_image(&name, api.as_ref(), image).await?;
+        }
+        let host_key = self.new_host_key(cx, server).await?;
+        let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
+        let needs = self.needs(server, recipe);
+        let first = choose::choose(&offers, &needs, place).map_err(StepError::fatal)?;
+        let mut offer = first;
+        let mut refused = vec![];
+        let user_data = boot::user_data(&host_key, &self.key);
+        loop {
+            let spec = HostSpec {
+                name: host_name(&server.name.to_string(), &cx.job.id.to_string()),
+                labels: self.labels(cx, &server.id),
+                region: offer.region.clone(),
+                size: offer.size.clone(),
+                image: place.image.clone(),
+                user_data: user_data.clone(),
+                firewall: firewall.clone(),
+            };
+            match api.create(&spec).await {
+                Ok(host) => {
+                    let public = host_key.public_line.clone();
+                    return Ok(self.rented(server, &name, host, Some(offer), firewall, public));
+                }
+                Err(CloudError::NoCapacity(why)) => {
+                    cx.out.line(&why);
+                    refused.push((offer.size.clone(), offer.region.clone()));
+                    // Another that costs no more is taken; one that costs more takes a person's yes.
+                    match choose::instead(&offers, &needs, place, &refused, first.hourly) {
+                        Some(next) => {
+                            cx.out.line(format!("Trying size {} in region {} instead.", next.size, next.region));
+                            offer = next;
+                        }
+                        None => {
+                            let left: Vec<Offer> = offers
+                                .iter()
+                                .filter(|one| {
+                                    !refused.iter().any(|(size, region)| *size == one.size && *region == one.region)
+                                })
+                                .cloned()
+                                .collect();
+                            return Err(StepError::fatal(format!(
+                                "{why}{}",
+                                choose::others(&left, &needs, first.hourly)
+                            )));
+                        }
+                    }
+                }
+                Err(CloudError::Busy { why, after }) => {
+                    // Whether it was made is not known: the next try looks first.
+                    tokio::time::sleep(after.unwrap_or_default().min(PATIENCE_MAX)).await;
+                    return Err(StepError::retry(format!("Renting a host: {why}")));
+                }
+                Err(error) => return Err(cloud_error("Renting a host")(error)),
+            }
+        }
+    }
+
+    fn rented(
+        &self,
+        server: &Server,
+        provider: &str,
+        host: Host,
+        offer: Option<&Offer>,
+        firewall: Option<String>,
+        host_key: String,
+    ) -> Gain {
+        let price = offer.map(price_of);
+        let costs = match &price {
+            Some(price) => format!("{} an hour", money(price.hourly, &price.currency)),
+            None => "at a price that is not known".to_owned(),
+        };
+        let note = format!("{provider}, {} in {}, {costs}; billing is ON", host.size, host.region);
+        let host = HostRef {
+            provider: provider.to_owned(),
+            id: host.id,
+            region: host.region,
+            size: host.size,
+            address: host.address,
+            label: None,
+            firewall,
+            price,
+            created_at: host.created_at_ms,
+            host_key,
+            played: false,
+        };
+        Gain::owned(Owned { host: Some(host), address: None, ..server.owned.clone() }).with_note(note)
+    }
+
+    /// This server's host at the provider, whatever is on record. Of several the oldest; the others are reported by the
+    /// sweep.
+    async fn find_host(&self, api: &dyn CloudApi, server: &Server) -> Result<Option<Host>, StepError> {
+        let all =
+            api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for hosts of earlier tries"))?;
+        let mut ours: Vec<Host> = all
+            .into_iter()
+            .filter(|host| host.labels.server == server.id.0 && host.state != HostState::Leaving)
+            .collect();
+        ours.sort_by_key(|host| host.created_at_ms);
+        Ok(ours.into_iter().next())
+    }
+
+    /// The key to know a host by that is there already. `None` where nothing can ever have been on it. A world that
+    /// nobody has saved, or may not have, is for a person to decide about.
+    async fn key_of_found(
+        &self,
+        cx: &StepCx<'_>,
+        server: &Server,
+        provider: &str,
+        found: &Host,
+    ) -> Result<Option<String>, StepError> {
+        let same = |rental: &Rental| rental.provider == provider && rental.host == found.id;
+        let decide = |why: &str| {
+            StepError::fatal(format!(
+                "The host {} ({}) of this server is still at {provider}, {why}. An admin decides with `/admin orphans`: \
+                 give it back, and the server goes on with what is on it, or delete it. Then start again.",
+                found.name, found.id
+            ))
+        };
+        let Some(key) = self.known_host_key(server, &found.labels.job).await? else {
+            // Games run only on hosts that were on record, and those were on the bill.
+            let billed = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?.iter().any(same);
+            let ours = match found.labels.job.parse() {
+                Ok(id) => cx.journal.load(JobId(id)).await.is_ok_and(|job| job.subject.server() == Some(&server.id)),
+                Err(_) => false,
+            };
+            return match ours && !billed {
+                true => Ok(None),
+                false => Err(decide("and its key is not on this machine any more, so nobody can look what is on it")),
+            };
+        };
+        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?.iter().any(same);
+        if left && !self.is_saved(provider, &found.id).await? {
+            return Err(decide("left behind with what was played on it and never saved"));
+        }
+        Ok(Some(key))
+    }
+
+    async fn open_firewall(
+        &self,
+        cx: &StepCx<'_>,
+        api: &dyn CloudApi,
+        server: &Server,
+        recipe: &Recipe,
+    ) -> Result<Option<String>, StepError> {
+        let mut ports = vec![OpenPort { number: super::SSH_PORT, udp: false }];
+        for (number, udp) in public_ports(recipe, &BTreeMap::new()) {
+            ports.push(OpenPort { number, udp });
+        }
+        let spec =
+            FirewallSpec { name: format!("spawnpoint-{}", server.id.0), labels: self.labels(cx, &server.id), ports };
+        api.open_firewall(&spec).await.map_err(cloud_error("opening the provider's firewall"))
+    }
+}
+
+/// What a start says when the host on record is no more.
+fn lost(server: &Server, host: &HostRef) -> String {
+    let kept = match (&server.owned.world, host.played) {
+        (Some(world), true) => {
+            format!("What was played on it after the backup `{world}` is lost; that is the world now.")
+        }
+        (None, true) => "What was played on it is lost, and there is no backup.".to_owned(),
+        (Some(_) | None, false) => "Nothing is lost.".to_owned(),
+    };
+    format!("The host {} is gone, and not by us. {kept}", host.id)
+}
+
+/// The same for every try of one job, and a valid DNS label.
+fn host_name(server: &str, job: &str) -> String {
+    let mut name = format!("spawnpoint-{server}-{job}");
+    name.truncate(NAME_MAX_CHARS);
+    name.trim_end_matches('-').to_owned()
+}
