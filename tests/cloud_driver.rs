@@ -229,6 +229,7 @@ async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_ne
     let world = "json_extract(owned, '$.world')";
     let forget = format!("UPDATE servers SET owned = json_object('world', {world}), wanted = 'off'");
     sqlx::query(sqlx::AssertSqlSafe(forget)).execute(&database).await.unwrap();
+    sqlx::query("DELETE FROM rentals WHERE ended_at IS NULL").execute(&database).await.unwrap();
     stage.start("world").await;
     assert_eq!(clouds.living().len(), 1, "no second host is rented");
     assert!(app.console(&stage.caller, "world", "turn").await.unwrap().contains("turn 5"));
