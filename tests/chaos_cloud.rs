@@ -342,7 +342,7 @@ impl Scene {
             self.on_host(&region).await;
         }
         world.files = listed(&self.on_host(LIST).await);
-        assert_eq!(world.files.len().min(1), world.turns.min(1), "{:?}", world.files);
+        assert!(world.turns == 0 || !world.files.is_empty(), "turns were played, and nothing was saved");
     }
 
     /// Runs a script on the server's host, around the driver; `$1` is the game's folder.
