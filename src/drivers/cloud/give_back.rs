@@ -72,6 +72,9 @@ impl CloudDriver {
     pub(super) async fn destroy_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
         let Some(host) = &server.owned.host else { return Ok(Gain::note("there is no host")) };
+        if !host.played || self.backups.worldless(&server.game) {
+            self.mark_saved(host).await?;
+        }
         // Before the address can be somebody else's.
         self.clear_name(cx, host).await;
         if host.provider == OWN_MACHINE {

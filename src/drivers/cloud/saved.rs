@@ -1,6 +1,6 @@
 //! Which rented hosts hold nothing that the vault does not. The record says so as well, for as long as the server has
-//! the host; this outlives the record, for a host that an admin left behind and that comes back later. A game that
-//! starts on a host takes its mark away first.
+//! the host; this outlives the record, for a host that an admin leaves behind because it does not go, and that comes
+//! back later. It is marked before its end is asked for; a game that starts on it takes the mark away first.
 
 use super::CloudDriver;
 use crate::drivers::blocking;
@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 impl CloudDriver {
-    /// Nothing was played there since the backup that was just kept.
+    /// Nothing was played there since its world was last kept.
     pub(super) async fn mark_saved(&self, host: &HostRef) -> Result<(), StepError> {
         if host.provider == OWN_MACHINE {
             return Ok(());

@@ -178,9 +178,6 @@ impl CloudDriver {
         owned.world = Some(BackupId(backup.id.as_str().to_owned()));
         // A live world has moved on since; and where this very job starts the game again, it soon will have.
         let played = live || cx.job.record(Step::StartGame).is_some();
-        if let Some(host) = owned.host.as_ref().filter(|_| !played) {
-            self.mark_saved(host).await?;
-        }
         owned.host = owned.host.map(|host| HostRef { played, ..host });
         Ok(Gain::owned(owned).with_note(note_of(&backup)))
     }
