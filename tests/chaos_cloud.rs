@@ -327,7 +327,9 @@ impl Scene {
 
     /// People play: turns that the game saves at once, and now and then a large part of the world is another.
     async fn play(&self, world: &mut World, random: &mut StdRng) {
-        for _ in 0..random.random_range(0..4) {
+        // Before its first turn the game has written nothing, and when it stops it does.
+        let least = usize::from(world.turns == 0);
+        for _ in 0..random.random_range(least..4) {
             let answer = self.stage.program.app.console(&self.stage.caller, "world", "turn").await.unwrap();
             world.turns += 1;
             assert!(answer.contains(&format!("turn {}", world.turns)), "{answer}");
@@ -342,7 +344,7 @@ impl Scene {
             self.on_host(&region).await;
         }
         world.files = listed(&self.on_host(LIST).await);
-        assert!(world.turns == 0 || !world.files.is_empty(), "turns were played, and nothing was saved");
+        assert!(!world.files.is_empty(), "turns were played, and nothing was saved");
     }
 
     /// Runs a script on the server's host, around the driver; `$1` is the game's folder.
