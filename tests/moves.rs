@@ -58,7 +58,9 @@ fn drives_and_containers(stage: &Stage) -> String {
         .map(|kind| {
             let args: &[&str] = if kind == "container" { &["-a"] } else { &[] };
             let listed = Command::new("docker").args([kind, "ls", "-q", "--filter", &label]).args(args).output();
-            String::from_utf8(listed.unwrap().stdout).unwrap()
+            let listed = listed.unwrap();
+            assert!(listed.status.success(), "{listed:?}");
+            String::from_utf8(listed.stdout).unwrap()
         })
         .concat()
 }
@@ -71,6 +73,7 @@ async fn a_world_goes_from_containers_to_rented_hosts_and_back_with_every_turn()
     for round in 1..=2 {
         // Once while it runs, once after a stop.
         play(&stage, turns, round).await;
+        assert_ne!(drives_and_containers(&stage), "");
         turns += round;
         if round == 2 {
             stage.stop_server("world").await;

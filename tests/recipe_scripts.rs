@@ -146,8 +146,11 @@ impl Place {
         let mut path = self.path("bin").into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
-        let mut command = Command::new(root().join("game-scripts").join(self.game).join(name));
+        // Whoever runs the tests in the background has signals ignored, and a script could not listen to them any more.
+        let mut command = Command::new("/usr/bin/env");
         command
+            .arg("--default-signal")
+            .arg(root().join("game-scripts").join(self.game).join(name))
             .env_clear()
             .env("PATH", path)
             .env("HOME", self.path("game"))

@@ -68,7 +68,9 @@ impl App {
         rentals.retain(|rental| names.contains_key(&rental.server) && by(rental));
         let mut view = cost(&Ledger { rentals: &rentals, names: &names, month, now, zone });
         view.kinds = self.kinds();
-        view.left = left(&rentals, &asked);
+        let mut left_behind = self.store().left_rentals().await?;
+        left_behind.retain(by);
+        view.left = left(&left_behind, &asked);
         // A budget is about everything that it counts, whatever was asked for.
         for (at, server) in asked.iter().filter(|server| server.deleted_at.is_none()).enumerate() {
             for standing in standings(&server.id, server.limits.budget.as_ref(), spending, &present, now) {
@@ -123,7 +125,7 @@ impl App {
             return Ok(None);
         }
         let rentals = self.rentals_this_month(&server.guild).await?;
-        let Some(rental) = running(&rentals, server) else { return Ok(None) };
+        let Some(rental) = running(&rentals, server.owned.host.as_ref()) else { return Ok(None) };
         let now = self.now();
         let from = server.lease_until.map_or(now, |lease| lease.max(now));
         Ok(Some(longer(rental, from, until, &self.engine().spending().zone)))
@@ -140,7 +142,7 @@ impl App {
             return Ok(None);
         }
         let rentals = self.rentals_this_month(&server.guild).await?;
-        if running(&rentals, server).is_some() {
+        if running(&rentals, server.owned.host.as_ref()).is_some() {
             return Ok(None);
         }
         let Some(quote) = self.quote(server).await? else { return Ok(None) };
@@ -195,7 +197,7 @@ impl App {
         let one_by_one = self.inner.starts.lock().await;
         let now = self.now();
         let mut rentals = self.rentals_this_month(&server.guild).await?;
-        let rented = running(&rentals, server).map(|rental| rental.price.clone());
+        let rented = running(&rentals, server.owned.host.as_ref()).map(|rental| rental.price.clone());
         let rents = rented.is_none();
         let price = match rented {
             Some(price) => price,
@@ -224,7 +226,9 @@ impl App {
                 continue;
             }
             let rents = |other: &Server| {
-                other.guild == server.guild && other.backend == Backend::Cloud && running(rentals, other).is_none()
+                other.guild == server.guild
+                    && other.backend == Backend::Cloud
+                    && running(rentals, other.owned.host.as_ref()).is_none()
             };
             let Some(other) = self.store().server_any(id).await?.filter(rents) else { continue };
             let quote = match self.quote(&other).await {

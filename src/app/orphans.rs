@@ -151,9 +151,9 @@ impl App {
             self.changed(&server);
             let next = match (server.wanted, host.played) {
                 (Wanted::Off, true) => "It should be off, so the world on it is saved now, and then the host goes.",
-                (Wanted::Off, false) => "It should be off and no game was started on the host, so the host goes now.",
+                (Wanted::Off, false) => "It should be off and nothing on it is newer than the backups, so it goes now.",
                 (Wanted::On, true) => "It goes on with the world on it.",
-                (Wanted::On, false) => "No game was started on it yet: a start puts the newest world there.",
+                (Wanted::On, false) => "Nothing on it is newer than the backups: a start puts the newest world there.",
             };
             Ok(format!("The {} belongs to `{}` again. {next}", said(&orphan), server.name))
         }

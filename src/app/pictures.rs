@@ -175,7 +175,8 @@ impl App {
             return None;
         }
         let now = self.now();
-        let mut billing = billing(&server.id, rentals, now, &self.engine().spending().zone)?;
+        let mut billing =
+            billing(&server.id, server.owned.host.as_ref(), rentals, now, &self.engine().spending().zone)?;
         let running = matches!(seen, Seen::Running { .. });
         if let Some(unit) = self.engine().stop_unit(server, rentals).filter(|_| running) {
             let due = [server.lease_until, idle_stop_at].into_iter().flatten().filter(|due| *due <= now).min();

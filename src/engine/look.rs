@@ -54,7 +54,10 @@ impl Engine {
     pub async fn look(&self, server: &Server) -> Seen {
         let turn = self.inner.looks.turn(&server.id);
         let begun = turn.begun.load(Ordering::SeqCst);
-        let mut last = turn.last.lock().await;
+        // Whoever looks now may hang.
+        let Ok(mut last) = tokio::time::timeout(LOOK_LIMIT, turn.last.lock()).await else {
+            return Seen::Unknown { why: "looking took too long".to_owned() };
+        };
         let same = |look: &&Look| look.backend == server.backend && look.owned == server.owned;
         if let Some(look) = last.as_ref().filter(|look| look.number > begun).filter(same) {
             return look.seen.clone();

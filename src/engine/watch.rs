@@ -136,7 +136,7 @@ impl Engine {
         let journal = self.inner.journal.as_ref();
         let month = Month::of(now, &spending.zone).start(&spending.zone);
         let rentals = journal.rentals(&server.guild, month).await?;
-        let open = running(&rentals, server);
+        let open = running(&rentals, server.owned.host.as_ref());
         let all = standings(&server.id, server.limits.budget.as_ref(), spending, &rentals, now);
         let spent = match open {
             Some(_) => all.iter().find(|standing| standing.is_spent()).cloned(),
@@ -169,7 +169,7 @@ impl Engine {
 
     /// The unit at whose end a server stops, where stops wait for that.
     pub fn stop_unit(&self, server: &Server, rentals: &[Rental]) -> Option<Unit> {
-        let open = running(rentals, server)?;
+        let open = running(rentals, server.owned.host.as_ref())?;
         let unit_ms = open.price.as_ref()?.unit_ms;
         self.stops_at_unit(server).then_some(Unit { began_at: open.began_at, unit_ms })
     }

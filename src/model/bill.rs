@@ -2,7 +2,8 @@
 //! month in one currency; what is billed in another one is never counted against it.
 
 use super::access::Actor;
-use super::cost::{Micros, Money, Month, Price, Quote, Rental, UNIT_MICROS, spoken, unit_end};
+use super::cost::{Micros, Money, Month, Price, Quote, Rental, UNIT_MICROS, running, spoken, unit_end};
+use super::host::HostRef;
 use super::server::Server;
 use super::{GuildId, MINUTE_MS, Ms, ServerId};
 use jiff::tz::TimeZone;
@@ -305,10 +306,16 @@ pub struct Billing {
 }
 
 /// The bill of one server. `None` where it has rented nothing this month.
-pub fn billing(server: &ServerId, rentals: &[Rental], now: Ms, zone: &TimeZone) -> Option<Billing> {
+pub fn billing(
+    server: &ServerId,
+    host: Option<&HostRef>,
+    rentals: &[Rental],
+    now: Ms,
+    zone: &TimeZone,
+) -> Option<Billing> {
     let own: Vec<&Rental> = rentals.iter().filter(|rental| rental.server == *server).collect();
-    // What was left behind is older than what came after it.
-    let open = own.iter().rfind(|rental| rental.ended_at.is_none());
+    // Where it has none, something that it left behind may bill.
+    let open = running(rentals, host).or_else(|| own.iter().copied().find(|rental| rental.ended_at.is_none()));
     let month = Month::of(now, zone);
     let mut spent = Money::default();
     for rental in &own {
@@ -459,10 +466,10 @@ pub fn cost(ledger: &Ledger<'_>) -> CostView {
     CostView { month, total, always_on, servers, people, months, budgets, left, kinds: Kinds::default() }
 }
 
-/// Of these servers, what they left behind and what still bills.
+/// What was left behind and still bills, as far as it was rented for these servers.
 pub fn left(rentals: &[Rental], servers: &[&Server]) -> Vec<LeftHost> {
     let left_by = |rental: &Rental| {
-        let server = servers.iter().find(|server| server.id == rental.server && rental.is_left(server))?;
+        let server = servers.iter().find(|server| server.id == rental.server)?;
         Some(LeftHost {
             server: server.name.to_string(),
             deleted: server.deleted_at.is_some(),
@@ -703,7 +710,7 @@ mod tests {
         let rentals =
             [rental("a", "9", price(10_000, "USD"), 0, Some(30)), rental("a", "9", price(20_000, "USD"), 100, None)];
         let bill = |server: &str, rentals: &[Rental]| {
-            billing(&ServerId(server.into()), rentals, start() + 170 * MINUTE_MS, &TimeZone::UTC)
+            billing(&ServerId(server.into()), None, rentals, start() + 170 * MINUTE_MS, &TimeZone::UTC)
         };
         let on = bill("a", &rentals).unwrap();
         assert_eq!((on.on, on.so_far, on.month.spoken().as_str()), (true, Some(40_000), "0.05 $"));

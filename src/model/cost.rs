@@ -161,9 +161,8 @@ impl Rental {
 }
 
 /// The bill of the host that a server has. What it left behind bills beside that.
-pub fn running<'a>(rentals: &'a [Rental], server: &Server) -> Option<&'a Rental> {
-    let host = server.owned.host.as_ref()?;
-    rentals.iter().find(|rental| rental.is_for(host))
+pub fn running<'a>(rentals: &'a [Rental], host: Option<&HostRef>) -> Option<&'a Rental> {
+    rentals.iter().find(|rental| host.is_some_and(|host| rental.is_for(host)))
 }
 
 /// What a change of a server's host means for its bill.

@@ -585,6 +585,14 @@ impl Job {
         kept(Step::PullWorld) && kept(Step::VerifyWorld) && kept(Step::KeepBackup)
     }
 
+    /// Whether what was kept in this job is still what lies where the game runs: the job ended the game itself, compared
+    /// the copy after that, and does not start it again. A backup of a running game is older than its world, even where
+    /// the game has ended by the time it is kept.
+    pub fn keeps_the_last_word(&self) -> bool {
+        let done = |step| self.record(step).is_some_and(|record| record.state == StepState::Done);
+        done(Step::StopGame) && done(Step::VerifyWorld) && self.record(Step::StartGame).is_none()
+    }
+
     pub fn record(&self, step: Step) -> Option<&StepRecord> {
         self.steps.iter().find(|record| record.step == step)
     }
@@ -820,5 +828,37 @@ mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    /// A job as it keeps the world, with this step forced and everything else done.
+    fn about_to_keep(action: Action, forced: Option<Step>) -> Job {
+        let mut job = Job::new(JobId(1), 0, new_job(action, Backend::Cloud, 0b0101));
+        let before: Vec<Step> = job.steps.iter().map(|record| record.step).collect();
+        for step in before.into_iter().take_while(|step| *step != Step::KeepBackup) {
+            let mut say = |event| job.apply(&Recorded { at: 0, event }).expect("it is its turn");
+            say(Event::Started { step });
+            if forced == Some(step) {
+                say(Event::Failed { step, error: "no".into() });
+                say(Event::Forced { by: Actor::Operator });
+            } else {
+                say(Event::Finished { step, gain: Gain::default() });
+            }
+        }
+        job
+    }
+
+    #[test]
+    fn only_a_job_that_ended_the_game_and_compared_the_copy_has_kept_all_there_is() {
+        for action in actions() {
+            let ends = matches!(action, Action::Stop | Action::Delete | Action::Move { .. });
+            let saves = plan(&action, Backend::Cloud, Situation { running: true, ..Situation::default() });
+            if !saves.contains(&Step::KeepBackup) {
+                continue;
+            }
+            assert_eq!(about_to_keep(action.clone(), None).keeps_the_last_word(), ends, "{action:?}");
+            for forced in [Step::StopGame, Step::VerifyWorld].into_iter().filter(|_| ends) {
+                assert!(!about_to_keep(action.clone(), Some(forced)).keeps_the_last_word(), "{action:?}, {forced:?}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Store {
     }
 
     /// Rentals that go on though their server is deleted or has another host or none.
-    pub(super) async fn left_rentals(&self) -> anyhow::Result<Vec<Rental>> {
+    pub async fn left_rentals(&self) -> anyhow::Result<Vec<Rental>> {
         let sql = "SELECT * FROM rentals JOIN servers ON servers.id = rentals.server WHERE rentals.ended_at IS NULL
                    ORDER BY rentals.began_at, rentals.provider, rentals.host";
         let rows = self.db.rows(sql, []).await?;

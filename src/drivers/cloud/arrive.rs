@@ -33,9 +33,7 @@ impl CloudDriver {
         if !host.played {
             // A host of an earlier time that is back on record: where a game has run, its world may be newer than any
             // backup, and nothing may be put over it.
-            let ran = self.status(&server, false).await?;
-            let ran = ran.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
-            host.played = ran && !self.is_saved(&host.provider, &host.id).await?;
+            host.played = self.holds_unsaved(&server, &host).await?;
             server.owned.host = Some(host.clone());
         }
         let recipe = self.recipe(&server.game)?;

@@ -43,7 +43,7 @@ impl CloudDriver {
         }
         // The host's key is on our disk before anything is asked for. A provider that did not even tell its prices, for
         // a wrong token perhaps, is not asked again what it may have made.
-        if on_record.is_none() && self.known_host_key(server, &job).await?.is_none() {
+        if on_record.is_none() && self.known_host_key(&server.id, &job).await?.is_none() {
             return Ok(Gain::default());
         }
         let api = &self.provider(&provider)?.api;
@@ -200,6 +200,11 @@ impl CloudDriver {
                     Err(error) => return Err(cloud_error("deleting the firewall")(error)),
                 }
             }
+        }
+        // A host that was left behind elsewhere is known by its key, too.
+        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;
+        if left.iter().any(|rental| rental.server == server.id) {
+            return Ok(());
         }
         self.forget_keys(server).await
     }

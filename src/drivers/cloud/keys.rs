@@ -41,8 +41,8 @@ impl CloudDriver {
         blocking(work).await?.map_err(|error| StepError::fatal(format!("keeping the host's SSH key: {error:#}")))
     }
 
-    pub(super) async fn known_host_key(&self, server: &Server, job: &str) -> Result<Option<String>, StepError> {
-        let path = self.host_key_path(&server.id, job);
+    pub(super) async fn known_host_key(&self, server: &ServerId, job: &str) -> Result<Option<String>, StepError> {
+        let path = self.host_key_path(server, job);
         blocking(move || {
             let text = std::fs::read_to_string(path).ok()?;
             read_key(&text).map(|key| key.public_line)

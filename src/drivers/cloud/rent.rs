@@ -150,7 +150,9 @@ impl CloudDriver {
             let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
             let price = offers.iter().find(|offer| offer.size == found.size && offer.region == found.region);
             cx.out.line(format!("Found the host {} of an earlier time.", found.name));
-            return Ok(self.rented(server, &name, found, price, firewall, host_key));
+            let others = found.labels.job != cx.job.id.to_string();
+            let rented = self.rented(server, &name, found, price, firewall, host_key);
+            return if others { self.looked_at(cx, server, rented).await } else { Ok(rented) };
         }
         if let Some(image) = &place.image {
             self.check_image(&name, api.as_ref(), image).await?;
@@ -265,14 +267,13 @@ impl CloudDriver {
         found: &Host,
     ) -> Result<Option<String>, StepError> {
         let same = |rental: &Rental| rental.provider == provider && rental.host == found.id;
-        let decide = |why: &str| {
+        let waits = |why: &str| {
             StepError::fatal(format!(
-                "The host {} ({}) of this server is still at {provider}, {why}. An admin decides with `/admin orphans`: \
-                 give it back, and the server goes on with what is on it, or delete it. Then start again.",
+                "The host {} ({}) of this server is still at {provider}, {why}",
                 found.name, found.id
             ))
         };
-        let Some(key) = self.known_host_key(server, &found.labels.job).await? else {
+        let Some(key) = self.known_host_key(&server.id, &found.labels.job).await? else {
             // Games run only on hosts that were on record, and those were on the bill.
             let billed = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?.iter().any(same);
             let ours = match found.labels.job.parse() {
@@ -281,14 +282,34 @@ impl CloudDriver {
             };
             return match ours && !billed {
                 true => Ok(None),
-                false => Err(decide("and its key is not on this machine any more, so nobody can look what is on it")),
+                false => Err(waits(
+                    "and its key is not on this machine any more, so nobody here can look what is on it. Where that is \
+                     not needed, an admin deletes it with `/admin orphans`. Until then the server can start at another \
+                     provider: `/server settings`.",
+                )),
             };
         };
         let left = cx.journal.left_bills().await.map_err(StepError::Retry)?.iter().any(same);
         if left && !self.is_saved(provider, &found.id).await? {
-            return Err(decide("left behind with what was played on it and never saved"));
+            return Err(waits(
+                "left behind with what was played on it and never saved. An admin decides with `/admin orphans`: give it \
+                 back, and the server goes on with what is on it, or delete it. Then start again.",
+            ));
         }
         Ok(Some(key))
+    }
+
+    /// What another job made may hold a world that is newer than any backup. That is known before it goes on record:
+    /// nobody may take it for empty, and destroy it, because this start came no further.
+    async fn looked_at(&self, cx: &StepCx<'_>, server: &Server, rented: Gain) -> Result<Gain, StepError> {
+        let Some(Owned { host: Some(host), .. }) = rented.owned.clone() else { return Ok(rented) };
+        let known = Server { owned: Owned { host: Some(host.clone()), ..server.owned.clone() }, ..server.clone() };
+        cx.out.line("Looking what is on it.");
+        self.forget_link(&server.id);
+        let played = self.holds_unsaved(&known, &host).await;
+        self.forget_link(&server.id);
+        let host = HostRef { played: played?, ..host };
+        Ok(Gain { owned: rented.owned.map(|owned| Owned { host: Some(host), ..owned }), ..rented })
     }
 
     async fn open_firewall(

@@ -6,6 +6,7 @@ use super::CloudDriver;
 use crate::drivers::blocking;
 use crate::engine::StepError;
 use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::server::Server;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,16 @@ impl CloudDriver {
             removed => removed,
         };
         self.change_mark(provider, host, remove).await
+    }
+
+    /// Whether a game has run on this host and its world is not known to be in the vault, as the host itself says.
+    pub(super) async fn holds_unsaved(&self, server: &Server, host: &HostRef) -> Result<bool, StepError> {
+        let status = self.status(server, false).await?;
+        Ok(match status.get("state").map(String::as_str) {
+            Some("running") => true,
+            Some("stopped") => !self.is_saved(&host.provider, &host.id).await?,
+            Some(_) | None => false,
+        })
     }
 
     /// What cannot be looked up counts as not saved.

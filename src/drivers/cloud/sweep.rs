@@ -108,6 +108,12 @@ impl CloudDriver {
         // Without a price it is an orphan all the same.
         let offers = self.offers_of(provider, api).await.unwrap_or_default();
         let offer = offers.iter().find(|offer| offer.size == host.size && offer.region == host.region);
+        let server = Some(host.labels.server.clone()).filter(|id| !id.is_empty()).map(ServerId);
+        // Without its key nobody can tell that it is the right one.
+        let known = match &server {
+            Some(id) => self.known_host_key(id, &host.labels.job).await.is_ok_and(|key| key.is_some()),
+            None => false,
+        };
         Orphan {
             backend: Backend::Cloud,
             provider: provider.to_owned(),
@@ -116,8 +122,8 @@ impl CloudDriver {
             name: host.name.clone(),
             since: Some(host.created_at_ms),
             price: offer.map(super::choose::price_of),
-            server: Some(host.labels.server.clone()).filter(|id| !id.is_empty()).map(ServerId),
-            adoptable: !host.labels.server.is_empty(),
+            server,
+            adoptable: known,
         }
     }
 
@@ -228,7 +234,7 @@ impl CloudDriver {
         ensure!(found.labels.server == server.id.0, "Its label names another server.");
         ensure!(found.state == HostState::Running, "It does not run now, so nobody can look what is on it.");
         let unknown = "Its key is not on this machine any more, so nobody can tell that it is the right one.";
-        let host_key = self.known_host_key(server, &found.labels.job).await.map_err(plain)?.context(unknown)?;
+        let host_key = self.known_host_key(&server.id, &found.labels.job).await.map_err(plain)?.context(unknown)?;
         let firewalls = api.extras(&self.settings.instance).await?;
         let firewall = firewalls
             .into_iter()
@@ -238,14 +244,12 @@ impl CloudDriver {
             HostRef { firewall: firewall.map(|extra| extra.id), ..host_ref(orphan, &found, created_at, host_key) };
         let known = Server { owned: Owned { host: Some(host.clone()), ..server.owned.clone() }, ..server.clone() };
         self.forget_link(&server.id);
-        let status = self.status(&known, false).await.map_err(plain);
+        // Where its world was saved since, or no game was ever started there, the next start puts the newest backup there
+        // as on any new host.
+        let unsaved = self.holds_unsaved(&known, &host).await.map_err(plain);
         self.forget_link(&server.id);
-        let status = status.context("what is on it could not be looked at")?;
-        // A game that was started there has written to a world that had been put there whole. Where none was, or that
-        // world was saved since, the next start puts the newest backup there as on any new host.
-        let ran = status.get("state").is_some_and(|state| matches!(state.as_str(), "running" | "stopped"));
-        let saved = self.is_saved(&host.provider, &host.id).await.map_err(plain)?;
-        Ok(HostRef { played: ran && !saved, ..host })
+        let played = unsaved.context("what is on it could not be looked at")?;
+        Ok(HostRef { played, ..host })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::drivers::backups::{Backups, note_of, vault_error};
 use crate::drivers::blocking;
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::{Action, Gain, Step};
+use crate::model::job::{Action, Gain};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
@@ -177,7 +177,7 @@ impl CloudDriver {
         let mut owned = server.owned.clone();
         owned.world = Some(BackupId(backup.id.as_str().to_owned()));
         // A live world has moved on since; and where this very job starts the game again, it soon will have.
-        let played = live || cx.job.record(Step::StartGame).is_some();
+        let played = live || !cx.job.keeps_the_last_word();
         owned.host = owned.host.map(|host| HostRef { played, ..host });
         Ok(Gain::owned(owned).with_note(note_of(&backup)))
     }

@@ -190,7 +190,7 @@ pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Ser
                 {
                     drive.world = WorldAt::Backup(known.backup.clone());
                 }
-                let played = things.games.get(&id).is_some_and(|game| game.running);
+                let played = !cx.job.keeps_the_last_word();
                 owned.host = owned.host.map(|host| HostRef { played, ..host });
                 owned.world = Some(known.backup.clone());
             }
