@@ -6,10 +6,11 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{nothing_left, rent_at};
+use common::beds::{OwnMachine, nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
+use spawnpoint::model::JobId;
 use spawnpoint::model::job::{Outcome, Step, StepState};
 use spawnpoint::model::server::Backend;
 use spawnpoint::model::view::JobView;
@@ -150,18 +151,7 @@ async fn a_host_that_was_left_with_an_unsaved_world_waits_for_a_person() {
     // Its world cannot be copied, and an admin goes on past everything.
     docker(&["exec", &container, "mv", "/usr/bin/rsync", "/usr/bin/rsync.away"]);
     let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
-    let mut forced = 0;
-    stage
-        .until("the move", async || {
-            if app.job_view(job).await.unwrap().outcome == Some(Outcome::Held)
-                && app.choose(&stage.caller, "world", Choice::Force).await.is_ok()
-            {
-                forced += 1;
-            }
-            (backend(&stage).await == Backend::Docker).then_some(())
-        })
-        .await;
-    assert!(forced >= 3, "{forced}");
+    assert!(go_on_without(&stage, job).await >= 3);
     docker(&["exec", &container, "mv", "/usr/bin/rsync.away", "/usr/bin/rsync"]);
     clouds.heal();
     play(&stage, 2, 1).await;
@@ -180,6 +170,92 @@ async fn a_host_that_was_left_with_an_unsaved_world_waits_for_a_person() {
     play(&stage, 7, 0).await;
     stage.stop_server("world").await;
     nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// An admin goes on past whatever the move is held at; says how often.
+async fn go_on_without(stage: &Stage, job: JobId) -> usize {
+    let app = &stage.program.app;
+    let mut forced = 0;
+    stage
+        .until("the move", async || {
+            if app.job_view(job).await.unwrap().outcome == Some(Outcome::Held)
+                && app.choose(&stage.caller, "world", Choice::Force).await.is_ok()
+            {
+                forced += 1;
+            }
+            (backend(stage).await == Backend::Docker).then_some(())
+        })
+        .await;
+    forced
+}
+
+/// A machine of one's own beside containers here, with a server that has played there.
+async fn own_machine() -> Option<(OwnMachine, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    test_image("busybox");
+    test_image("host");
+    let mut machine = None;
+    let stage = Stage::open("tests/recipes", |config| {
+        machine = Some(OwnMachine::start(config));
+        config.docker.enabled = true;
+    })
+    .await;
+    stage.create("world", "toy", &[]).await;
+    moved(&stage, Backend::Cloud).await;
+    play(&stage, 0, 2).await;
+    Some((machine.expect("it was started"), stage))
+}
+
+/// From now on no folder can be removed there.
+const KEEP_FOLDERS: &str = r#"printf '%s\n' '#!/bin/sh' 'case "$*" in *--one-file-system*) exit 1 ;; esac' \
+    'exec /bin/rm "$@"' >/usr/local/bin/rm && chmod +x /usr/local/bin/rm"#;
+
+#[tokio::test]
+async fn a_folder_that_a_moved_server_left_on_a_machine_of_your_own_gets_the_newest_world() {
+    let Some((machine, stage)) = own_machine().await else { return };
+    machine.shell(KEEP_FOLDERS);
+    let job = stage.program.app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    assert_eq!(go_on_without(&stage, job).await, 1, "its world was saved, and its folder stays");
+    play(&stage, 2, 3).await;
+    machine.shell("/bin/rm /usr/local/bin/rm");
+    assert_ne!(machine.shell("ls /srv/spawnpoint"), "");
+    moved(&stage, Backend::Cloud).await;
+    play(&stage, 5, 1).await;
+    stage.stop_server("world").await;
+    assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
+    play(&stage, 6, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_was_left_with_an_unsaved_world_is_neither_played_on_nor_destroyed() {
+    let Some((machine, stage)) = own_machine().await else { return };
+    let app = &stage.program.app;
+    stage.stop_server("world").await;
+    play(&stage, 2, 5).await;
+    machine.shell(&format!("mv /usr/bin/rsync /usr/bin/rsync.away; {KEEP_FOLDERS}"));
+    let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    assert!(go_on_without(&stage, job).await >= 3);
+    machine.shell("/bin/rm /usr/local/bin/rm; mv /usr/bin/rsync.away /usr/bin/rsync");
+    play(&stage, 2, 1).await;
+    moved(&stage, Backend::Cloud).await;
+    let turns = || machine.shell("cat /srv/spawnpoint/*/game/world/turns");
+    for _ in 0..2 {
+        let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+        assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+        let why = end.steps.iter().find_map(|step| step.error.clone()).unwrap_or_default();
+        assert!(why.contains("attic") && why.contains("/game away"), "{why}");
+        assert_eq!(turns(), "7", "it is left as it was");
+    }
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let [folder] = &orphans.found[..] else { panic!("one folder: {orphans:#?}") };
+    app.orphan_delete(&stage.caller, &folder.orphan.tag()).await.unwrap();
+    play(&stage, 3, 1).await;
+    stage.stop_server("world").await;
+    assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
     stage.close().await;
 }
 

@@ -122,7 +122,7 @@ pub struct OwnMachine {
 }
 
 impl OwnMachine {
-    fn start(config: &mut Config) -> OwnMachine {
+    pub fn start(config: &mut Config) -> OwnMachine {
         let seed = config.data_dir.join("seed");
         std::fs::create_dir_all(&seed).unwrap();
         let ours = KeyPair::load_or_make(&config.data_dir.join("ssh/id_ed25519")).unwrap();

@@ -1,6 +1,8 @@
 //! Waiting for a host: until it runs, lets us in, and has ports and a name that friends can use.
 
 use super::rent::{ASK_EVERY, PATIENCE_MAX};
+use super::saved::Mark;
+use super::setup::home;
 use super::{CloudDriver, cloud_error, spoken, ssh_error};
 use crate::clients::cloud::{CloudError, Host, HostState};
 use crate::clients::ssh::{Exec, SshError};
@@ -34,6 +36,15 @@ impl CloudDriver {
             // A host of an earlier time that is back on record: where a game has run, its world may be newer than any
             // backup, and nothing may be put over it.
             host.played = self.holds_unsaved(&server, &host).await?;
+            if host.played && self.mark_of(&server.id, &host.provider, &host.id).await? == Some(Mark::Left) {
+                return Err(StepError::fatal(format!(
+                    "Your machine `{}` still has this server's folder, left behind with what was played on it and never \
+                     saved. Where that is needed, copy {}/game away from there; then an admin deletes the folder with \
+                     `/admin orphans`, and a start puts the newest world there.",
+                    host.id,
+                    home(&server.id)
+                )));
+            }
             server.owned.host = Some(host.clone());
         }
         let recipe = self.recipe(&server.game)?;

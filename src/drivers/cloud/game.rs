@@ -41,7 +41,7 @@ impl CloudDriver {
         self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
         self.call(cx, &ssh, "beat", &server.id, &[], CALL_LIMIT).await?;
         if let Some(host) = &server.owned.host {
-            self.forget_saved(&host.provider, &host.id).await?;
+            self.forget_mark(&server.id, &host.provider, &host.id).await?;
         }
         let said = self.call(cx, &ssh, "start", &server.id, &[], CALL_LIMIT * 2).await?;
         // From here on the host may hold a world that is newer than any backup.

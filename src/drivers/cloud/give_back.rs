@@ -1,12 +1,13 @@
 //! Giving a host back. It bills until its provider says that it is gone, so accepted is never taken for done.
 
 use super::rent::{ASK_EVERY, PATIENCE_MAX};
+use super::saved::Mark;
 use super::{CloudDriver, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Host};
 use crate::engine::{StepCx, StepError};
 use crate::model::cost::spoken as money;
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::Gain;
+use crate::model::job::{Gain, Step, StepState};
 use crate::model::server::{Owned, Server};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,14 +31,17 @@ impl CloudDriver {
             },
         };
         if provider == OWN_MACHINE {
-            let Some(_) = on_record else { return Ok(Gain::default()) };
-            // A folder that was there before this job stays, and so does the record of it.
+            let Some(host) = on_record else { return Ok(Gain::default()) };
+            if self.mark_of(&server.id, &host.provider, &host.id).await? == Some(Mark::Left) {
+                return Ok(Gain::owned(nothing).with_note("what is on the machine stays as it is"));
+            }
+            // A folder that was there before this job stays, and so does the record of it, with what is on it.
             if !self.folder_is_of_job(server, &job).await? {
-                return Ok(Gain::note("the game's folder was there before and stays"));
+                let played = host.played || self.holds_unsaved(server, &host).await?;
+                let owned = Owned { host: Some(HostRef { played, ..host }), ..server.owned.clone() };
+                return Ok(Gain::owned(owned).with_note("the game's folder was there before and stays"));
             }
-            if let Some(host) = &on_record {
-                self.clear_name(cx, host).await;
-            }
+            self.clear_name(cx, &host).await;
             self.remove_folder(server).await?;
             return Ok(Gain::owned(nothing));
         }
@@ -73,7 +77,7 @@ impl CloudDriver {
         let server = cx.server()?;
         let Some(host) = &server.owned.host else { return Ok(Gain::note("there is no host")) };
         if !host.played || self.backups.worldless(&server.game) {
-            self.mark_saved(host).await?;
+            self.set_mark(&server.id, host, Mark::Saved).await?;
         }
         // Before the address can be somebody else's.
         self.clear_name(cx, host).await;
@@ -98,6 +102,10 @@ impl CloudDriver {
         let gone = Owned { host: None, address: None, ports: BTreeMap::new(), ..server.owned.clone() };
         self.forget_link(&server.id);
         if host.provider == OWN_MACHINE {
+            let forced = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Forced);
+            if forced && host.played && self.mark_of(&server.id, &host.provider, &host.id).await?.is_none() {
+                self.set_mark(&server.id, host, Mark::Left).await?;
+            }
             return Ok(Gain::owned(gone));
         }
         let api = &self.provider(&host.provider)?.api;
@@ -118,7 +126,7 @@ impl CloudDriver {
         let mut asked: Option<Instant> = None;
         loop {
             let wait = match api.host(id).await {
-                Ok(None) => return self.forget_saved(api.name(), id).await,
+                Ok(None) => return self.forget_mark(&cx.server()?.id, api.name(), id).await,
                 Ok(Some(_)) => {
                     if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
                         if asked.is_some() {

@@ -3,6 +3,7 @@
 
 use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
+use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
 use crate::engine::{StepCx, StepError};
@@ -290,7 +291,7 @@ impl CloudDriver {
             };
         };
         let left = cx.journal.left_bills().await.map_err(StepError::Retry)?.iter().any(same);
-        if left && !self.is_saved(provider, &found.id).await? {
+        if left && self.mark_of(&server.id, provider, &found.id).await? != Some(Mark::Saved) {
             return Err(waits(
                 "left behind with what was played on it and never saved. An admin decides with `/admin orphans`: give it \
                  back, and the server goes on with what is on it, or delete it. Then start again.",

@@ -1,32 +1,78 @@
-//! Which rented hosts hold nothing that the vault does not. The record says so as well, for as long as the server has
-//! the host; this outlives the record, for a host that an admin leaves behind because it does not go, and that comes
-//! back later. It is marked before its end is asked for; a game that starts on it takes the mark away first.
+//! What is known of the world on a host beside the record, which is gone once the server has the host no more. An admin
+//! may leave a host behind because it does not go, and later the server comes back to it: then nobody may take an old
+//! world for the newest, nor put a newer one over what was never saved.
 
 use super::CloudDriver;
 use crate::drivers::blocking;
 use crate::engine::StepError;
+use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::server::Server;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// One small file for each host, or for each server's folder on a machine of your own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Nothing on it is newer than the vault. Set before its end is asked for; a game that starts on it takes it away.
+    Saved,
+    /// A folder on a machine of your own that went off the record with what was never saved. Of a rented host the open
+    /// bill says so.
+    Left,
+}
+
+impl Mark {
+    const ALL: [Mark; 2] = [Mark::Saved, Mark::Left];
+
+    fn word(self) -> &'static str {
+        match self {
+            Mark::Saved => "saved",
+            Mark::Left => "left",
+        }
+    }
+}
 
 impl CloudDriver {
-    /// Nothing was played there since its world was last kept.
-    pub(super) async fn mark_saved(&self, host: &HostRef) -> Result<(), StepError> {
-        if host.provider == OWN_MACHINE {
-            return Ok(());
-        }
-        self.change_mark(&host.provider, &host.id, |mark| File::create(mark)?.sync_all()).await
+    /// Outlasts a power cut once it returns.
+    pub(super) async fn set_mark(&self, server: &ServerId, host: &HostRef, mark: Mark) -> Result<(), StepError> {
+        let Some(path) = self.mark_path(server, &host.provider, &host.id) else { return Ok(()) };
+        let work = move || -> io::Result<()> {
+            let folder = path.parent().expect("the path has a folder");
+            std::fs::create_dir_all(folder)?;
+            let part = path.with_extension("part");
+            let mut file = File::create(&part)?;
+            file.write_all(mark.word().as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&part, &path)?;
+            File::open(folder)?.sync_all()
+        };
+        blocking(work).await?.map_err(not_noted)
     }
 
-    /// Something may be played there from now on, or the host is gone.
-    pub(super) async fn forget_saved(&self, provider: &str, host: &str) -> Result<(), StepError> {
-        let remove = |mark: &Path| match std::fs::remove_file(mark) {
+    /// Something may be played there from now on, or it is gone.
+    pub(super) async fn forget_mark(&self, server: &ServerId, provider: &str, host: &str) -> Result<(), StepError> {
+        let Some(path) = self.mark_path(server, provider, host) else { return Ok(()) };
+        let work = move || match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Err(error) => Err(error),
+            Ok(()) => File::open(path.parent().expect("the path has a folder"))?.sync_all(),
         };
-        self.change_mark(provider, host, remove).await
+        blocking(work).await?.map_err(not_noted)
+    }
+
+    pub(super) async fn mark_of(
+        &self,
+        server: &ServerId,
+        provider: &str,
+        host: &str,
+    ) -> Result<Option<Mark>, StepError> {
+        let path = self.mark_path(server, provider, host);
+        blocking(move || {
+            let word = std::fs::read_to_string(path?).ok()?;
+            Mark::ALL.into_iter().find(|mark| mark.word() == word)
+        })
+        .await
     }
 
     /// Whether a game has run on this host and its world is not known to be in the vault, as the host itself says.
@@ -34,39 +80,22 @@ impl CloudDriver {
         let status = self.status(server, false).await?;
         Ok(match status.get("state").map(String::as_str) {
             Some("running") => true,
-            Some("stopped") => !self.is_saved(&host.provider, &host.id).await?,
+            Some("stopped") => self.mark_of(&server.id, &host.provider, &host.id).await? != Some(Mark::Saved),
             Some(_) | None => false,
         })
     }
 
-    /// What cannot be looked up counts as not saved.
-    pub(super) async fn is_saved(&self, provider: &str, host: &str) -> Result<bool, StepError> {
-        let mark = self.saved_mark(provider, host);
-        blocking(move || mark.is_some_and(|mark| mark.is_file())).await
-    }
-
-    /// Returns once the change would outlast a power cut.
-    async fn change_mark(
-        &self,
-        provider: &str,
-        host: &str,
-        change: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), StepError> {
-        let Some(mark) = self.saved_mark(provider, host) else { return Ok(()) };
-        let work = move || {
-            let folder = mark.parent().expect("the path has a folder");
-            std::fs::create_dir_all(folder)?;
-            change(&mark)?;
-            File::open(folder)?.sync_all()
+    /// Providers' ids are numbers or UUIDs; what cannot be a file's name has no mark, and counts as not saved.
+    fn mark_path(&self, server: &ServerId, provider: &str, host: &str) -> Option<PathBuf> {
+        let name = match provider {
+            OWN_MACHINE => format!("{provider}-{host}-{server}"),
+            _ => format!("{provider}-{host}"),
         };
-        let failed = |error| StepError::fatal(format!("noting whether the host's world is saved: {error}"));
-        blocking(work).await?.map_err(failed)
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        (!host.is_empty() && name.chars().all(plain)).then(|| self.settings.data_dir.join("hosts-saved").join(name))
     }
+}
 
-    /// Providers' ids are numbers or UUIDs; anything else has no mark.
-    fn saved_mark(&self, provider: &str, host: &str) -> Option<PathBuf> {
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        let folder = self.settings.data_dir.join("hosts-saved");
-        (plain(provider) && plain(host)).then(|| folder.join(format!("{provider}-{host}")))
-    }
+fn not_noted(error: io::Error) -> StepError {
+    StepError::fatal(format!("noting whether the host's world is saved: {error}"))
 }

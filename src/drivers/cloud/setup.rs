@@ -281,7 +281,10 @@ impl CloudDriver {
         let exited = exited.map_err(ssh_error("removing the game's folder"))?;
         match exited.ended {
             // There is no such server on the machine.
-            Ended::Code(0 | 66) => Ok(()),
+            Ended::Code(0 | 66) => match &server.owned.host {
+                Some(host) => self.forget_mark(&server.id, &host.provider, &host.id).await,
+                None => Ok(()),
+            },
             Ended::Code(_) | Ended::Signal(_) => Err(exited_error("removing the game's folder", exited)),
         }
     }

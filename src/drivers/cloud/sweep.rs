@@ -192,9 +192,10 @@ impl CloudDriver {
         let machine = self.machine(name).map_err(plain)?;
         let ssh = self.ssh_to(name, machine).await?;
         // The keeper there refuses while a game runs in it.
-        let removed = keeper(&ssh, "remove", &ServerId(id.to_owned()), &[], CALL_LIMIT);
+        let server = ServerId(id.to_owned());
+        let removed = keeper(&ssh, "remove", &server, &[], CALL_LIMIT);
         ssh.run_quietly(removed).await?.ok()?;
-        Ok(())
+        self.forget_mark(&server, OWN_MACHINE, name).await.map_err(plain)
     }
 
     pub(super) async fn remove_orphan(&self, orphan: &Orphan) -> anyhow::Result<()> {
@@ -212,7 +213,8 @@ impl CloudDriver {
         let kind = match orphan.kind {
             OrphanKind::Host => {
                 end_host(api, &orphan.id).await?;
-                return self.forget_saved(&orphan.provider, &orphan.id).await.map_err(plain);
+                let Some(server) = &orphan.server else { return Ok(()) };
+                return self.forget_mark(server, &orphan.provider, &orphan.id).await.map_err(plain);
             }
             OrphanKind::Firewall => "firewall",
             OrphanKind::SshKey => "SSH key",
