@@ -585,12 +585,13 @@ impl Job {
         kept(Step::PullWorld) && kept(Step::VerifyWorld) && kept(Step::KeepBackup)
     }
 
-    /// Whether what was kept in this job is still what lies where the game runs: the job ended the game itself, compared
-    /// the copy after that, and does not start it again. A backup of a running game is older than its world, even where
-    /// the game has ended by the time it is kept.
+    /// Whether nothing is newer than what was kept in this job: it ended the game itself, compared the copy after that,
+    /// and does not start the game again on the same world. A backup of a running game is older than its world, even
+    /// where the game has ended by the time it is kept. A restore puts another world there, of which half a one is none.
     pub fn keeps_the_last_word(&self) -> bool {
         let done = |step| self.record(step).is_some_and(|record| record.state == StepState::Done);
-        done(Step::StopGame) && done(Step::VerifyWorld) && self.record(Step::StartGame).is_none()
+        let goes_on = self.record(Step::StartGame).is_some() && self.record(Step::PushWorld).is_none();
+        done(Step::StopGame) && done(Step::VerifyWorld) && !goes_on
     }
 
     pub fn record(&self, step: Step) -> Option<&StepRecord> {
@@ -850,7 +851,7 @@ mod tests {
     #[test]
     fn only_a_job_that_ended_the_game_and_compared_the_copy_has_kept_all_there_is() {
         for action in actions() {
-            let ends = matches!(action, Action::Stop | Action::Delete | Action::Move { .. });
+            let ends = !matches!(action, Action::Backup | Action::Restart);
             let saves = plan(&action, Backend::Cloud, Situation { running: true, ..Situation::default() });
             if !saves.contains(&Step::KeepBackup) {
                 continue;

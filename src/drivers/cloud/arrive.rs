@@ -36,15 +36,7 @@ impl CloudDriver {
             // A host of an earlier time that is back on record: where a game has run, its world may be newer than any
             // backup, and nothing may be put over it.
             host.played = self.holds_unsaved(&server, &host).await?;
-            if host.played && self.mark_of(&server.id, &host.provider, &host.id).await? == Some(Mark::Left) {
-                return Err(StepError::fatal(format!(
-                    "Your machine `{}` still has this server's folder, left behind with what was played on it and never \
-                     saved. Where that is needed, copy {}/game away from there; then an admin deletes the folder with \
-                     `/admin orphans`, and a start puts the newest world there.",
-                    host.id,
-                    home(&server.id)
-                )));
-            }
+            self.settle_left(&server, &host).await?;
             server.owned.host = Some(host.clone());
         }
         let recipe = self.recipe(&server.game)?;
@@ -62,6 +54,23 @@ impl CloudDriver {
         }
         let owned = Owned { host: Some(host), address, ports, ..server.owned.clone() };
         Ok(Gain::owned(owned).with_note(note))
+    }
+
+    /// A folder that was left with what was never saved is gone on with where no newer world was kept elsewhere since.
+    async fn settle_left(&self, server: &Server, host: &HostRef) -> Result<(), StepError> {
+        let Some(Mark::Left { newest }) = self.mark_of(&server.id, &host.provider, &host.id).await? else {
+            return Ok(());
+        };
+        if host.played && newest != server.owned.world {
+            return Err(StepError::fatal(format!(
+                "Your machine `{}` still has this server's folder, left behind with what was played on it and never saved, \
+                 and the server was played elsewhere since. Where what is there is needed, copy {}/game away; then an admin \
+                 deletes the folder with `/admin orphans`, and a start puts the newest world there.",
+                host.id,
+                home(&server.id)
+            )));
+        }
+        self.forget_mark(&server.id, &host.provider, &host.id).await
     }
 
     async fn await_running(&self, cx: &StepCx<'_>, host: &HostRef) -> Result<std::net::IpAddr, StepError> {

@@ -32,7 +32,7 @@ impl CloudDriver {
         };
         if provider == OWN_MACHINE {
             let Some(host) = on_record else { return Ok(Gain::default()) };
-            if self.mark_of(&server.id, &host.provider, &host.id).await? == Some(Mark::Left) {
+            if let Some(Mark::Left { .. }) = self.mark_of(&server.id, &host.provider, &host.id).await? {
                 return Ok(Gain::owned(nothing).with_note("what is on the machine stays as it is"));
             }
             // A folder that was there before this job stays, and so does the record of it, with what is on it.
@@ -76,6 +76,7 @@ impl CloudDriver {
     pub(super) async fn destroy_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
         let Some(host) = &server.owned.host else { return Ok(Gain::note("there is no host")) };
+        self.must_be_saved(server, host).await?;
         if !host.played || self.backups.worldless(&server.game) {
             self.set_mark(&server.id, host, Mark::Saved).await?;
         }
@@ -104,7 +105,7 @@ impl CloudDriver {
         if host.provider == OWN_MACHINE {
             let forced = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Forced);
             if forced && host.played && self.mark_of(&server.id, &host.provider, &host.id).await?.is_none() {
-                self.set_mark(&server.id, host, Mark::Left).await?;
+                self.set_mark(&server.id, host, Mark::Left { newest: server.owned.world.clone() }).await?;
             }
             return Ok(Gain::owned(gone));
         }

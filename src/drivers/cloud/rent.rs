@@ -84,6 +84,7 @@ impl CloudDriver {
                     host.id
                 )));
             } else {
+                self.must_be_saved(server, host).await?;
                 self.remove_folder(server).await?;
                 self.forget_link(&server.id);
             }
@@ -309,7 +310,16 @@ impl CloudDriver {
         self.forget_link(&server.id);
         let played = self.holds_unsaved(&known, &host).await;
         self.forget_link(&server.id);
-        let host = HostRef { played: played?, ..host };
+        let played = played.map_err(|error| {
+            let hint = "An admin can also delete it with `/admin orphans`";
+            let said =
+                |why: anyhow::Error| why.context(format!("What is on the host {} is not known. {hint}", host.id));
+            match error {
+                StepError::Retry(why) => StepError::Retry(said(why)),
+                StepError::Fatal(why) => StepError::Fatal(said(why)),
+            }
+        })?;
+        let host = HostRef { played, ..host };
         Ok(Gain { owned: rented.owned.map(|owned| Owned { host: Some(host), ..owned }), ..rented })
     }
 

@@ -8,27 +8,36 @@ use crate::engine::StepError;
 use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::server::Server;
+use crate::model::world::BackupId;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 /// One small file for each host, or for each server's folder on a machine of your own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// Nothing on it is newer than the vault. Set before its end is asked for; a game that starts on it takes it away.
+    /// Nothing on it is newer than the vault. A game that starts on it takes this away.
     Saved,
-    /// A folder on a machine of your own that went off the record with what was never saved. Of a rented host the open
-    /// bill says so.
-    Left,
+    /// A folder on a machine of your own that went off the record with what was never saved, when this was the newest
+    /// backup. Of a rented host the open bill says so.
+    Left { newest: Option<BackupId> },
 }
 
 impl Mark {
-    const ALL: [Mark; 2] = [Mark::Saved, Mark::Left];
-
-    fn word(self) -> &'static str {
+    fn text(&self) -> String {
         match self {
-            Mark::Saved => "saved",
-            Mark::Left => "left",
+            Mark::Saved => "saved".to_owned(),
+            Mark::Left { newest } => format!("left {}", newest.as_ref().map_or("", |newest| newest.0.as_str())),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Mark> {
+        match text.split_once(' ') {
+            None if text == "saved" => Some(Mark::Saved),
+            Some(("left", newest)) => {
+                Some(Mark::Left { newest: Some(BackupId(newest.to_owned())).filter(|_| !newest.is_empty()) })
+            }
+            None | Some(_) => None,
         }
     }
 }
@@ -36,13 +45,13 @@ impl Mark {
 impl CloudDriver {
     /// Outlasts a power cut once it returns.
     pub(super) async fn set_mark(&self, server: &ServerId, host: &HostRef, mark: Mark) -> Result<(), StepError> {
-        let Some(path) = self.mark_path(server, &host.provider, &host.id) else { return Ok(()) };
+        let path = self.mark_path(server, &host.provider, &host.id);
         let work = move || -> io::Result<()> {
             let folder = path.parent().expect("the path has a folder");
             std::fs::create_dir_all(folder)?;
             let part = path.with_extension("part");
             let mut file = File::create(&part)?;
-            file.write_all(mark.word().as_bytes())?;
+            file.write_all(mark.text().as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&part, &path)?;
             File::open(folder)?.sync_all()
@@ -52,7 +61,7 @@ impl CloudDriver {
 
     /// Something may be played there from now on, or it is gone.
     pub(super) async fn forget_mark(&self, server: &ServerId, provider: &str, host: &str) -> Result<(), StepError> {
-        let Some(path) = self.mark_path(server, provider, host) else { return Ok(()) };
+        let path = self.mark_path(server, provider, host);
         let work = move || match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -69,10 +78,23 @@ impl CloudDriver {
     ) -> Result<Option<Mark>, StepError> {
         let path = self.mark_path(server, provider, host);
         blocking(move || {
-            let word = std::fs::read_to_string(path?).ok()?;
-            Mark::ALL.into_iter().find(|mark| mark.word() == word)
+            let text = std::fs::read_to_string(path).ok()?;
+            Mark::parse(&text)
         })
         .await
+    }
+
+    /// A folder on a machine of your own goes only when nothing on it is newer than the vault. The record may have been
+    /// made before anybody had looked.
+    pub(super) async fn must_be_saved(&self, server: &Server, host: &HostRef) -> Result<(), StepError> {
+        if host.provider != OWN_MACHINE || host.played || !self.holds_unsaved(server, host).await? {
+            return Ok(());
+        }
+        Err(StepError::fatal(format!(
+            "The folder of this server on your machine `{}` holds a world that was never saved. Start the server there and \
+             stop it again, and it is.",
+            host.id
+        )))
     }
 
     /// Whether a game has run on this host and its world is not known to be in the vault, as the host itself says.
@@ -85,14 +107,19 @@ impl CloudDriver {
         })
     }
 
-    /// Providers' ids are numbers or UUIDs; what cannot be a file's name has no mark, and counts as not saved.
-    fn mark_path(&self, server: &ServerId, provider: &str, host: &str) -> Option<PathBuf> {
+    /// Of names that could not be a file's, what does not fit is written as its bytes.
+    fn mark_path(&self, server: &ServerId, provider: &str, host: &str) -> PathBuf {
         let name = match provider {
             OWN_MACHINE => format!("{provider}-{host}-{server}"),
             _ => format!("{provider}-{host}"),
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        (!host.is_empty() && name.chars().all(plain)).then(|| self.settings.data_dir.join("hosts-saved").join(name))
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let file: String = name
+            .bytes()
+            .map(char::from)
+            .map(|c| if fits(c) { c.to_string() } else { format!("%{:02x}", c as u32) })
+            .collect();
+        self.settings.data_dir.join("hosts-saved").join(file)
     }
 }
 

@@ -4,7 +4,7 @@
 use super::setup::{CALL_LIMIT, as_root, home, keeper};
 use super::{CloudDriver, Machine, Provider, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Extra, Host, HostState};
-use crate::clients::ssh::{Ssh, Target};
+use crate::clients::ssh::{Ended, Ssh, Target};
 use crate::engine::StepError;
 use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -19,6 +19,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A machine of your own that has not answered by then is off, or away.
 const MACHINE_LIMIT: Duration = Duration::from_secs(15);
+/// Longer than any recipe gives its game to end.
+const STOP_LIMIT: Duration = Duration::from_secs(600);
 /// One line for each game's folder: the server's id, and which Spawnpoint made it.
 const LIST_FOLDERS: &str = r#"cd /srv/spawnpoint 2>/dev/null || exit 0
 for id in *; do if [ -f "$id/state/instance" ]; then printf '%s %s\n' "$id" "$(cat "$id/state/instance")"; fi; done"#;
@@ -191,8 +193,12 @@ impl CloudDriver {
         let (name, id) = orphan.id.rsplit_once('/').context("a folder's machine has a name")?;
         let machine = self.machine(name).map_err(plain)?;
         let ssh = self.ssh_to(name, machine).await?;
-        // The keeper there refuses while a game runs in it.
         let server = ServerId(id.to_owned());
+        // A game that nobody claims is ended first: who deletes its world was asked about that.
+        let stopped = ssh.run_quietly(keeper(&ssh, "stop", &server, &[], STOP_LIMIT)).await?;
+        if !matches!(stopped.ended, Ended::Code(66 | 127)) {
+            stopped.ok()?;
+        }
         let removed = keeper(&ssh, "remove", &server, &[], CALL_LIMIT);
         ssh.run_quietly(removed).await?.ok()?;
         self.forget_mark(&server, OWN_MACHINE, name).await.map_err(plain)

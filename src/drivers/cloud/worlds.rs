@@ -1,6 +1,7 @@
 //! Worlds between a host and the vault, by rsync over the host's own SSH connection. A pull moves what has changed into
 //! a new backup beside the old ones; then both sides are hashed and compared, and only after that may the host die.
 
+use super::saved::Mark;
 use super::setup::{CALL_LIMIT, as_root, game_dir};
 use super::{CloudDriver, ssh_error};
 use crate::clients::rsync::{self, RsyncError, Transfer};
@@ -178,6 +179,9 @@ impl CloudDriver {
         owned.world = Some(BackupId(backup.id.as_str().to_owned()));
         // A live world has moved on since; and where this very job starts the game again, it soon will have.
         let played = live || !cx.job.keeps_the_last_word();
+        if let Some(host) = owned.host.as_ref().filter(|_| !played) {
+            self.set_mark(&server.id, host, Mark::Saved).await?;
+        }
         owned.host = owned.host.map(|host| HostRef { played, ..host });
         Ok(Gain::owned(owned).with_note(note_of(&backup)))
     }
