@@ -215,6 +215,35 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
     stage.close().await;
 }
 
+/// The host is left with a mixture of two worlds, and neither a stop nor a start takes that for the newest.
+#[tokio::test]
+async fn a_restore_that_breaks_off_leaves_the_newest_world_the_newest() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 2).await;
+    let old = app.backups(&stage.caller, "world").await.unwrap().remove(0).id;
+    stage.start("world").await;
+    turns(&stage, "world", 3).await;
+    let container = clouds.living().remove(0).container.expect("it is a container");
+    let torn = r#"printf '%s\n' '#!/bin/sh' 'case "$*" in *--sender*) exec /usr/bin/rsync "$@" ;; esac' \
+        'echo 99 >"$(echo /srv/spawnpoint/*/game/world)/turns"; exit 23' >/usr/local/bin/rsync
+        chmod +x /usr/local/bin/rsync"#;
+    docker(&["exec", &container, "sh", "-c", torn]);
+    let end = stage.end_of(app.restore(&stage.caller, "world", &old, None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    assert!(end.steps.iter().any(|step| step.label == Step::PushWorld.label() && step.error.is_some()), "{end:#?}");
+    // The watcher ends a host that nobody wants.
+    stage
+        .until("the end of the host", async || {
+            let view = app.status(&stage.caller, "world").await.unwrap();
+            (clouds.living().is_empty() && view.job.is_none()).then_some(())
+        })
+        .await;
+    play(&stage, &clouds, 5, 1).await;
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_newest() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
