@@ -180,6 +180,15 @@ impl CloudDriver {
         Ok(())
     }
 
+    /// The same once more at the end of a start, for a request that took longer than its host to come up. People can
+    /// play by then, so nothing that goes wrong here ends the start.
+    pub(super) async fn destroy_late_twins(&self, cx: &StepCx<'_>) {
+        let Some(host) = cx.server().ok().and_then(|server| server.owned.host.as_ref()) else { return };
+        if let Err(StepError::Retry(error) | StepError::Fatal(error)) = self.destroy_twins(cx, host).await {
+            cx.out.line(format!("Whether the provider has made a second host is not known: {error:#}"));
+        }
+    }
+
     /// What came with the host goes with it: its firewall at the provider, and its key on our disk.
     async fn tidy_up(
         &self,

@@ -268,7 +268,11 @@ impl Driver for CloudDriver {
             Step::Install => self.install(cx).await,
             Step::PushWorld => self.push_world(cx).await,
             Step::StartGame => self.start_game(cx).await,
-            Step::AwaitReady => self.await_ready(cx).await,
+            Step::AwaitReady => {
+                let gain = self.await_ready(cx).await?;
+                self.destroy_late_twins(cx).await;
+                Ok(gain)
+            }
             Step::QuiesceGame => quiesce(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.pull_world(cx).await,
             Step::VerifyWorld => self.verify_world(cx).await,
