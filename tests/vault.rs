@@ -465,6 +465,21 @@ fn only_one_backup_of_an_owner_is_taken_at_a_time() {
     place.stage(2);
 }
 
+/// A child holds the lock's file from its fork until its exec, and backups are taken while others run rsync.
+#[test]
+fn a_lock_is_free_at_once_also_while_other_threads_start_processes() {
+    let place = Place::new();
+    let children = std::thread::spawn(|| {
+        for _ in 0..500 {
+            std::process::Command::new("true").status().unwrap();
+        }
+    });
+    while !children.is_finished() {
+        drop(place.stage(1));
+    }
+    children.join().unwrap();
+}
+
 #[test]
 fn a_broken_backup_is_listed_as_broken_and_harms_no_other() {
     let place = Place::new();

@@ -288,12 +288,24 @@ fn make_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// The kernel lets go of it when the process ends, however it ends.
-fn lock(owner_dir: &Path) -> Result<Option<File>> {
+/// One owner's folder, for one at a time. The kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// In so many words: closing is not enough while a child that was just forked still holds the same file.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!("A lock of the vault could not be given back: {error}");
+        }
+    }
+}
+
+fn lock(owner_dir: &Path) -> Result<Option<Lock>> {
     let path = owner_dir.join(LOCK);
     let file = OpenOptions::new().create(true).append(true).open(&path).at("open", &path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(e)) => Err(e).at("lock", &path),
     }

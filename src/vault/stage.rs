@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
+    fs,
     io::{self, Read},
     os::unix::{
         ffi::OsStrExt,
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     disk::{self, Content},
     error::{At, Error, Result},
+    keeper::Lock,
     manifest::{self, Backup, Entries, Entry, Kind, LinkTarget, Meta},
     name::{BackupId, OwnerId, WorldPath, check_link},
     retire::{Size, shrink},
@@ -59,7 +60,7 @@ pub struct Staging {
     shared: BTreeSet<WorldPath>,
     known: Option<HashMap<(Content, u32), PathBuf>>,
     /// Held, not used: the lock goes with it.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl Staging {
         owner: &OwnerId,
         id: BackupId,
         older: Vec<Backup>,
-        lock: File,
+        lock: Lock,
     ) -> Result<Self> {
         let dir = owner_dir.join(format!(".partial-{id}"));
         let tree = dir.join(manifest::TREE);
