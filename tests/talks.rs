@@ -11,8 +11,10 @@ use common::discord::{Answer, Discord, User, redact};
 use insta::assert_snapshot;
 use regex::Regex;
 use serde_json::json;
+use spawnpoint::app::Choice;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::ServerId;
+use spawnpoint::model::access::Caller;
 use spawnpoint::model::job::Step;
 use spawnpoint::vault::{Meta, OwnerId, Reason, Selection, Shift, Vault};
 
@@ -203,6 +205,83 @@ async fn only_an_admin_goes_on_without_a_step_and_is_told_what_is_lost() {
       ◦ Removing the container
       Nothing was undone and nothing destroyed. Try again, go on without that step (admins; it is asked first what is lost), or leave everything as it is.
       [Try again] [Go on without it] [Leave it]
+    ");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_counts_for_the_step_that_was_asked_about_and_cancel_is_no_way_around_a_right() {
+    let Some((room, bot)) = room().await else { return };
+    room.up().await;
+    room.home.outside.fault(Way::Run, Step::PullWorld, Kind::Before, 1);
+    room.home.outside.fault(Way::Run, Step::VerifyWorld, Kind::Before, 1);
+    room.ask(&room.bob, "/server stop server:world").await;
+    room.discord.wait_for("general", "waits for a person").await;
+    let mut story = room.ask(&room.bob, "/server cancel server:world").await;
+    story += &room.click(&room.alice, "general", "Go on without it").await;
+    // While alice thinks, bob tries again: the job waits at another step when she says yes.
+    story += &room.click(&room.bob, "general", "Try again").await;
+    room.discord.wait_for("general", "Comparing the copy\\*\\* \\(failed").await;
+    story += &room.click(&room.alice, "general", "Go on without it").await;
+    story += &room.click(&room.alice, "general", "Go on without it").await;
+    story += &room.click(&room.alice, "general", "Go on without it").await;
+    // What was left out keeps its error, and is not what the next question is about.
+    room.discord.wait_for("general", "Keeping the backup\\*\\* \\(failed").await;
+    story += &room.click(&room.alice, "general", "Go on without it").await;
+    let said = room.ask(&room.alice, "/admin audit").await;
+    story += &said.lines().filter(|line| line.contains("abandon") || line.contains("cancel")).collect::<String>();
+    assert_snapshot!(story, @r"
+    bob used /server cancel
+    Spawnpoint (only bob sees this):
+      That needs the permission “operate”. An admin can grant it with `/admin grant`.
+    Spawnpoint (only alice sees this):
+      Go on without “Copying the world” (job 2)? There would be no backup of the world as it is now. Older backups stay.
+      -# Only you can answer. The question ends <t:…>.
+      [Go on without it] [Leave it]
+    Spawnpoint (only bob sees this):
+      Trying “Copying the world” again (job 2).
+    Spawnpoint (only alice sees this):
+      Job 2 went on since you were asked and waits at another step now, so nothing was done. Look at it again.
+    Spawnpoint (only alice sees this):
+      Go on without “Comparing the copy” (job 2)? There would be no backup of the world as it is now. Older backups stay.
+      -# Only you can answer. The question ends <t:…>.
+      [Go on without it] [Leave it]
+    Spawnpoint (only alice sees this):
+      Going on without “Comparing the copy” (job 2).
+    Spawnpoint (only alice sees this):
+      Go on without “Keeping the backup” (job 2)? There would be no backup of the world as it is now. Older backups stay.
+      -# Only you can answer. The question ends <t:…>.
+      [Go on without it] [Leave it]
+      <t:…> · bob · abandon `world` · refused: That needs the permission “operate”. An admin can grant it with \`/admin grant\`.
+    ");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cancel_of_a_build_calls_off_that_build_also_where_a_server_has_its_name() {
+    let Some((room, bot)) = room().await else { return };
+    room.ask(&room.alice, "/server create name:toy game:needy settings:WORLD_NAME=x").await;
+    room.home.outside.fault(Way::Run, Step::RunInstaller, Kind::Hang, 2);
+    room.ask(&room.alice, "/snapshot build game:toy").await;
+    room.discord.wait_for("general", "Installing the game\\*\\* \\(now").await;
+    let mut story = room.ask(&room.bob, "/server cancel server:toy").await;
+    story += &room.click(&room.bob, "general", "Cancel").await;
+    story += &room.click(&room.alice, "general", "Cancel").await;
+    room.discord.wait_for("general", "was called off").await;
+    room.ask(&room.alice, "/snapshot build game:toy").await;
+    room.discord.wait_for("general", "Installing the game\\*\\* \\(now").await;
+    story += &room.ask(&room.alice, "/server cancel server:toy").await;
+    assert_snapshot!(story, @r"
+    bob used /server cancel
+    Spawnpoint (only bob sees this):
+      That needs the permission “admin”. An admin can grant it with `/admin grant`.
+    Spawnpoint (only bob sees this):
+      That needs the permission “admin”. An admin can grant it with `/admin grant`.
+    Spawnpoint (only alice sees this):
+      Calling off the build (job 1). What it made is undone.
+    alice used /server cancel
+    Spawnpoint (only alice sees this):
+      Calling off the build (job 2). What it made is undone.
     ");
     bot.end().await.unwrap();
 }
@@ -478,6 +557,32 @@ async fn a_channel_deleted_in_the_middle_of_a_job_stops_nothing() {
     }
     let more = room.discord.requests("POST", "/channels/*/messages").await.len() - asked;
     assert!(more <= 2, "{more} messages: the bot goes on asking for a channel that is gone");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_was_closed_for_a_while_is_told_how_things_are() {
+    let Some((room, bot)) = room().await else { return };
+    room.home.outside.fault(Way::Run, Step::StartGame, Kind::Hang, 1);
+    room.ask(&room.bob, "/server start server:world").await;
+    room.discord.wait_for("general", "Starting the game\\*\\* \\(now").await;
+    room.discord.wait_for("games", "world.*starting").await;
+    let shut = ["view_channel", "send_messages"];
+    for channel in ["general", "games"] {
+        room.discord.deny_bot(channel, &shut).await;
+    }
+    let edits = room.discord.requests("PATCH", "/channels/*/messages/*").await.len();
+    let guild = bot.store.servers_everywhere().await.unwrap()[0].guild.clone();
+    bot.app.choose(&Caller::operator(guild), "world", Choice::Cancel).await.unwrap();
+    room.discord.wait_requests("PATCH", "/channels/*/messages/*", edits + 2).await;
+    for channel in ["general", "games"] {
+        room.discord.deny_bot(channel, &[]).await;
+    }
+    room.discord.wait_for("general", "was called off").await;
+    room.discord.wait_for("games", "world.*offline").await;
+    for channel in ["general", "games"] {
+        assert_eq!(room.discord.messages(channel).await.len(), 1, "{channel}: the message that was there goes on");
+    }
     bot.end().await.unwrap();
 }
 

@@ -203,32 +203,79 @@ impl App {
 
     /// What a person says about the job under way; returns a sentence of what happens now.
     pub async fn choose(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<String> {
-        let answer = self.choose_unaudited(caller, name, choice).await;
-        self.audited(caller, Did::new(choice.word(), name), answer).await
+        let mut saying = choice;
+        let answer = async {
+            let job = self.job_under_way(caller, name, choice).await?;
+            self.say(caller, job, &mut saying, None).await
+        }
+        .await;
+        self.audited(caller, Did::new(saying.word(), name), answer).await
     }
 
-    async fn choose_unaudited(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<String> {
-        let needed = match choice {
-            Choice::Cancel | Choice::Retry => Permission::Play,
-            Choice::Abandon => Permission::Operate,
-            Choice::Force => Permission::Admin,
-        };
-        // A game's own name stands for the building of its snapshot.
-        let (subject, shown) = match self.inner.recipes.get(name) {
-            Some(_) if self.store().server_by_name(&caller.guild, name).await?.is_none() => {
-                self.require(caller, None, Permission::Admin).await?;
-                (Subject::Game(name.to_owned()), name.to_owned())
-            }
-            Some(_) | None => {
-                let server = self.server(caller, name, needed).await?;
-                (Subject::Server(server.id), server.name.to_string())
-            }
-        };
+    /// The same about one certain job, whatever came after it. `asked_about`: the step that a question named; when the
+    /// job waits at another one by now, nothing is done.
+    pub async fn choose_job(
+        &self,
+        caller: &Caller,
+        id: JobId,
+        choice: Choice,
+        asked_about: Option<Step>,
+    ) -> Answer<String> {
+        let view = self.job_view(id).await?;
+        let mut saying = choice;
+        let answer = self.say(caller, id, &mut saying, asked_about).await;
+        self.audited(caller, Did::new(saying.word(), &view.subject), answer).await
+    }
+
+    /// The job that a name stands for: its server's, or the building of a snapshot for the game of that name.
+    async fn job_under_way(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<JobId> {
+        let name = name.trim();
+        let server = self.store().server_by_name(&caller.guild, name).await?;
+        if let Some(server) = &server
+            && let Some(job) = self.open_job(server).await?
+        {
+            return Ok(job.id);
+        }
+        if self.inner.recipes.get(name).is_some()
+            && let Some(job) = self.store().open_job_of(&Subject::Game(name.to_owned())).await?
+        {
+            return Ok(job.id);
+        }
+        if self.inner.recipes.get(name).is_none() || server.is_some() {
+            self.server(caller, name, choice.needs()).await?;
+        }
+        Err(Refusal::Invalid(format!("Nothing is under way on `{name}`.")))
+    }
+
+    async fn say(&self, caller: &Caller, id: JobId, choice: &mut Choice, asked_about: Option<Step>) -> Answer<String> {
         for _ in 0..WRITES_MAX {
-            let Some(job) = self.store().open_job_of(&subject).await? else {
-                return Err(Refusal::Invalid(format!("Nothing is under way on `{shown}`.")));
+            let Some((job, ended, _)) = self.store().job(id).await?.filter(|(job, _, _)| job.guild == caller.guild)
+            else {
+                return Err(Refusal::NotFound("That job belongs to another Discord server.".to_owned()));
             };
-            let (event, sentence) = said(&job, choice, caller)?;
+            // What waits for a person is closed as it is, and that takes the right to do so.
+            if *choice == Choice::Cancel && job.rest() == Some(Outcome::Held) {
+                *choice = Choice::Abandon;
+            }
+            match &job.subject {
+                Subject::Game(_) => self.require(caller, None, Permission::Admin).await?,
+                Subject::Server(server) => {
+                    let server = self.store().server_any(server).await?;
+                    self.require(caller, server.as_ref(), choice.needs()).await?;
+                }
+            }
+            if ended.is_some() {
+                return Err(Refusal::Invalid(format!("Job {id} has ended already.")));
+            }
+            let waits_at = job.held_at();
+            if let Some(step) = asked_about
+                && waits_at.is_some_and(|waits_at| waits_at != step)
+            {
+                return Err(Refusal::Invalid(format!(
+                    "Job {id} went on since you were asked and waits at another step now, so nothing was done. Look at it again."
+                )));
+            }
+            let (event, sentence) = said(&job, *choice, caller)?;
             let recorded = Recorded { at: self.now(), event };
             match self.store().append_for_person(&job, &recorded).await? {
                 true => {
@@ -238,7 +285,7 @@ impl App {
                 false => continue,
             }
         }
-        Err(Refusal::Ours(anyhow::anyhow!("the job on {shown} changed {WRITES_MAX} times in a row")))
+        Err(Refusal::Ours(anyhow::anyhow!("job {id} changed {WRITES_MAX} times in a row")))
     }
 
     pub async fn backup(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
@@ -305,6 +352,15 @@ impl Choice {
             Choice::Abandon => "abandon",
         }
     }
+
+    /// What it takes on a server. The building of a snapshot is for admins, whatever is said.
+    fn needs(self) -> Permission {
+        match self {
+            Choice::Cancel | Choice::Retry => Permission::Play,
+            Choice::Abandon => Permission::Operate,
+            Choice::Force => Permission::Admin,
+        }
+    }
 }
 
 /// The event that a choice is, with a sentence of what happens now; or why it does not fit.
@@ -312,12 +368,10 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
     let by = caller.actor.clone();
     let held = job.rest() == Some(Outcome::Held);
     let word = job.action.word();
-    let step = job.current().map_or("", |record| record.step.label());
+    let step = job.held_at().map_or("", Step::label);
     let not_held =
         || Refusal::Invalid(format!("The {word} (job {}) is under way and does not wait for anybody.", job.id));
     match choice {
-        // What waits for a person is closed as it is.
-        Choice::Cancel if held => said(job, Choice::Abandon, caller),
         Choice::Cancel if job.cancel.is_some() => {
             Err(Refusal::Invalid(format!("The {word} (job {}) is already being called off.", job.id)))
         }
@@ -341,9 +395,15 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
 
 /// What forcing a held job loses, for the question before it.
 pub fn force_loses(job: &JobView) -> &'static str {
-    let failed = job.steps.iter().find(|step| step.error.is_some()).map(|step| step.step);
-    if matches!(failed, Some(Step::DestroyHost | Step::ConfirmGone)) {
-        return "Its world is kept, but its host may still exist, and then it bills until somebody destroys it.";
+    match job.held_at().map(|step| step.step) {
+        Some(Step::DestroyHost | Step::ConfirmGone) => {
+            return "Its world is kept, but its host may still exist, and then it bills until somebody destroys it.";
+        }
+        // A held job goes back over it: nothing was played on that host yet.
+        Some(Step::CreateHost) => {
+            return "The host that was rented may still exist, and then it bills until somebody destroys it.";
+        }
+        Some(_) | None => {}
     }
     match job.action {
         Action::Delete | Action::Move { .. } => {

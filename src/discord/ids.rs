@@ -2,6 +2,7 @@
 //! on working after a restart of the bot; a `v1:` in front lets a later release tell them from its own. Pure.
 
 use crate::model::host::Place;
+use crate::model::job::Step;
 use crate::model::server::Backend;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms, ServerId};
@@ -52,7 +53,8 @@ pub enum Sure {
     Accept(ServerId, BackupId),
     DeleteSnapshot(String),
     DeleteOrphan(String),
-    Force(JobId),
+    /// The step that is left out: the job may wait at another one by the time of the answer.
+    Force(JobId, Step),
 }
 
 /// Who was asked, and until when they may say yes.
@@ -102,7 +104,7 @@ impl Press {
                     Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
                     Sure::DeleteOrphan(tag) => format!("unorphan:{tag}"),
-                    Sure::Force(job) => format!("force:{job}"),
+                    Sure::Force(job, step) => format!("force:{job}:{}", step.word()),
                 };
                 let until = u64::try_from(asker.until / 1000).unwrap_or_default();
                 format!("v1:!{}:{}:{what}", base36(asker.user), base36(until))
@@ -138,7 +140,10 @@ impl Press {
                 }
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
                 "unorphan" => Sure::DeleteOrphan(tag(what)?),
-                "force" => Sure::Force(job(what)?),
+                "force" => {
+                    let (id, step) = what.split_once(':')?;
+                    Sure::Force(job(id)?, Step::parse(step)?)
+                }
                 _ => return None,
             };
             return Some(Press::Sure(sure, asker));
@@ -258,7 +263,7 @@ mod tests {
             Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
             Sure::DeleteOrphan("0123456789abcdef".into()),
-            Sure::Force(JobId(i64::MAX)),
+            Sure::Force(JobId(i64::MAX), Step::EnsureSnapshot),
         ];
         let mut all: Vec<Press> = sures.into_iter().map(|sure| Press::Sure(sure, asker)).collect();
         all.extend([

@@ -170,6 +170,16 @@ impl Step {
         }
     }
 
+    /// Its name where it is stored: "clone_drive".
+    pub fn word(self) -> String {
+        let word = serde_json::to_value(self).expect("a step is a word");
+        word.as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn parse(word: &str) -> Option<Step> {
+        serde_json::from_value(word.into()).ok()
+    }
+
     /// What the step does, for people: "Cloning the drive".
     pub fn label(self) -> &'static str {
         match self {
@@ -308,6 +318,13 @@ pub enum StepState {
     Undoing,
     Undone,
     UndoFailed,
+}
+
+impl StepState {
+    /// Neither done nor undone, and nothing goes on with it by itself.
+    pub fn is_failed(self) -> bool {
+        matches!(self, StepState::Failed | StepState::UndoFailed)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -611,6 +628,12 @@ impl Job {
         self.steps.iter().find(busy)
     }
 
+    /// The step that an open job waits at for a person.
+    pub fn held_at(&self) -> Option<Step> {
+        let held = self.rest() == Some(Outcome::Held);
+        self.steps.iter().find(|record| held && record.state.is_failed()).map(|record| record.step)
+    }
+
     /// Whether everything before this step is done, or was forced.
     fn is_due(&self, step: Step) -> bool {
         let before = self.steps.iter().take_while(|record| record.step != step);
@@ -667,10 +690,7 @@ impl Job {
             return Err(self.impossible(recorded));
         }
         let error = self.impossible(recorded);
-        self.steps
-            .iter_mut()
-            .find(|record| matches!(record.state, StepState::Failed | StepState::UndoFailed))
-            .ok_or(error)
+        self.steps.iter_mut().find(|record| record.state.is_failed()).ok_or(error)
     }
 
     fn impossible(&self, recorded: &Recorded) -> ImpossibleEvent {

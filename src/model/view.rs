@@ -67,6 +67,12 @@ impl JobView {
         job.steps.iter().map(view).collect()
     }
 
+    /// The step that it waits at for a person. A step that was left out keeps its error, so errors do not tell.
+    pub fn held_at(&self) -> Option<&StepView> {
+        let held = self.outcome == Some(Outcome::Held);
+        self.steps.iter().find(|step| held && step.state.is_failed())
+    }
+
     /// Whether somebody went on without seeing the host go: it may exist, and then it bills.
     pub fn host_may_be_left(&self) -> bool {
         let host = |step: &&StepView| matches!(step.step, Step::DestroyHost | Step::ConfirmGone);

@@ -5,8 +5,7 @@ use crate::app::{Answer, Choice, Refusal, force_loses};
 use crate::discord::asked::Asked;
 use crate::discord::ids::{Press, Sure};
 use crate::discord::render::{Said, answers, lists, orphans};
-use crate::model::job::{Action, Outcome};
-use crate::model::view::JobView;
+use crate::model::job::{Action, Step};
 use crate::model::world::BackupId;
 use crate::model::{JobId, ServerId};
 
@@ -34,15 +33,17 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
         }
         Press::Console(server) => forms::console(asked, &server).await,
         Press::Settings(server, page) => forms::settings(asked, &server, page).await,
-        Press::Cancel(id) => asked.answer(choose(asked, id, Choice::Cancel)).await,
-        Press::Retry(id) => asked.answer(choose(asked, id, Choice::Retry)).await,
-        Press::Abandon(id) => asked.answer(choose(asked, id, Choice::Abandon)).await,
+        Press::Cancel(id) => asked.answer(choose(asked, id, Choice::Cancel, None)).await,
+        Press::Retry(id) => asked.answer(choose(asked, id, Choice::Retry, None)).await,
+        Press::Abandon(id) => asked.answer(choose(asked, id, Choice::Abandon, None)).await,
         Press::Force(id) => {
             let work = async {
-                let view = open(asked, id).await?;
-                let step = view.steps.iter().find(|step| step.error.is_some()).map_or("", |step| step.label.as_str());
-                let question = format!("Go on without “{step}” (job {id})? {}", force_loses(&view));
-                Ok(lists::question(&question, "Go on without it", Sure::Force(id), asked.asker()))
+                let view = asked.app.job_view(id).await?;
+                let Some(step) = view.held_at() else {
+                    return Err(Refusal::Invalid(format!("Job {id} does not wait for anybody any more.")));
+                };
+                let question = format!("Go on without “{}” (job {id})? {}", step.label, force_loses(&view));
+                Ok(lists::question(&question, "Go on without it", Sure::Force(id, step.step), asked.asker()))
             };
             asked.answer(work).await;
         }
@@ -89,20 +90,8 @@ async fn job(asked: &Asked<'_>, id: &ServerId, action: &Action) -> Answer<Said> 
     Ok(answers::opened(action, &view.name, job, asked.channel.get()))
 }
 
-/// The job behind a button, if it has not ended: a click must never reach the job that came after it.
-async fn open(asked: &Asked<'_>, id: JobId) -> Answer<JobView> {
-    let view = asked.app.job_view(id).await?;
-    match view.outcome {
-        None | Some(Outcome::Held) => Ok(view),
-        Some(Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => {
-            Err(Refusal::Invalid(format!("Job {id} has ended already.")))
-        }
-    }
-}
-
-async fn choose(asked: &Asked<'_>, id: JobId, choice: Choice) -> Answer<Said> {
-    let view = open(asked, id).await?;
-    Ok(Said::new(asked.app.choose(&asked.caller().await?, &view.subject, choice).await?))
+async fn choose(asked: &Asked<'_>, id: JobId, choice: Choice, asked_about: Option<Step>) -> Answer<Said> {
+    Ok(Said::new(asked.app.choose_job(&asked.caller().await?, id, choice, asked_about).await?))
 }
 
 /// The question before a doubted backup is accepted, by command and by button.
@@ -128,6 +117,6 @@ async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
         }
         Sure::DeleteSnapshot(id) => Ok(Said::new(asked.app.snapshot_delete(&asked.caller().await?, &id).await?)),
         Sure::DeleteOrphan(tag) => Ok(Said::new(asked.app.orphan_delete(&asked.caller().await?, &tag).await?)),
-        Sure::Force(id) => choose(asked, id, Choice::Force).await,
+        Sure::Force(id, step) => choose(asked, id, Choice::Force, Some(step)).await,
     }
 }
