@@ -88,6 +88,16 @@ impl App {
         let answer = async {
             let server = self.server(caller, name, Permission::Play).await?;
             self.recipe_of(&server)?;
+            // A start costs money and is asked about first; a restart is not.
+            if server.backend == Backend::Cloud
+                && server.owned.host.is_none()
+                && self.open_job(&server).await?.is_none()
+            {
+                return Err(Refusal::Invalid(format!(
+                    "`{}` is not running: it has no host. `/server start` starts it.",
+                    server.name
+                )));
+            }
             self.enqueue(caller, &server, Action::Restart, channel).await
         }
         .await;
@@ -110,7 +120,12 @@ impl App {
         if server.wanted == Wanted::Off {
             return Err(Refusal::Invalid(format!("`{}` is not running, so there is nothing to extend.", server.name)));
         }
-        if server.lease_until.is_none() && self.open_job(&server).await?.is_none() {
+        // A start sets the time limit at its end; no other job does.
+        let starting = async || -> Answer<bool> {
+            let job = self.open_job(&server).await?;
+            Ok(job.is_some_and(|job| job.steps.iter().any(|record| record.step == Step::AwaitReady)))
+        };
+        if server.lease_until.is_none() && !starting().await? {
             return Err(Refusal::Invalid(format!(
                 "`{}` runs without a time limit; nothing needs extending.",
                 server.name
