@@ -244,7 +244,11 @@ fn quiet(sent: Result<(), Trouble>) {
             tracing::debug!("An interaction was over before it was answered.");
         }
         Err(
-            trouble @ (Trouble::ChannelClosed(_) | Trouble::Unauthorized | Trouble::Later(_) | Trouble::Refused(_)),
+            trouble @ (Trouble::ChannelGone
+            | Trouble::ChannelClosed(_)
+            | Trouble::Unauthorized
+            | Trouble::Later(_)
+            | Trouble::Refused(_)),
         ) => {
             tracing::warn!("An interaction could not be answered: {trouble}");
         }

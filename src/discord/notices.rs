@@ -46,7 +46,12 @@ async fn tell_all(app: &App, http: &serenity::Http) -> anyhow::Result<()> {
         let said = render::notice(&notice, server.as_ref(), app.now());
         match posts::post(http, &channel, &said, &format!("notice-{id}")).await {
             Ok(_) => telling.notice_told(id).await?,
-            Err(trouble @ (Trouble::ChannelClosed(_) | Trouble::Refused(_) | Trouble::MessageGone)) => {
+            Err(
+                trouble @ (Trouble::ChannelGone
+                | Trouble::ChannelClosed(_)
+                | Trouble::Refused(_)
+                | Trouble::MessageGone),
+            ) => {
                 tracing::warn!("A notice could not be told in its channel, and is let go: {trouble}");
                 telling.notice_told(id).await?;
             }

@@ -143,13 +143,18 @@ pub async fn run(
                         memories.remove(&id);
                         pace.dropped(&id);
                     }
-                    Shown::Trouble(trouble @ (Trouble::Later(_) | Trouble::TokenGone | Trouble::Unauthorized)) => {
+                    Shown::Trouble(
+                        trouble @ (Trouble::Later(_)
+                        | Trouble::ChannelClosed(_)
+                        | Trouble::TokenGone
+                        | Trouble::Unauthorized),
+                    ) => {
                         if pace.failed(&id, now) {
                             tracing::warn!(server = %id, "A panel could not be brought up to date; trying again: {trouble}");
                         }
                     }
                     Shown::Trouble(
-                        trouble @ (Trouble::MessageGone | Trouble::ChannelClosed(_) | Trouble::Refused(_)),
+                        trouble @ (Trouble::MessageGone | Trouble::ChannelGone | Trouble::Refused(_)),
                     ) => {
                         tracing::warn!(server = %id, "A panel is let go; `/server status` posts a new one: {trouble}");
                         memories.remove(&id);
@@ -202,6 +207,11 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
             // The next look finds none and posts it.
             let wish = Some((channel, once(id, app.now())));
             Shown::Again(Memory { wish, shown: None, posted_anew: true })
+        }
+        // Somebody wants it elsewhere, and where it is nobody can bring it up to date.
+        Err(Trouble::ChannelClosed(_)) if memory.wish.as_ref().is_some_and(|(wished, _)| *wished != channel) => {
+            telling.forget_panel(id).await?;
+            Shown::Again(Memory { shown: None, ..memory })
         }
         Err(trouble) => Shown::Trouble(trouble),
     })

@@ -32,5 +32,5 @@ pub async fn edit(http: &serenity::Http, channel: &str, message: &str, said: &Sa
 fn channel_id(text: &str) -> Result<serenity::ChannelId, Trouble> {
     // Id 0 makes serenity panic, and a channel that is no number is none of Discord's.
     let id = text.parse::<u64>().ok().filter(|id| *id > 0);
-    id.map(serenity::ChannelId::new).ok_or(Trouble::ChannelClosed("the channel is not one of Discord's"))
+    id.map(serenity::ChannelId::new).ok_or(Trouble::Refused("the channel is not one of Discord's".to_owned()))
 }

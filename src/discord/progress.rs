@@ -6,8 +6,8 @@ use super::trouble::Trouble;
 use super::{posts, render};
 use crate::app::{App, JobMessage};
 use crate::bus::Nudge;
-use crate::model::JobId;
 use crate::model::job::Outcome;
+use crate::model::{HOUR_MS, JobId, Ms};
 use poise::serenity_prelude as serenity;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +24,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(30);
 /// Jobs whose end was told are remembered, so that a late nudge does not tell it again.
 const TOLD_KEPT: usize = 1000;
+
+/// A channel that is closed to the bot may be opened again; the end of a job is tried to be told there for so long.
+const NEWS_MS: Ms = 6 * HOUR_MS;
 
 /// What came of one look.
 enum Told {
@@ -75,13 +78,18 @@ pub async fn run(app: App, http: Arc<serenity::Http>, stop: CancellationToken) {
                         anew.insert(id, 1);
                         pace.done(&id, now, EDIT_GAP);
                     }
-                    Told::Trouble(trouble @ (Trouble::Later(_) | Trouble::TokenGone | Trouble::Unauthorized)) => {
+                    Told::Trouble(
+                        trouble @ (Trouble::Later(_)
+                        | Trouble::ChannelClosed(_)
+                        | Trouble::TokenGone
+                        | Trouble::Unauthorized),
+                    ) => {
                         if pace.failed(&id, now) {
                             tracing::warn!(job = %id, "A job's message could not be brought up to date; trying again: {trouble}");
                         }
                     }
                     Told::Over
-                    | Told::Trouble(Trouble::MessageGone | Trouble::ChannelClosed(_) | Trouble::Refused(_)) => {
+                    | Told::Trouble(Trouble::MessageGone | Trouble::ChannelGone | Trouble::Refused(_)) => {
                         if let Told::Trouble(trouble) = told {
                             tracing::warn!(job = %id, "A job is not told of any more in its channel: {trouble}");
                             quietly(app.telling().forget_job_message(id).await);
@@ -115,6 +123,7 @@ async fn tell(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> anyhow:
         Some(Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => true,
     };
     let said = render::job(&view, app.now());
+    let news = view.ended_at.is_none_or(|ended| app.now() - ended < NEWS_MS);
     let hash = said.fingerprint();
     let stored = telling.job_message(id).await?.filter(|stored| !stored.message.is_empty());
     let message = match stored {
@@ -126,9 +135,18 @@ async fn tell(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> anyhow:
                     let nothing = JobMessage { channel, message: String::new(), hash: String::new() };
                     telling.set_job_message(id, &nothing).await?;
                 }
+                if matches!(trouble, Trouble::ChannelClosed(_)) && over && !news {
+                    telling.forget_job_message(id).await?;
+                    return Ok(Told::Over);
+                }
                 return Ok(Told::Trouble(trouble));
             }
         },
+        // Nobody waits any more for the end of a job that had no message.
+        None if over && !news => {
+            telling.forget_job_message(id).await?;
+            return Ok(Told::Over);
+        }
         None => {
             // Intent first: from here on the job is one to tell of, also for the bot's next life.
             let intent = JobMessage { channel: channel.clone(), message: String::new(), hash: String::new() };

@@ -8,7 +8,9 @@ pub enum Trouble {
     TokenGone,
     /// The message was deleted.
     MessageGone,
-    /// The channel is gone, or closed to the bot; the text says which.
+    /// The channel was deleted.
+    ChannelGone,
+    /// The channel is closed to the bot now, and may be opened again; the text says how.
     ChannelClosed(&'static str),
     /// The bot's own token is not (or no longer) valid.
     Unauthorized,
@@ -34,9 +36,10 @@ pub fn trouble(error: &serenity::Error) -> Trouble {
     match (response.error.code, response.status_code.as_u16()) {
         (10062 | 10015 | 50027 | 40060, _) => Trouble::TokenGone,
         (10008, _) => Trouble::MessageGone,
-        (10003, _) => Trouble::ChannelClosed("the channel does not exist any more"),
+        (10003, _) => Trouble::ChannelGone,
         (50001, _) => Trouble::ChannelClosed("the bot may not see the channel (View Channel)"),
         (50013, _) => Trouble::ChannelClosed("the bot may not write in the channel (Send Messages)"),
+        (50083, _) => Trouble::ChannelClosed("the thread is archived; any message in it opens it again"),
         (_, 401) => Trouble::Unauthorized,
         (_, 429 | 500..) => Trouble::Later(format!("Discord answered {}", response.status_code)),
         (code, _) => Trouble::Refused(format!("Discord answered {code}: {}", response.error.message)),
@@ -53,6 +56,7 @@ impl std::fmt::Display for Trouble {
         match self {
             Trouble::TokenGone => f.write_str("the interaction is over"),
             Trouble::MessageGone => f.write_str("the message was deleted"),
+            Trouble::ChannelGone => f.write_str("the channel does not exist any more"),
             Trouble::ChannelClosed(why) => f.write_str(why),
             Trouble::Unauthorized => f.write_str("Discord does not know the bot's token"),
             Trouble::Later(why) | Trouble::Refused(why) => f.write_str(why),

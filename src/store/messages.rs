@@ -107,14 +107,13 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a job's message, because it is gone or cannot be edited. An ended job then needs no more telling.
+    /// Forgets a job's message, because it is gone or cannot be edited. Its end need not be told any more either.
     pub async fn forget_job_message(&self, job: JobId) -> anyhow::Result<()> {
         self.db
             .write(move |tx| {
                 Box::pin(async move {
                     tx.run("DELETE FROM job_messages WHERE job = $1", [job.0.into()]).await?;
-                    tx.run("UPDATE jobs SET end_told = 1 WHERE id = $1 AND outcome IS NOT NULL", [job.0.into()])
-                        .await?;
+                    tx.run("UPDATE jobs SET end_told = 1 WHERE id = $1", [job.0.into()]).await?;
                     anyhow::Ok(())
                 })
             })
