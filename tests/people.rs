@@ -9,6 +9,8 @@ mod common {
 use common::bot::{Bot, Home};
 use common::discord::{Discord, User};
 use serde_json::json;
+use spawnpoint::drivers::fake::{Kind, Way};
+use spawnpoint::model::job::Step;
 
 struct Room {
     discord: Discord,
@@ -79,6 +81,42 @@ async fn a_grant_for_one_server_is_for_that_server_and_can_be_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_to_everyone_is_everyones() {
+    let Some((room, bot)) = room().await else { return };
+    room.ask(&room.alice, "/admin grant permission:play role:@everyone server:world").await;
+    let started = room.ask(&room.carol, "/server start server:world").await;
+    assert!(started.contains("Starting `world`"), "{started}");
+    let other = room.ask(&room.carol, "/server start server:other").await;
+    assert!(other.contains("needs the permission “play”"), "{other}");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guild_that_is_not_served_has_no_commands_and_its_buttons_do_nothing() {
+    let Some((mut room, bot)) = room().await else { return };
+    bot.end().await.unwrap();
+    room.home.guilds = vec!["1".to_owned()];
+    let bot = Bot::start(&room.discord, &room.home).await;
+    let put = room.discord.wait_requests("PUT", "/applications/*/guilds/*/commands", 2).await;
+    assert_eq!(put.last().unwrap().body, json!([]), "the commands of an earlier time are taken away");
+    let refused = room.discord.click(&room.alice, "general", "Start").await.text.unwrap();
+    assert!(refused.contains("does not serve this Discord server"), "{refused}");
+    assert!(bot.store.open_jobs_all().await.unwrap().is_empty());
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_was_sent_away_and_invited_again_while_it_was_off_has_its_commands() {
+    let Some((room, bot)) = room().await else { return };
+    bot.end().await.unwrap();
+    room.discord.forget_commands().await;
+    let bot = Bot::start(&room.discord, &room.home).await;
+    let list = room.ask(&room.bob, "/server list").await;
+    assert_eq!(list.matches("offline").count(), 2, "{list}");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_none_are_refused_with_a_sentence_and_make_nothing() {
     let Some((room, bot)) = room().await else { return };
     for name in ["Big", "a_b", "../etc", "it's", "ünïcode", "@everyone", "a--b", "-x", "x`y"] {
@@ -127,6 +165,29 @@ async fn a_lease_is_extended_by_command_and_by_button() {
     room.discord.click_on(&room.bob, "general", &panel.id, &button).await.unwrap();
     let after = bot.store.servers_everywhere().await.unwrap().iter().find_map(|server| server.lease_until).unwrap();
     assert_eq!(after - before, 3 * 60 * 60 * 1000, "two hours by command, one by button");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_time_limit_gets_none_while_it_is_backed_up() {
+    let Some((room, bot)) = room().await else { return };
+    room.ask(&room.alice, "/server settings server:world variable:lease_minutes value:0").await;
+    room.up("world").await;
+    room.home.outside.fault(Way::Run, Step::PullWorld, Kind::Hang, 1);
+    room.ask(&room.bob, "/backup create server:world").await;
+    room.discord.wait_for("general", "Copying the world\\*\\* \\(now").await;
+    let refused = room.ask(&room.bob, "/server extend server:world duration:1h").await;
+    assert!(refused.contains("without a time limit"), "{refused}");
+    assert!(bot.store.servers_everywhere().await.unwrap().iter().all(|server| server.lease_until.is_none()));
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_host_is_started_and_not_restarted() {
+    let Some((room, bot)) = room().await else { return };
+    room.ask(&room.alice, "/server create name:moon game:toy backend:cloud").await;
+    let refused = room.ask(&room.bob, "/server restart server:moon").await;
+    assert!(refused.contains("has no host. `/server start` starts it"), "{refused}");
     bot.end().await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! One interaction, whatever it came from (a command, a button, a form): who asks, from where, and how to answer.
 //! The first answer goes out within Discord's three seconds whatever the work behind it does.
 
+use super::commands::Front;
 use super::compose;
 use super::ids::{Asker, Filled};
 use super::render::Said;
@@ -23,6 +24,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(14 * 60);
 pub struct Asked<'a> {
     pub ctx: &'a serenity::Context,
     pub app: &'a App,
+    front: &'a Front,
     id: serenity::InteractionId,
     token: &'a str,
     pub user: &'a serenity::User,
@@ -34,10 +36,11 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    pub fn command(ctx: &'a serenity::Context, app: &'a App, from: &'a serenity::CommandInteraction) -> Asked<'a> {
+    pub fn command(ctx: &'a serenity::Context, front: &'a Front, from: &'a serenity::CommandInteraction) -> Asked<'a> {
         Asked {
             ctx,
-            app,
+            front,
+            app: &front.app,
             id: from.id,
             token: &from.token,
             user: &from.user,
@@ -49,10 +52,15 @@ impl<'a> Asked<'a> {
         }
     }
 
-    pub fn component(ctx: &'a serenity::Context, app: &'a App, from: &'a serenity::ComponentInteraction) -> Asked<'a> {
+    pub fn component(
+        ctx: &'a serenity::Context,
+        front: &'a Front,
+        from: &'a serenity::ComponentInteraction,
+    ) -> Asked<'a> {
         Asked {
             ctx,
-            app,
+            front,
+            app: &front.app,
             id: from.id,
             token: &from.token,
             user: &from.user,
@@ -64,10 +72,11 @@ impl<'a> Asked<'a> {
         }
     }
 
-    pub fn form(ctx: &'a serenity::Context, app: &'a App, from: &'a serenity::ModalInteraction) -> Asked<'a> {
+    pub fn form(ctx: &'a serenity::Context, front: &'a Front, from: &'a serenity::ModalInteraction) -> Asked<'a> {
         Asked {
             ctx,
-            app,
+            front,
+            app: &front.app,
             id: from.id,
             token: &from.token,
             user: &from.user,
@@ -92,14 +101,28 @@ impl<'a> Asked<'a> {
         let (Some(guild), Some(member)) = (self.guild, self.member) else {
             return Err(Refusal::Invalid("Servers belong to a Discord server: ask there, not in private.".to_owned()));
         };
+        self.served()?;
         let permissions = member.permissions.unwrap_or_default();
         Ok(Caller {
             actor: Actor::Discord { id: self.user.id.to_string(), name: member.display_name().to_owned() },
             guild: GuildId(guild.to_string()),
-            roles: member.roles.iter().map(ToString::to_string).collect(),
+            // Everybody has the role @everyone, whose id is the guild's; Discord does not list it.
+            roles: member.roles.iter().map(ToString::to_string).chain([guild.to_string()]).collect(),
             role_names: self.role_names(guild, member).await,
             admin: permissions.intersects(Permissions::ADMINISTRATOR | Permissions::MANAGE_GUILD),
         })
+    }
+
+    /// Whether this Spawnpoint is there for the guild: Discord may hold commands and buttons of an earlier time.
+    fn served(&self) -> Answer<()> {
+        match self.guild {
+            Some(guild) if !self.front.serves(guild) => Err(Refusal::NotAllowed(
+                "This Spawnpoint does not serve this Discord server. Its operator can add it to `guilds` in the \
+                 configuration."
+                    .to_owned(),
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn role_names(&self, guild: serenity::GuildId, member: &serenity::Member) -> Vec<String> {
@@ -148,8 +171,15 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// Every answer goes through here, so nothing is done for a guild that is not served.
+    async fn if_served(&self, work: impl Future<Output = Answer<Said>>) -> Answer<Said> {
+        self.served()?;
+        work.await
+    }
+
     /// Does the work and answers with what came of it, to the asker alone.
     pub async fn answer(&self, work: impl Future<Output = Answer<Said>>) {
+        let work = self.if_served(work);
         tokio::pin!(work);
         let quick = tokio::time::timeout(ANSWER_WITHIN, &mut work).await;
         let sent = match quick {
@@ -176,6 +206,7 @@ impl<'a> Asked<'a> {
 
     /// Answers a button by changing the message that it stands on, for questions that are answered once.
     pub async fn replace(&self, work: impl Future<Output = Answer<Said>>) {
+        let work = self.if_served(work);
         tokio::pin!(work);
         let quick = tokio::time::timeout(ANSWER_WITHIN, &mut work).await;
         let sent = match quick {
@@ -197,6 +228,9 @@ impl<'a> Asked<'a> {
 
     /// Opens a form. It must be the first answer, so what it needs has to be quick.
     pub async fn open(&self, filled: &Filled, title: &str, inputs: Vec<serenity::CreateInputText>) {
+        if let Err(refusal) = self.served() {
+            return self.answer(async { Err(refusal) }).await;
+        }
         let Some(id) = filled.id() else {
             return self
                 .answer(async {

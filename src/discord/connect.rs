@@ -211,17 +211,15 @@ async fn happened(
     let (ctx, front) = (context.serenity_context, context.user_data);
     match event {
         serenity::FullEvent::InteractionCreate { interaction: serenity::Interaction::Component(from) } => {
-            presses::pressed(&Asked::component(ctx, &front.app, from), &from.data.custom_id).await;
+            presses::pressed(&Asked::component(ctx, front, from), &from.data.custom_id).await;
         }
         serenity::FullEvent::InteractionCreate { interaction: serenity::Interaction::Modal(from) } => {
-            let asked = Asked::form(ctx, &front.app, from);
+            let asked = Asked::form(ctx, front, from);
             commands::forms::filled(&asked, &front.panels, from).await;
         }
-        serenity::FullEvent::GuildCreate { guild, is_new }
-            if front.guilds.is_empty() || front.guilds.contains(&guild.id.to_string()) =>
-        {
-            let (app, what) = (front.app.clone(), front.commands.clone());
-            register::register(app, ctx.http.clone(), guild.id, what, is_new.unwrap_or_default());
+        serenity::FullEvent::GuildCreate { guild, .. } => {
+            let what = if front.serves(guild.id) { front.commands.clone() } else { front.no_commands.clone() };
+            register::register(front.app.clone(), ctx.http.clone(), guild.id, what);
         }
         _ => {}
     }
@@ -260,7 +258,7 @@ async fn failed(error: poise::FrameworkError<'_, Arc<Front>, serenity::Error>) {
 
 async fn apologize(ctx: poise::Context<'_, Arc<Front>, serenity::Error>, sentence: &str) {
     if let poise::Context::Application(ctx) = ctx {
-        let asked = Asked::command(ctx.framework.serenity_context, &ctx.framework.user_data.app, ctx.interaction);
+        let asked = Asked::command(ctx.framework.serenity_context, ctx.framework.user_data, ctx.interaction);
         asked.answer(async { Err(Refusal::Invalid(sentence.to_owned())) }).await;
     }
 }

@@ -47,6 +47,10 @@ pub async fn examine(config: &config::Discord) -> Vec<(bool, String)> {
         }
     }
     for guild in &guilds {
+        if !config.guilds.is_empty() && !config.guilds.contains(&guild.id.to_string()) {
+            findings.push((true, format!("The bot is in “{}” as well, which `guilds` leaves out.", guild.name)));
+            continue;
+        }
         let missing = NEEDED - guild.permissions;
         findings.push(match guild.permissions.administrator() || missing.is_empty() {
             true => (true, format!("In “{}” the bot has the permissions it needs.", guild.name)),

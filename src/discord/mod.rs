@@ -37,8 +37,13 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(app: App, config: &config::Discord, stop: CancellationToken) -> Result<(), Exit> {
     let http = Arc::new(connect::http(config)?);
     let (panels, wishes) = panel::Panels::new();
-    let registered = Arc::new(register::registered(&commands::all()));
-    let front = commands::Front { app: app.clone(), panels, guilds: config.guilds.clone(), commands: registered };
+    let front = commands::Front {
+        app: app.clone(),
+        panels,
+        guilds: config.guilds.clone(),
+        commands: Arc::new(register::registered(&commands::all())),
+        no_commands: Arc::new(register::registered(&[])),
+    };
     // These speak to the REST API alone, so they go on while the gateway is away. They end with this front.
     let tellers = stop.child_token();
     let ends = tellers.clone().drop_guard();

@@ -37,6 +37,8 @@ pub struct Home {
     pub spending: Spending,
     /// How long a start lasts.
     pub lease_ms: Ms,
+    /// As in the configuration: empty means all.
+    pub guilds: Vec<String>,
 }
 
 impl Home {
@@ -47,7 +49,13 @@ impl Home {
                      [variables.PASSWORD]\ntype = \"string\"\nsecret = true\ndefault = \"hush\"\nhelp = \"What friends type.\"\n\n\
                      [variables.SIZE]\ntype = \"choice\"\nallowed = [\"small\", \"large\"]\ndefault = \"small\"\nhelp = \"How large.\"\n\n";
         recipe(folder.path(), "needy", "Needy Game", needy);
-        Home { folder, outside: Outside::default(), spending: Spending::default(), lease_ms: 120 * MINUTE_MS }
+        Home {
+            folder,
+            outside: Outside::default(),
+            spending: Spending::default(),
+            lease_ms: 120 * MINUTE_MS,
+            guilds: vec![],
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -117,6 +125,7 @@ impl Bot {
         let config = config::Discord {
             token: Some(SecretString::from(token.to_owned())),
             api_url: discord.api_url().to_owned(),
+            guilds: home.guilds.clone(),
             ..config::Discord::default()
         };
         let (front_app, front_stop) = (app.clone(), stop.clone());

@@ -366,6 +366,11 @@ impl Discord {
         self.tell("deny", json!({"channel": channel, "permissions": permissions})).await;
     }
 
+    /// What a kick does, also to a bot that is invited again while it does not run: its commands are gone.
+    pub async fn forget_commands(&self) {
+        self.tell("forget_commands", json!({})).await;
+    }
+
     // ------------------------------------------------------------------ reading
 
     /// What everybody sees in a channel, with what differs from run to run redacted.

@@ -42,7 +42,7 @@ class Control:
         # simcord brings fonts, so that a picture is the same on every machine.
         app.router.add_static("/fonts", render.FONTS)
         for name in (
-            "info world join deny slash autocomplete click select submit_modal say delete delete_channel messages "
+            "info world join deny forget_commands slash autocomplete click select submit_modal say delete delete_channel messages "
             "text answer wait clock fault limit outage gateway state requests violations"
         ).split():
             app.router.add_post(f"/{name}", self._endpoint(getattr(self, f"_{name}")))
@@ -80,6 +80,11 @@ class Control:
         who = asked.get("user")
         user_id = self.world.member(who, self._guild(channel)).id if who else self.world.backend.bot_user.id
         self.world.deny(channel, user_id, asked["permissions"])
+        return {}
+
+    async def _forget_commands(self, _: dict[str, Any]) -> Any:
+        """What a kick does, also to a bot that is invited again while it does not run."""
+        self.world.backend.commands.pop(int(self.world.guild.id), None)
         return {}
 
     # ---------------------------------------------------------------------- people

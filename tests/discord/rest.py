@@ -326,7 +326,7 @@ def _posts_once(method: str, path: str, body: Any) -> bool:
 
 
 def _smooth(method: str, path: str, body: Any) -> Any:
-    if path.startswith("/applications/") and "/commands" in path:
+    if body is not None and path.startswith("/applications/") and "/commands" in path:
         return [_smooth_command(c) for c in body] if isinstance(body, list) else _smooth_command(body)
     if not isinstance(body, dict):
         return body

@@ -162,7 +162,7 @@ class World(simcord.Env):
     def role(self, name: str, guild: GuildHandle) -> RoleHandle:
         wanted = str(name).removeprefix("@")
         for role in guild._guild.roles.values():
-            if wanted in (role.name, str(role.id)):
+            if wanted in (role.name.removeprefix("@"), str(role.id)):
                 return RoleHandle(self, guild, role)
         raise SetupError(f"there is no role {name!r}")
 

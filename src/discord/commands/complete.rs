@@ -28,6 +28,9 @@ pub async fn server(ctx: Context<'_>, typed: &str) -> Choices {
 }
 
 pub async fn game(ctx: Context<'_>, typed: &str) -> Choices {
+    if guild(&ctx).is_none() {
+        return Choices::new();
+    }
     let games = async {
         let games = ctx.framework.user_data.app.games().await;
         games.into_iter().map(|(game, title)| (format!("{title} ({game})"), game)).collect()
@@ -46,6 +49,9 @@ pub async fn doubted(ctx: Context<'_>, typed: &str) -> Choices {
 }
 
 pub async fn snapshot(ctx: Context<'_>, typed: &str) -> Choices {
+    if guild(&ctx).is_none() {
+        return Choices::new();
+    }
     offered(typed, labelled(ctx.framework.user_data.app.snapshot_choices())).await
 }
 
@@ -246,8 +252,10 @@ fn choices(typed: &str, all: Vec<(String, String)>) -> Choices {
     Choices::new().set_choices(found.iter().filter(short).take(CHOICES).map(choice).collect())
 }
 
+/// The guild that is typed in, if it is served.
 fn guild(ctx: &Context<'_>) -> Option<GuildId> {
-    ctx.interaction.guild_id.map(|guild| GuildId(guild.to_string()))
+    let guild = ctx.interaction.guild_id.filter(|guild| ctx.framework.user_data.serves(*guild))?;
+    Some(GuildId(guild.to_string()))
 }
 
 /// An option that was filled in before this one.

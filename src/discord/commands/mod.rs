@@ -23,9 +23,17 @@ use std::sync::Arc;
 pub struct Front {
     pub app: App,
     pub panels: Panels,
-    /// Guilds that get the commands; empty means all.
+    /// Guilds that are served; empty means all.
     pub guilds: Vec<String>,
     pub commands: Arc<Registered>,
+    /// What the other guilds get: whatever was registered there before must go.
+    pub no_commands: Arc<Registered>,
+}
+
+impl Front {
+    pub fn serves(&self, guild: serenity::GuildId) -> bool {
+        self.guilds.is_empty() || self.guilds.contains(&guild.to_string())
+    }
 }
 
 pub type Context<'a> = poise::ApplicationContext<'a, Arc<Front>, serenity::Error>;
@@ -47,5 +55,5 @@ pub fn all() -> Vec<poise::Command<Arc<Front>, serenity::Error>> {
 }
 
 fn asked<'a>(ctx: &Context<'a>) -> Asked<'a> {
-    Asked::command(ctx.framework.serenity_context, &ctx.framework.user_data.app, ctx.interaction)
+    Asked::command(ctx.framework.serenity_context, ctx.framework.user_data, ctx.interaction)
 }
