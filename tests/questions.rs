@@ -138,7 +138,7 @@ async fn job(home: &Home, guild: &GuildId, server: &ServerId, action: Action, he
         plan: vec![step, Step::StartGame],
     };
     let store = &home.store;
-    let id = store.open(new, None, 10).await.unwrap();
+    let id = store.open(new, Default::default(), 10).await.unwrap();
     assert!(store.claim(id, "e", 0, 100).await.unwrap());
     let mut job = store.load(id).await.unwrap();
     let failed = held.then(|| Event::Failed { step, error: "the disk is full".into() });

@@ -5,7 +5,7 @@ mod postgres;
 
 use futures::future::join_all;
 use postgres::Postgres;
-use spawnpoint::engine::{Aftermath, AppendError, Journal, LeaseChange, OpenError};
+use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
 use spawnpoint::model::cost::{Price, Rental};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
@@ -77,7 +77,7 @@ fn ask(server: &str, action: Action) -> NewJob {
 }
 
 async fn start(store: &Store, server: &str) -> Job {
-    let id = store.open(ask(server, Action::Start), Some(Wanted::On), 10).await.unwrap();
+    let id = store.open(ask(server, Action::Start), Wish::to(Wanted::On), 10).await.unwrap();
     store.load(id).await.unwrap()
 }
 
@@ -233,7 +233,7 @@ async fn eight_workers_share_the_jobs_and_none_is_taken_twice() {
 async fn of_many_who_start_one_server_exactly_one_does_and_the_others_read_who() {
     on_both(async |store, _| {
         make(&store, "a", "world").await;
-        let asks = (0..8).map(|_| store.open(ask("a", Action::Start), Some(Wanted::On), 10));
+        let asks = (0..8).map(|_| store.open(ask("a", Action::Start), Wish::to(Wanted::On), 10));
         let (won, lost): (Vec<_>, Vec<_>) = join_all(asks).await.into_iter().partition(Result::is_ok);
         assert_eq!(won.len(), 1);
         for answer in lost {
@@ -242,10 +242,47 @@ async fn of_many_who_start_one_server_exactly_one_does_and_the_others_read_who()
                 other => panic!("{other:?}"),
             }
         }
-        let refused = store.open(ask("a", Action::Stop), Some(Wanted::Off), 11).await;
+        let refused = store.open(ask("a", Action::Stop), Wish::to(Wanted::Off), 11).await;
         assert!(matches!(refused, Err(OpenError::Busy(_))), "{refused:?}");
         let wanted = store.server_any(&ServerId("a".into())).await.unwrap().unwrap().wanted;
         assert_eq!(wanted, Wanted::On, "a refused job leaves no wish");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_asked_for_is_refused_where_people_have_said_something_else_since() {
+    on_both(async |store, _| {
+        let id = ServerId("a".into());
+        make(&store, "a", "world").await;
+        let crashed = || {
+            let cause = Cause::Crashed { exit_code: None, out_of_memory: false };
+            NewJob { cause, ..ask("a", Action::Start) }
+        };
+        let now = async || store.server(&id).await.unwrap().unwrap();
+        let mut decided_on = Some(DecidedOn::of(&now().await));
+        for said in 0..4 {
+            match said {
+                0 => store.set_wanted(&id, Wanted::On).await.unwrap(),
+                1 => store.set_lease(&id, Some(900)).await.unwrap(),
+                2 => {
+                    store.set_limits(&id, &Limits { idle_min: Some(0), ..Limits::default() }).await.unwrap();
+                }
+                _ => {
+                    let job = gain(&store, "a", Gain::owned(owned(&[7000]))).await.unwrap();
+                    store.close(&job, Outcome::Succeeded, Aftermath::default(), 20).await.unwrap();
+                }
+            }
+            let before = now().await;
+            let wish = Wish { wanted: Some(Wanted::Off), decided_on: decided_on.take() };
+            let refused = store.open(crashed(), wish, 30).await;
+            assert!(matches!(refused, Err(OpenError::Overtaken)), "{said}: {refused:?}");
+            assert_eq!((now().await, store.open_jobs().await.unwrap()), (before.clone(), vec![]), "{said}");
+            decided_on = Some(DecidedOn::of(&before));
+        }
+        let wish = Wish { wanted: Some(Wanted::Off), decided_on };
+        store.open(crashed(), wish, 40).await.expect("all is as it was");
+        assert_eq!(now().await.wanted, Wanted::Off);
     })
     .await;
 }
@@ -317,7 +354,7 @@ async fn a_name_is_unique_in_its_guild_and_free_again_after_the_delete() {
         assert_eq!(store.servers().await.unwrap(), vec![elsewhere]);
         assert_eq!(store.secrets(&id).await.unwrap(), HashMap::new());
         assert_eq!(store.grants(&guild()).await.unwrap(), vec![]);
-        assert!(matches!(store.open(ask("a", Action::Start), None, 60).await, Err(OpenError::Other(_))));
+        assert!(matches!(store.open(ask("a", Action::Start), Wish::default(), 60).await, Err(OpenError::Other(_))));
         assert!(store.set_lease(&id, Some(1)).await.is_err());
         make(&store, "b", "world").await;
         gain(&store, "b", Gain::owned(owned(&[7000]))).await.expect("the port is free again");
@@ -541,7 +578,7 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
             guild: odd.guild.clone(),
             ..ask(NASTY, Action::Start)
         };
-        let id = store.open(new, None, 1).await.unwrap();
+        let id = store.open(new, Wish::default(), 1).await.unwrap();
         assert_eq!(store.load(id).await.unwrap().actor, actor);
         store.output(id, Step::StartGame, 2, &[nasty(), "a\0b".into()]).await.unwrap();
         assert_eq!(store.job_output(id, None, 9).await.unwrap(), vec![nasty(), "a\u{fffd}b".into()]);
@@ -661,7 +698,7 @@ async fn starts_because_of_a_crash_are_counted_and_no_others() {
         make(&store, "a", "world").await;
         let crashed = Cause::Crashed { exit_code: Some(1), out_of_memory: false };
         for (now, cause) in [(10, crashed.clone()), (20, Cause::Asked), (30, crashed.clone())] {
-            let id = store.open(NewJob { cause, ..ask("a", Action::Start) }, None, now).await.unwrap();
+            let id = store.open(NewJob { cause, ..ask("a", Action::Start) }, Wish::default(), now).await.unwrap();
             let job = store.load(id).await.unwrap();
             store.close(&job, Outcome::Failed, Aftermath::default(), now).await.unwrap();
         }
@@ -728,7 +765,7 @@ async fn a_caller_who_gives_up_leaves_nothing_half_written() {
         make(&store, "a", "world").await;
         for now in 0..20 {
             // Dropped at its first await: the work is under way in its own task.
-            let open = store.open(ask("a", Action::Start), Some(Wanted::On), now);
+            let open = store.open(ask("a", Action::Start), Wish::to(Wanted::On), now);
             futures::future::select(Box::pin(open), Box::pin(tokio::task::yield_now())).await;
             // What comes after waits for it, and the database is not left locked.
             store.set_meta("k", &now.to_string()).await.unwrap();
@@ -856,7 +893,7 @@ async fn jobs_opened_at_once_get_numbers_of_their_own() {
         // Opens all connections, so that what follows does run side by side where the database lets it.
         let guild = guild();
         join_all(names.iter().map(|name| store.server_by_name(&guild, name))).await;
-        let opened = join_all(names.iter().map(|name| store.open(ask(name, Action::Start), None, 10))).await;
+        let opened = join_all(names.iter().map(|name| store.open(ask(name, Action::Start), Wish::default(), 10))).await;
         let mut ids: Vec<i64> = opened.into_iter().map(|id| id.unwrap().0).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=40).collect::<Vec<_>>());

@@ -185,6 +185,8 @@ impl App {
         match result {
             Ok(id) => Ok(id),
             Err(OpenError::Busy(job)) => Err(self.busy(&job, subject).await),
+            // Only what nobody asked for is refused like that.
+            Err(overtaken @ OpenError::Overtaken) => Err(Refusal::Ours(overtaken.into())),
             Err(OpenError::Other(error)) => Err(Refusal::Ours(error)),
         }
     }

@@ -24,7 +24,7 @@ use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Ste
 use crate::model::lease::{Memo, Rules};
 use crate::model::plan::{Situation, plan};
 use crate::model::recipe::without_ansi;
-use crate::model::server::{Backend, Seen, Server, Wanted};
+use crate::model::server::{Backend, Limits, Owned, Seen, Server, Wanted};
 use crate::model::sweep::{Orphan, Sweep};
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, Ms, ServerId, drive};
@@ -205,8 +205,9 @@ pub fn mask<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
 /// Where jobs live. A trait so that tests can crash between two writes; `store` is the real one.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Writes a new job, refused if its subject has an open one. With `wanted` the wish in the same transaction.
-    async fn open(&self, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<JobId, OpenError>;
+    /// Writes a new job, refused if its subject has an open one. The wish is looked at and written in the same
+    /// transaction.
+    async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError>;
     async fn load(&self, id: JobId) -> anyhow::Result<Job>;
     async fn open_jobs(&self) -> anyhow::Result<Vec<Job>>;
     /// Takes or renews the right to work on a job until `until`; false when another engine has it.
@@ -246,10 +247,47 @@ pub trait Journal: Send + Sync {
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()>;
 }
 
+/// What people want of a new job's server.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Written with the job.
+    pub wanted: Option<Wanted>,
+    /// For a job that nobody asked for: what it was decided on. Where that holds no longer, the job is refused.
+    pub decided_on: Option<DecidedOn>,
+}
+
+impl Wish {
+    pub fn to(wanted: Wanted) -> Wish {
+        Wish { wanted: Some(wanted), decided_on: None }
+    }
+}
+
+/// All that people can say about a server without opening a job, and what a job that came and went would have changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecidedOn {
+    wanted: Wanted,
+    lease_until: Option<Ms>,
+    limits: Limits,
+    owned: Owned,
+}
+
+impl DecidedOn {
+    pub fn of(server: &Server) -> DecidedOn {
+        DecidedOn {
+            wanted: server.wanted,
+            lease_until: server.lease_until,
+            limits: server.limits.clone(),
+            owned: server.owned.clone(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("another job works on it")]
     Busy(Box<Job>),
+    #[error("what it was decided on holds no longer")]
+    Overtaken,
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
@@ -296,9 +334,10 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
     };
     let wanted = match (&job.action, outcome) {
         (_, Outcome::Held) => None,
+        // Nobody asked for it, so people want what they wanted before: a kill meanwhile holds. Without one the watcher
+        // tries again where it failed, until it has tried often enough and stops it properly.
+        (Action::Start, Outcome::Succeeded | Outcome::Failed) if after_crash => None,
         (Action::Start, Outcome::Succeeded) => Some(Wanted::On),
-        // People still want it: the watcher tries again, until it has tried often enough and stops it properly.
-        (Action::Start, Outcome::Failed) if after_crash => Some(Wanted::On),
         (Action::Start, Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => Some(Wanted::Off),
         (Action::Stop | Action::Delete, Outcome::Succeeded | Outcome::Failed) => Some(Wanted::Off),
         (Action::Stop | Action::Delete, Outcome::Cancelled | Outcome::Abandoned) => {
@@ -466,7 +505,8 @@ impl Engine {
         Rules { idle_ms, never_joined_ms, lease_ms: minutes(server.limits.lease_min, default.lease_ms) }
     }
 
-    /// Writes a job for a server, with the wish that goes with it, and sets to work.
+    /// Writes a job for a server, with the wish that goes with it, and sets to work. What nobody asked for is decided
+    /// on `server` as it is given here, and looking at the situation takes its time: people have the last word.
     pub async fn ask(&self, server: &Server, ask: Ask) -> Result<JobId, OpenError> {
         let situation = self.situation(server).await?;
         let wanted = match ask.action {
@@ -475,6 +515,7 @@ impl Engine {
             Action::Backup | Action::Restore { .. } | Action::Update | Action::Move { .. } => None,
             Action::BuildSnapshot => None,
         };
+        let decided_on = (ask.cause != Cause::Asked).then(|| DecidedOn::of(server));
         let new = NewJob {
             subject: Subject::Server(server.id.clone()),
             guild: server.guild.clone(),
@@ -484,7 +525,7 @@ impl Engine {
             actor: ask.actor,
             channel: ask.channel,
         };
-        self.open(new, wanted).await
+        self.open(new, Wish { wanted, decided_on }).await
     }
 
     /// Writes a job that builds a game's snapshot, and sets to work.
@@ -498,11 +539,11 @@ impl Engine {
             actor: ask.actor,
             channel: ask.channel,
         };
-        self.open(new, None).await
+        self.open(new, Wish::default()).await
     }
 
-    async fn open(&self, new: NewJob, wanted: Option<Wanted>) -> Result<JobId, OpenError> {
-        let id = self.inner.journal.open(new, wanted, self.now()).await?;
+    async fn open(&self, new: NewJob, wish: Wish) -> Result<JobId, OpenError> {
+        let id = self.inner.journal.open(new, wish, self.now()).await?;
         self.inner.bus.nudge(Nudge::Job(id));
         self.inner.work.notify_one();
         Ok(id)

@@ -188,8 +188,8 @@ impl Engine {
         tracing::info!(server = %server.name, action = action.word(), ?cause, "The watcher opens a job.");
         let ask = Ask { action, cause, actor: Actor::Watcher, channel: server.channel.clone() };
         match self.ask(server, ask).await {
-            // Somebody was faster; the next round looks again.
-            Ok(_) | Err(OpenError::Busy(_)) => Ok(()),
+            // Somebody was faster, or has said something else; the next round looks again.
+            Ok(_) | Err(OpenError::Busy(_) | OpenError::Overtaken) => Ok(()),
             Err(OpenError::Other(error)) => Err(error),
         }
     }

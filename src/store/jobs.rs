@@ -4,14 +4,14 @@
 use super::Store;
 use super::db::{Row, Tx, json, word};
 use super::rentals::{Brought, turn_bill};
-use super::servers::{apply_aftermath, write_owned};
+use super::servers::{apply_aftermath, server_of, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
-use crate::engine::{Aftermath, AppendError, Journal, OpenError};
+use crate::engine::{Aftermath, AppendError, DecidedOn, Journal, OpenError, Wish};
 use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
 use crate::model::job::{Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::Memo;
-use crate::model::server::{Server, Wanted};
+use crate::model::server::Server;
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, Ms, ServerId};
 use anyhow::Context;
@@ -144,9 +144,9 @@ fn ended_of(id: JobId, row: &Row) -> anyhow::Result<Ended> {
 
 #[async_trait]
 impl Journal for Store {
-    async fn open(&self, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<JobId, OpenError> {
+    async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError> {
         let subject = new.subject.clone();
-        let opened = self.db.write(move |tx| Box::pin(open_in(tx, new, wanted, now))).await?;
+        let opened = self.db.write(move |tx| Box::pin(open_in(tx, new, wish, now))).await?;
         match opened {
             Some(id) => Ok(id),
             // Read after the transaction; if that job ended in between, the next try has a way.
@@ -282,7 +282,7 @@ fn tag(value: &impl serde::Serialize, name: &str) -> anyhow::Result<String> {
 }
 
 /// `None` when another job on the same subject is open.
-async fn open_in(tx: &mut Tx, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<Option<JobId>, OpenError> {
+async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option<JobId>, OpenError> {
     let busy = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
     if tx.row(busy, [new.subject.key().into()]).await?.is_some() {
         return Ok(None);
@@ -290,13 +290,16 @@ async fn open_in(tx: &mut Tx, new: NewJob, wanted: Option<Wanted>, now: Ms) -> R
     let game = match &new.subject {
         Subject::Game(game) => game.clone(),
         Subject::Server(id) => {
-            let row = tx.row("SELECT game FROM servers WHERE id = $1 AND deleted_at IS NULL", [(&id.0).into()]).await?;
-            let game = row.with_context(|| format!("server {id} does not exist or is deleted"))?.text("game")?;
-            if let Some(wanted) = wanted {
+            let row = tx.row("SELECT * FROM servers WHERE id = $1 AND deleted_at IS NULL", [(&id.0).into()]).await?;
+            let server = server_of(&row.with_context(|| format!("server {id} does not exist or is deleted"))?)?;
+            if wish.decided_on.is_some_and(|then| then != DecidedOn::of(&server)) {
+                return Err(OpenError::Overtaken);
+            }
+            if let Some(wanted) = wish.wanted {
                 let sql = "UPDATE servers SET wanted = $2 WHERE id = $1";
                 tx.run(sql, [(&id.0).into(), word(&wanted).into()]).await?;
             }
-            game
+            server.game
         }
     };
     let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM jobs", []).await?;

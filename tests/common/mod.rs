@@ -1,13 +1,13 @@
 //! What the engine's tests share: a journal in memory that can be told to crash at any write.
 
 use async_trait::async_trait;
-use spawnpoint::engine::{Aftermath, AppendError, Journal, LeaseChange, OpenError};
+use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::model::cost::{Rental, turn};
 use spawnpoint::model::drive::Snapshot;
 use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Cause, Event, Job, NewJob, Outcome, Recorded, Step};
 use spawnpoint::model::lease::Memo;
-use spawnpoint::model::server::{Server, Wanted};
+use spawnpoint::model::server::Server;
 use spawnpoint::model::view::Notice;
 use spawnpoint::model::{GuildId, JobId, Ms, ServerId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,13 +71,17 @@ fn open(rows: &Rows) -> Vec<Job> {
 
 #[async_trait]
 impl Journal for Memory {
-    async fn open(&self, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<JobId, OpenError> {
+    async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError> {
         let mut rows = self.get();
         if let Some(busy) = open(&rows).into_iter().find(|job| job.subject == new.subject) {
             return Err(OpenError::Busy(Box::new(busy)));
         }
-        if let (Some(wanted), Some(id)) = (wanted, new.subject.server()) {
-            rows.servers.get_mut(id).expect("the server exists").wanted = wanted;
+        if let Some(id) = new.subject.server() {
+            let server = rows.servers.get_mut(id).expect("the server exists");
+            if wish.decided_on.is_some_and(|then| then != DecidedOn::of(server)) {
+                return Err(OpenError::Overtaken);
+            }
+            server.wanted = wish.wanted.unwrap_or(server.wanted);
         }
         rows.jobs.push(Row { new, created_at: now, events: vec![], outcome: None, claim: None });
         Ok(JobId(rows.jobs.len() as i64))
@@ -315,8 +319,8 @@ impl<J: Journal> Crashing<J> {
 
 #[async_trait]
 impl<J: Journal> Journal for Crashing<J> {
-    async fn open(&self, new: NewJob, wanted: Option<Wanted>, now: Ms) -> Result<JobId, OpenError> {
-        self.journal.open(new, wanted, now).await
+    async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError> {
+        self.journal.open(new, wish, now).await
     }
     async fn load(&self, id: JobId) -> anyhow::Result<Job> {
         self.alive()?;

@@ -120,6 +120,89 @@ async fn what_was_seen_before_a_job_ended_is_not_acted_on() {
     }
 }
 
+/// The watcher has decided and looks once more for its plan, which takes five seconds from the fifth on. Meanwhile this
+/// happens.
+async fn overtaken(evening: &Evening, happens: impl Fn(&Evening)) {
+    evening.scene.outside.get().look_takes = Duration::from_secs(5);
+    let meanwhile = async {
+        evening.seconds(7).await;
+        happens(evening);
+    };
+    let (watched, ()) = tokio::join!(evening.engine.watch_once(), meanwhile);
+    watched.unwrap();
+    evening.scene.outside.get().look_takes = Duration::ZERO;
+}
+
+/// A server that runs; nobody watches it but the test.
+async fn started(backend: Backend) -> Evening {
+    let evening = Evening::new(backend);
+    let id = evening.asks(Action::Start).await;
+    assert_eq!(evening.engine.drive(id).await.unwrap(), Some(Outcome::Succeeded));
+    evening
+}
+
+fn says(evening: &Evening, said: impl FnOnce(&mut Server)) {
+    said(evening.scene.memory.get().servers.get_mut(&evening.scene.id).unwrap());
+}
+
+/// As `/server kill` does.
+async fn kill(evening: &Evening) {
+    says(evening, |server| server.wanted = Wanted::Off);
+    let driver = evening.engine.driver(evening.scene.server().backend).unwrap();
+    driver.kill(&evening.scene.server()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_extends_a_lease_while_the_watcher_looks_is_not_stopped() {
+    for backend in Backend::ALL {
+        let evening = started(backend).await;
+        let over = evening.engine.now();
+        says(&evening, |server| server.lease_until = Some(over));
+        overtaken(&evening, |evening| says(evening, |server| server.lease_until = Some(over + 60 * MINUTE_MS))).await;
+        assert_eq!(evening.jobs().len(), 1, "{backend:?}: {:?}", evening.jobs());
+        assert_eq!(evening.scene.server().wanted, Wanted::On);
+        evening.engine.watch_once().await.unwrap();
+        assert_eq!(evening.jobs().len(), 1, "{backend:?}: {:?}", evening.jobs());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_killed_while_the_watcher_looks_is_not_started_again() {
+    for backend in Backend::ALL {
+        let evening = started(backend).await;
+        evening.crashes();
+        overtaken(&evening, |evening| says(evening, |server| server.wanted = Wanted::Off)).await;
+        assert_eq!(evening.jobs().len(), 1, "{backend:?}: {:?}", evening.jobs());
+        assert_eq!(evening.scene.server().wanted, Wanted::Off);
+    }
+}
+
+/// Whether the kill meets the game or comes before it: nobody but the watcher wanted that start.
+#[tokio::test(start_paused = true)]
+async fn a_kill_holds_over_a_start_after_a_crash() {
+    for backend in Backend::ALL {
+        for (step, kind, times) in [(Step::AwaitReady, Kind::Hang, 99), (Step::StartGame, Kind::Retry, 4)] {
+            let evening = Evening::begun(backend).await;
+            evening.scene.outside.play(&evening.scene.id);
+            evening.scene.outside.fault(Way::Run, step, kind, times);
+            evening.scene.outside.get().limits.insert(Step::AwaitReady.label().into(), Duration::from_secs(120));
+            evening.crashes();
+            while evening.jobs().len() < 2 {
+                evening.seconds(1).await;
+            }
+            evening.seconds(2).await;
+            kill(&evening).await;
+            evening.minutes(60).await;
+            let jobs = evening.jobs();
+            let starts = jobs.iter().filter(|job| job.starts_with("start Crashed")).count();
+            assert_eq!(starts, 1, "{backend:?} {step:?}: {jobs:?}");
+            assert_eq!(evening.scene.server().wanted, Wanted::Off, "{backend:?} {step:?}: {jobs:?}");
+            assert!(!evening.runs() && evening.scene.outside.get().hosts.is_empty(), "{backend:?} {step:?}: {jobs:?}");
+            evening.scene.check("killed");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_live_backup_forgets_nothing_of_the_evening() {
     let evening = Evening::begun(Backend::Docker).await;
