@@ -288,6 +288,23 @@ async fn what_nobody_asked_for_is_refused_where_people_have_said_something_else_
 }
 
 #[tokio::test]
+async fn a_job_that_moves_the_game_ends_that_it_is_left_alone() {
+    on_both(async |store, _| {
+        let id = ServerId("a".into());
+        make(&store, "a", "world").await;
+        let alone = Memo { left_alone: true, crash_starts: 2, ..Memo::default() };
+        store.set_memo(&id, &alone).await.unwrap();
+        let backup = store.open(ask("a", Action::Backup), Wish::default(), 10).await.unwrap();
+        assert_eq!(store.memo(&id).await.unwrap(), alone);
+        let backup = store.load(backup).await.unwrap();
+        store.close(&backup, Outcome::Succeeded, Aftermath::default(), 20).await.unwrap();
+        store.open(ask("a", Action::Stop), Wish::to(Wanted::Off), 30).await.unwrap();
+        assert_eq!(store.memo(&id).await.unwrap(), Memo { left_alone: false, ..alone });
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ending_a_job_twice_changes_nothing_and_an_ended_job_takes_no_events() {
     on_both(async |store, _| {
         let id = ServerId("a".into());

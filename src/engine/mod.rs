@@ -206,7 +206,7 @@ pub fn mask<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Writes a new job, refused if its subject has an open one. The wish is looked at and written in the same
-    /// transaction.
+    /// transaction. A job that moves the game ends that its server is left alone.
     async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError>;
     async fn load(&self, id: JobId) -> anyhow::Result<Job>;
     async fn open_jobs(&self) -> anyhow::Result<Vec<Job>>;

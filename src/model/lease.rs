@@ -57,9 +57,11 @@ impl Memo {
     }
 
     /// What is left of it when the game is started or stopped: no idle time passes and the crashes are counted on.
-    /// A lease that goes on has told its warnings; a new one begins with an empty memo.
+    /// A lease that goes on has told its warnings; a new one begins with an empty memo. Whether it is left alone is
+    /// said by the end of one job and taken back by the beginning of another, and by nobody who only looks.
     pub fn between_games(&self) -> Memo {
-        Memo { lease_warned: self.lease_warned, crash_starts: self.crash_starts, ..Memo::default() }
+        let Memo { lease_warned, crash_starts, left_alone, .. } = *self;
+        Memo { lease_warned, crash_starts, left_alone, ..Memo::default() }
     }
 }
 

@@ -6,6 +6,7 @@ use super::db::{Row, Tx, json, word};
 use super::rentals::{Brought, turn_bill};
 use super::servers::{apply_aftermath, server_of, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
+use crate::engine::reconcile::Busy;
 use crate::engine::{Aftermath, AppendError, DecidedOn, Journal, OpenError, Wish};
 use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
@@ -291,13 +292,19 @@ async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option
         Subject::Game(game) => game.clone(),
         Subject::Server(id) => {
             let row = tx.row("SELECT * FROM servers WHERE id = $1 AND deleted_at IS NULL", [(&id.0).into()]).await?;
-            let server = server_of(&row.with_context(|| format!("server {id} does not exist or is deleted"))?)?;
+            let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
+            let server = server_of(&row)?;
             if wish.decided_on.is_some_and(|then| then != DecidedOn::of(&server)) {
                 return Err(OpenError::Overtaken);
             }
             if let Some(wanted) = wish.wanted {
                 let sql = "UPDATE servers SET wanted = $2 WHERE id = $1";
                 tx.run(sql, [(&id.0).into(), word(&wanted).into()]).await?;
+            }
+            let memo: Memo = row.json("memo")?;
+            if memo.left_alone && Busy::of(&new.action) == Busy::Moving {
+                let memo = json(&Memo { left_alone: false, ..memo });
+                tx.run("UPDATE servers SET memo = $2 WHERE id = $1", [(&id.0).into(), memo.into()]).await?;
             }
             server.game
         }

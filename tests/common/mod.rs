@@ -1,6 +1,7 @@
 //! What the engine's tests share: a journal in memory that can be told to crash at any write.
 
 use async_trait::async_trait;
+use spawnpoint::engine::reconcile::Busy;
 use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::model::cost::{Rental, turn};
 use spawnpoint::model::drive::Snapshot;
@@ -82,6 +83,9 @@ impl Journal for Memory {
                 return Err(OpenError::Overtaken);
             }
             server.wanted = wish.wanted.unwrap_or(server.wanted);
+            if let Some(memo) = rows.memos.get_mut(id).filter(|_| Busy::of(&new.action) == Busy::Moving) {
+                memo.left_alone = false;
+            }
         }
         rows.jobs.push(Row { new, created_at: now, events: vec![], outcome: None, claim: None });
         Ok(JobId(rows.jobs.len() as i64))

@@ -363,6 +363,69 @@ async fn an_abandoned_stop_is_left_alone_until_somebody_asks_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_that_is_closed_as_it_is_while_the_watcher_looks_is_left_alone() {
+    for backend in Backend::ALL {
+        for step in [Step::StopGame, Step::VerifyWorld] {
+            let evening = started(backend).await;
+            evening.scene.outside.play(&evening.scene.id);
+            evening.scene.outside.fault(Way::Run, step, Kind::Before, 1);
+            let id = evening.asks(Action::Stop).await;
+            assert_eq!(evening.engine.drive(id).await.unwrap(), Some(Outcome::Held));
+            evening.scene.outside.get().look_takes = Duration::from_secs(5);
+            let meanwhile = async {
+                evening.seconds(2).await;
+                evening.scene.memory.write(id, Event::Abandoned { by: Actor::Operator }).await;
+                evening.engine.drive(id).await.unwrap()
+            };
+            let (watched, closed) = tokio::join!(evening.engine.watch_once(), meanwhile);
+            watched.unwrap();
+            assert_eq!(closed, Some(Outcome::Abandoned));
+            for _ in 0..3 {
+                evening.engine.watch_once().await.unwrap();
+            }
+            assert_eq!(evening.jobs().len(), 2, "{backend:?} {step:?}: {:?}", evening.jobs());
+        }
+    }
+}
+
+/// A round of many servers takes its time, and what was open when it began may be closed when one's turn comes.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_is_closed_as_it_is_during_another_servers_turn_is_left_alone() {
+    for backend in Backend::ALL {
+        let evening = started(backend).await;
+        let other = fresh_server("s2", backend);
+        evening.scene.memory.get().servers.insert(other.id.clone(), other.clone());
+        for action in [Action::Start, Action::Stop] {
+            if action == Action::Stop {
+                evening.scene.outside.play(&other.id);
+                evening.scene.outside.fault(Way::Run, Step::StopGame, Kind::Before, 1);
+            }
+            let ask = Ask { action, cause: Cause::Asked, actor: Actor::Operator, channel: None };
+            let id = evening.engine.ask(&evening.scene.memory.server_now(&other.id), ask).await.unwrap();
+            evening.engine.drive(id).await.unwrap();
+        }
+        let stop = JobId(3);
+        assert_eq!(evening.job(stop).rest(), Some(Outcome::Held));
+        // The first server has crashed, and the watcher looks once more before it starts it.
+        evening.crashes();
+        evening.scene.outside.get().look_takes = Duration::from_secs(5);
+        let meanwhile = async {
+            evening.seconds(7).await;
+            evening.scene.memory.write(stop, Event::Abandoned { by: Actor::Operator }).await;
+            evening.engine.drive(stop).await.unwrap()
+        };
+        let (watched, closed) = tokio::join!(evening.engine.watch_once(), meanwhile);
+        watched.unwrap();
+        assert_eq!(closed, Some(Outcome::Abandoned));
+        for _ in 0..3 {
+            evening.engine.watch_once().await.unwrap();
+        }
+        let jobs = evening.jobs();
+        assert!(jobs.len() == 4 && jobs[3].starts_with("start Crashed"), "{backend:?}: {jobs:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn players_who_cannot_be_told_hold_no_stop() {
     for kind in [Kind::Before, Kind::Retry, Kind::Hang, Kind::Panic] {
         let evening = Evening::begun(Backend::Docker).await;
