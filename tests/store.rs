@@ -495,6 +495,14 @@ async fn a_rental_begins_and_ends_with_the_host_on_record() {
         store.host_gone("hetzner", "3", 31).await.unwrap();
         store.host_gone("hetzner", "nobody's", 31).await.unwrap();
         let third = Rental { ended_at: Some(30), ..open("3") };
+        assert_eq!(rentals(0).await[2], third);
+        assert!(store.bill_ended("hetzner", "3").await.unwrap() && !store.bill_ended("hetzner", "4").await.unwrap());
+        assert!(store.host_back("hetzner", "3").await.unwrap());
+        assert_eq!(rentals(0).await[2], open("3"), "as if it had never ended");
+        assert!(!store.host_back("hetzner", "3").await.unwrap(), "it had not ended");
+        assert!(!store.host_back("hetzner", "1").await.unwrap(), "its server has it no longer");
+        assert!(!store.host_back("hetzner", "nobody's").await.unwrap());
+        store.host_gone("hetzner", "3", 30).await.unwrap();
         assert_eq!(rentals(0).await, [first.clone(), second.clone(), third]);
         turn(&store, with(None)).await.unwrap();
         assert_eq!(rentals(0).await[2].ended_at, Some(30), "what ended does not end again");
@@ -747,6 +755,9 @@ async fn what_was_not_told_is_found_again() {
         store.set_panel(&server.id, "1", "2").await.unwrap();
         store.set_panel(&server.id, "1", "3").await.unwrap();
         assert_eq!(store.panels().await.unwrap(), vec![(server.id.clone(), "1".into(), "3".into())]);
+        store.set_told("lost 1").await.unwrap();
+        store.forget_told("lost 1").await.unwrap();
+        assert!(!store.told("lost 1").await.unwrap());
         store.forget_panel(&server.id).await.unwrap();
         assert_eq!(store.panel(&server.id).await.unwrap(), None);
     })

@@ -242,9 +242,16 @@ pub trait Journal: Send + Sync {
     /// Whether something was told to people already, under a key of the engine's own.
     async fn told(&self, key: &str) -> anyhow::Result<bool>;
     async fn set_told(&self, key: &str) -> anyhow::Result<()>;
+    /// It may be told again.
+    async fn forget_told(&self, key: &str) -> anyhow::Result<()>;
     /// The provider says that there is no such host any more, although no job destroyed it: it bills no longer. What
     /// the server has on record is left to the next job. Twice changes nothing.
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()>;
+    /// Whether a host was rented and its bill has ended.
+    async fn bill_ended(&self, provider: &str, host: &str) -> anyhow::Result<bool>;
+    /// It is there after all, and has billed all the time. False, and nothing is changed, where its bill goes on anyway
+    /// or its server has it on record no longer.
+    async fn host_back(&self, provider: &str, host: &str) -> anyhow::Result<bool>;
 }
 
 /// What people want of a new job's server.

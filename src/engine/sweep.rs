@@ -73,6 +73,7 @@ impl Engine {
             all.add(settled(found, &servers, &before, &after));
         }
         self.end_bills(&mut all).await?;
+        self.reopen_bills(&mut all).await?;
         Ok(all)
     }
 
@@ -82,23 +83,30 @@ impl Engine {
         let journal = self.inner.journal.as_ref();
         let Some(driver) = self.driver(Backend::Cloud) else { return Ok(()) };
         for rental in journal.left_bills().await? {
-            let asked = tokio::time::timeout(GONE_LIMIT, driver.is_gone(&rental.provider, &rental.host)).await;
-            let why = match asked {
-                Ok(Ok(false)) => continue,
-                Ok(Ok(true)) => {
-                    journal.host_gone(&rental.provider, &rental.host, self.now()).await?;
-                    tracing::info!(
-                        provider = %rental.provider,
-                        host = %rental.host,
-                        "A host that was left behind is gone; its bill ends."
-                    );
-                    continue;
-                }
-                Ok(Err(error)) => format!("{error:#}"),
-                Err(_) => "it did not answer in time".to_owned(),
-            };
-            if !found.unasked.iter().any(|unasked| unasked.provider == rental.provider) {
-                found.unasked.push(Unasked { provider: rental.provider.clone(), why });
+            if is_gone(driver.as_ref(), &rental.provider, &rental.host, found).await == Some(true) {
+                journal.host_gone(&rental.provider, &rental.host, self.now()).await?;
+                tracing::info!(
+                    provider = %rental.provider,
+                    host = %rental.host,
+                    "A host that was left behind is gone; its bill ends."
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// One wrong answer is enough to take a host for gone. As long as it is on record, its provider is asked again.
+    async fn reopen_bills(&self, found: &mut Sweep) -> anyhow::Result<()> {
+        let journal = self.inner.journal.as_ref();
+        let Some(driver) = self.driver(Backend::Cloud) else { return Ok(()) };
+        for server in journal.servers().await? {
+            let Some(host) = server.owned.rented() else { continue };
+            let just_asked = found.lost.iter().any(|lost| lost.server == server.id);
+            if just_asked || !journal.bill_ended(&host.provider, &host.id).await? {
+                continue;
+            }
+            if is_gone(driver.as_ref(), &host.provider, &host.id, found).await == Some(false) {
+                self.tell_back(&server, host).await?;
             }
         }
         Ok(())
@@ -174,6 +182,40 @@ impl Engine {
         self.inner.bus.nudge(Nudge::Notice);
         journal.set_told(&key).await
     }
+
+    /// Somebody has seen a host that is on record. Where it was taken for gone, its bill goes on as if it had never
+    /// ended, and people hear that it is there; when it is gone another time, they hear of that again.
+    pub(super) async fn tell_back(&self, server: &Server, host: &HostRef) -> anyhow::Result<()> {
+        let journal = self.inner.journal.as_ref();
+        let key = Lost { server: server.id.clone(), host: host.clone() }.key();
+        if !journal.host_back(&host.provider, &host.id).await? && !journal.told(&key).await? {
+            return Ok(());
+        }
+        tracing::warn!(
+            server = %server.name,
+            provider = %host.provider,
+            host = %host.id,
+            "The host of a server was taken for gone and is there; its bill goes on."
+        );
+        let (provider, id) = (host.provider.clone(), host.id.clone());
+        let notice = Notice::HostBack { server: server.name.to_string(), provider, host: id };
+        journal.notice(server, &notice, self.now()).await?;
+        self.inner.bus.nudge(Nudge::Notice);
+        journal.forget_told(&key).await
+    }
+}
+
+/// What the provider says of one host; `None`, with the reason among what was found, where it says nothing.
+async fn is_gone(driver: &dyn Driver, provider: &str, host: &str, found: &mut Sweep) -> Option<bool> {
+    let why = match tokio::time::timeout(GONE_LIMIT, driver.is_gone(provider, host)).await {
+        Ok(Ok(gone)) => return Some(gone),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "it did not answer in time".to_owned(),
+    };
+    if !found.unasked.iter().any(|unasked| unasked.provider == provider) {
+        found.unasked.push(Unasked { provider: provider.to_owned(), why });
+    }
+    None
 }
 
 async fn look_for_names(driver: &dyn Driver, servers: &[Server], deleted: &[Server]) -> Sweep {

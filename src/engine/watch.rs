@@ -7,7 +7,6 @@ use crate::bus::Nudge;
 use crate::model::access::Actor;
 use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
 use crate::model::cost::{Month, Rental, running};
-use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Cause, Job};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
@@ -79,12 +78,14 @@ impl Engine {
         if busy == Busy::No && (server.wanted, &server.owned) != (looked_at.wanted, &looked_at.owned) {
             return Ok(());
         }
-        if busy == Busy::No
-            && seen == Seen::Gone
-            && let Some(host) = server.owned.host.as_ref().filter(|host| host.provider != OWN_MACHINE)
-        {
-            // Before a start replaces it: later nobody could say what was lost.
-            self.tell_lost(&server, host).await?;
+        // What was looked at may be another host than the one that it has now.
+        if let Some(host) = looked_at.owned.rented() {
+            match seen {
+                // Before a start replaces it: later nobody could say what was lost.
+                Seen::Gone if busy == Busy::No => self.tell_lost(&server, host).await?,
+                Seen::Running { .. } | Seen::Stopped { .. } => self.tell_back(&server, host).await?,
+                Seen::Gone | Seen::Unknown { .. } => {}
+            }
         }
         let facts = Facts {
             wanted: server.wanted,
@@ -129,7 +130,7 @@ impl Engine {
         let budgets = server.limits.budget.is_some() || !spending.guild.is_empty();
         let idle = server.wanted == Wanted::Off && server.owned.host.is_none();
         // Nobody sends a bill for a machine of your own.
-        let own = server.owned.host.as_ref().is_some_and(|host| host.provider == OWN_MACHINE);
+        let own = server.owned.host.is_some() && server.owned.rented().is_none();
         if server.backend != Backend::Cloud || own || idle || !(self.stops_at_unit(server) || budgets) {
             return Ok(Bill::default());
         }

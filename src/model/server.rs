@@ -3,7 +3,7 @@
 
 use super::bill::Budget;
 use super::drive::DriveRef;
-use super::host::{HostRef, Place};
+use super::host::{HostRef, OWN_MACHINE, Place};
 use super::job::{Action, Job, Outcome};
 use super::world::BackupId;
 use super::{GuildId, Ms, ServerId};
@@ -115,6 +115,11 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// The host that somebody sends a bill for.
+    pub fn rented(&self) -> Option<&HostRef> {
+        self.host.as_ref().filter(|host| host.provider != OWN_MACHINE)
+    }
+
     /// What comes along to another backend: the world, as a backup.
     pub fn moved(&self) -> Owned {
         Owned { world: self.world.clone(), ..Owned::default() }

@@ -204,6 +204,12 @@ pub enum Notice {
         /// The newest backup.
         backup: Option<String>,
     },
+    /// A host that was taken for gone is there, and bills.
+    HostBack {
+        server: String,
+        provider: String,
+        host: String,
+    },
 }
 
 /// A count of files as people say it.

@@ -263,6 +263,10 @@ impl Journal for Store {
         self.set_meta(&format!("told.{key}"), "yes").await
     }
 
+    async fn forget_told(&self, key: &str) -> anyhow::Result<()> {
+        self.forget_meta(&format!("told.{key}")).await
+    }
+
     async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
         self.deleted_servers_everywhere(at_most).await
     }
@@ -273,6 +277,14 @@ impl Journal for Store {
 
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
         self.end_rental(provider, host, now).await
+    }
+
+    async fn bill_ended(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        self.rental_ended(provider, host).await
+    }
+
+    async fn host_back(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        self.reopen_rental(provider, host).await
     }
 }
 

@@ -79,6 +79,11 @@ impl Store {
         self.db.run(sql, [key.into(), value.into()]).await?;
         Ok(())
     }
+
+    pub async fn forget_meta(&self, key: &str) -> anyhow::Result<()> {
+        self.db.run("DELETE FROM meta WHERE key = $1", [key.into()]).await?;
+        Ok(())
+    }
 }
 
 async fn sqlite(url: &str) -> anyhow::Result<Db> {

@@ -41,6 +41,37 @@ impl Store {
         self.db.run(sql, [provider.into(), host.into(), now.into()]).await?;
         Ok(())
     }
+
+    pub async fn rental_ended(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        let sql = "SELECT host FROM rentals WHERE provider = $1 AND host = $2 AND ended_at IS NOT NULL";
+        Ok(self.db.row(sql, [provider.into(), host.into()]).await?.is_some())
+    }
+
+    /// The host was taken for gone and is there: it has billed all the time. False, and nothing is changed, where its
+    /// bill has not ended or its server has it on record no longer.
+    pub async fn reopen_rental(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        // Asked every round as long as the host is on record: only one that is found again writes.
+        if !self.rental_ended(provider, host).await? {
+            return Ok(false);
+        }
+        let (provider, host) = (provider.to_owned(), host.to_owned());
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let sql = "SELECT servers.owned FROM rentals JOIN servers ON servers.id = rentals.server
+                               WHERE rentals.provider = $1 AND rentals.host = $2 AND servers.deleted_at IS NULL";
+                    let Some(row) = tx.row(sql, [(&provider).into(), (&host).into()]).await? else { return Ok(false) };
+                    let owned: Owned = row.json("owned")?;
+                    if !owned.host.is_some_and(|own| own.provider == provider && own.id == host) {
+                        return Ok(false);
+                    }
+                    let sql = "UPDATE rentals SET ended_at = NULL
+                               WHERE provider = $1 AND host = $2 AND ended_at IS NOT NULL";
+                    anyhow::Ok(tx.run(sql, [provider.into(), host.into()]).await? == 1)
+                })
+            })
+            .await
+    }
 }
 
 /// Who brought a host, for the bill.

@@ -248,6 +248,11 @@ impl Journal for Memory {
         Ok(())
     }
 
+    async fn forget_told(&self, key: &str) -> anyhow::Result<()> {
+        self.get().told.remove(key);
+        Ok(())
+    }
+
     async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
         let rows = self.get();
         let deleted = rows.servers.values().filter(|server| server.deleted_at.is_some());
@@ -265,6 +270,19 @@ impl Journal for Memory {
         let open = rows.rentals.iter_mut().filter(|rental| rental.host == host && rental.ended_at.is_none());
         open.for_each(|rental| rental.ended_at = Some(now));
         Ok(())
+    }
+
+    async fn bill_ended(&self, _provider: &str, host: &str) -> anyhow::Result<bool> {
+        Ok(self.get().rentals.iter().any(|rental| rental.host == host && rental.ended_at.is_some()))
+    }
+
+    async fn host_back(&self, _provider: &str, host: &str) -> anyhow::Result<bool> {
+        let rows = &mut *self.get();
+        let on_record = |id: &ServerId| rows.servers[id].owned.host.as_ref().is_some_and(|own| own.id == host);
+        let ended = rows.rentals.iter_mut().find(|rental| rental.host == host && rental.ended_at.is_some());
+        let Some(rental) = ended.filter(|rental| on_record(&rental.server)) else { return Ok(false) };
+        rental.ended_at = None;
+        Ok(true)
     }
 }
 
@@ -401,6 +419,11 @@ impl<J: Journal> Journal for Crashing<J> {
         self.journal.set_told(key).await
     }
 
+    async fn forget_told(&self, key: &str) -> anyhow::Result<()> {
+        self.alive()?;
+        self.journal.forget_told(key).await
+    }
+
     async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>> {
         self.alive()?;
         self.journal.deleted_servers(at_most).await
@@ -414,5 +437,15 @@ impl<J: Journal> Journal for Crashing<J> {
     async fn host_gone(&self, provider: &str, host: &str, now: Ms) -> anyhow::Result<()> {
         self.alive()?;
         self.journal.host_gone(provider, host, now).await
+    }
+
+    async fn bill_ended(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        self.alive()?;
+        self.journal.bill_ended(provider, host).await
+    }
+
+    async fn host_back(&self, provider: &str, host: &str) -> anyhow::Result<bool> {
+        self.alive()?;
+        self.journal.host_back(provider, host).await
     }
 }

@@ -113,6 +113,67 @@ async fn a_host_that_is_gone_is_told_once_with_what_was_lost() {
     }
 }
 
+/// What people heard of the host, a word each.
+fn heard(scene: &Scene) -> Vec<&'static str> {
+    let word = |notice: &Notice| match notice {
+        Notice::HostLost { .. } => "lost",
+        Notice::HostBack { .. } => "back",
+        other => panic!("{other:?}"),
+    };
+    scene.memory.get().notices.iter().map(word).collect()
+}
+
+#[tokio::test]
+async fn a_host_that_was_taken_for_gone_bills_on_when_a_sweep_finds_it() {
+    let scene = scene(Backend::Cloud);
+    scene.done(Action::Start).await;
+    let rentals = || scene.memory.get().rentals.clone();
+    let before = rentals();
+    for round in 1..3 {
+        let hosts = std::mem::take(&mut scene.outside.get().hosts);
+        swept(&scene).await;
+        assert!(rentals()[0].ended_at.is_some());
+        // It was one wrong answer.
+        scene.outside.get().hosts = hosts;
+        for _ in 0..2 {
+            let found = swept(&scene).await;
+            assert_eq!((ids(&found), found.lost), (vec![], vec![]));
+            assert_eq!(rentals(), before, "as if it had never ended");
+        }
+        assert_eq!(heard(&scene), ["lost", "back"].repeat(round), "once each time");
+    }
+    // What its server has no longer stays ended.
+    scene.done(Action::Stop).await;
+    swept(&scene).await;
+    assert!(rentals()[0].ended_at.is_some());
+    assert_eq!(heard(&scene).len(), 4);
+}
+
+#[tokio::test]
+async fn a_host_that_was_taken_for_gone_bills_on_when_the_watcher_sees_it() {
+    for runs in [true, false] {
+        let scene = scene(Backend::Cloud);
+        scene.done(Action::Start).await;
+        let hosts = std::mem::take(&mut scene.outside.get().hosts);
+        swept(&scene).await;
+        scene.outside.get().hosts = hosts;
+        if !runs {
+            scene.outside.crash_game(&scene.id, 1);
+        }
+        // Nobody who looks knows whether it is there.
+        scene.outside.get().blind = true;
+        let engine = scene.engine();
+        engine.watch_once().await.unwrap();
+        assert!(scene.memory.get().rentals[0].ended_at.is_some());
+        scene.outside.get().blind = false;
+        for _ in 0..2 {
+            engine.watch_once().await.unwrap();
+            assert_eq!(scene.memory.get().rentals[0].ended_at, None);
+        }
+        assert_eq!(heard(&scene), ["lost", "back"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_is_looked_at_the_start_and_then_on_a_timer() {
     let scene = scene(Backend::Cloud);

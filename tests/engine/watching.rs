@@ -70,6 +70,7 @@ impl Evening {
                 format!("stuck, {:?} budget: {}", standing.whose, standing.spoken())
             }
             Notice::HostLost { lost_since, .. } => format!("host lost, with what was played since {lost_since:?}"),
+            Notice::HostBack { host, .. } => format!("host {host} is there after all"),
             Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),
         };
         rows.notices.iter().map(line).collect()

@@ -166,3 +166,14 @@ pub fn lost(server: &str, provider: &str, host: &str, since: Option<Ms>, backup:
         what_was_lost(since, backup)
     )
 }
+
+/// A host that was taken for gone and is not.
+pub fn back(server: &str, provider: &str, host: &str) -> String {
+    format!(
+        "The host of {} is there after all: {} has the host {}, though it said before that there was none. It has \
+         billed all the time, and it bills on until it is stopped.",
+        code(server),
+        plain(provider, NAME_SHOWN),
+        code(host)
+    )
+}

@@ -252,6 +252,7 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
         Notice::HostLost { server, provider, host, lost_since, backup } => {
             Said::new(orphans::lost(server, provider, host, *lost_since, backup.as_deref()))
         }
+        Notice::HostBack { server, provider, host } => Said::new(orphans::back(server, provider, host)),
     }
 }
 
@@ -572,6 +573,7 @@ mod tests {
             lost(Some(T0), backup),
             lost(Some(T0), None),
             lost(None, backup),
+            Notice::HostBack { server: "world".into(), provider: "hetzner".into(), host: "4711".into() },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Server) },
             Notice::BudgetNear {
@@ -601,6 +603,8 @@ mod tests {
         The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. What was played since <t:1795000000:f> is lost, and there is no backup. The next start rents another one.
 
         The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. Nothing that was played is lost. The next start rents another one and begins with that backup.
+
+        The host of `world` is there after all: hetzner has the host `4711`, though it said before that there was none. It has billed all the time, and it bills on until it is stopped.
 
         This guild's budget for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, every server that rents a host stops, with worlds kept. `/cost` shows where it went.
 
