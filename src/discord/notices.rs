@@ -68,7 +68,8 @@ async fn behind(app: &App, guild: &GuildId, notice: &Notice) -> Option<ServerId>
     let name = match notice {
         Notice::LeaseEnds { server, .. } | Notice::IdleStop { server, .. } | Notice::Shrunk { server, .. } => server,
         Notice::BudgetNear { server, .. } | Notice::BudgetStuck { server, .. } => server,
-        Notice::Orphan { .. } | Notice::HostLost { .. } | Notice::HostBack { .. } => return None,
+        Notice::Orphan { .. } | Notice::HostLost { .. } => return None,
+        Notice::HostSilent { .. } | Notice::HostBack { .. } => return None,
     };
     let servers = app.servers(&Caller::operator(guild.clone())).await.ok()?;
     servers.into_iter().find(|server| server.name == *name).map(|server| ServerId(server.id))

@@ -10,14 +10,18 @@ use crate::model::{HOUR_MS, MINUTE_MS, Ms};
 /// So many restarts after crashes within [`CRASH_WINDOW_MS`] are tried; then it stays off and people are told.
 pub const CRASHES_MAX: usize = 3;
 pub const CRASH_WINDOW_MS: Ms = HOUR_MS;
+/// A rented host that should be off and has not answered for so long is told of. Shorter is a network that hiccups.
+pub const SILENT_MS: Ms = 5 * MINUTE_MS;
 
 /// All that is known about one server at one moment.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub wanted: Wanted,
     pub busy: Busy,
-    /// A rented host is on record for it.
+    /// A host is on record for it, rented or of your own.
     pub host: bool,
+    /// That host is rented: it bills whatever the game does.
+    pub rented: bool,
     pub seen: Seen,
     pub lease_until: Option<Ms>,
     pub memo: Memo,
@@ -68,11 +72,18 @@ pub enum Decision {
     BudgetStuck {
         standing: Standing,
     },
+    /// It should be off, and nobody can look at what costs the money.
+    HostSilent {
+        since: Ms,
+    },
 }
 
 /// What to do about one server, and what to remember.
 pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
-    let memo = &facts.memo;
+    let memo = &match facts.seen {
+        Seen::Unknown { .. } => facts.memo.clone(),
+        Seen::Gone | Seen::Stopped { .. } | Seen::Running { .. } => facts.memo.heard(),
+    };
     match (facts.busy, &facts.seen) {
         (Busy::No, _) => {}
         (Busy::Moving, _) => return (memo.between_games(), None),
@@ -86,7 +97,7 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     let should_be_off = Some(Decision::Open { action: Action::Stop, cause: Cause::ShouldBeOff });
     match (facts.wanted, &facts.seen) {
         // Nobody could look. The lease, the idle rule and the budget wait until somebody can.
-        (Wanted::On | Wanted::Off, Seen::Unknown { .. }) => (blind(memo), stuck(facts)),
+        (Wanted::On | Wanted::Off, Seen::Unknown { .. }) => unseen(now, facts),
         // What a failed start left of a host is paid for, and may hold the world of the game before.
         (Wanted::Off, Seen::Stopped { .. }) if facts.host => (memo.clone(), should_be_off),
         (Wanted::Off, Seen::Gone | Seen::Stopped { .. }) => (Memo::default(), None),
@@ -101,9 +112,30 @@ fn blind(memo: &Memo) -> Memo {
     Memo { empty_since: None, idle_warned: false, ..memo.clone() }
 }
 
-/// A host that nobody reaches still bills, and only people can do something about it.
+/// What it does is unknown, so it is left as it is. A rented host bills on, and only people can do something about it.
+fn unseen(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
+    let mut memo = blind(&facts.memo);
+    if !facts.rented {
+        return (memo.heard(), None);
+    }
+    let since = *memo.silent_since.get_or_insert(now);
+    if let Some(decision) = stuck(facts) {
+        return (memo, Some(decision));
+    }
+    let should_be_off = match facts.wanted {
+        Wanted::Off => true,
+        Wanted::On => facts.lease_until.is_some_and(|until| facts.bill.stop_at(until) <= now),
+    };
+    if should_be_off && !memo.silent_told && now - since >= SILENT_MS {
+        memo.silent_told = true;
+        return (memo, Some(Decision::HostSilent { since }));
+    }
+    (memo, None)
+}
+
+/// Its budget is spent, which nobody has been told yet.
 fn stuck(facts: &Facts) -> Option<Decision> {
-    let standing = facts.bill.spent.clone().filter(|_| facts.host && !facts.bill.spent_told)?;
+    let standing = facts.bill.spent.clone().filter(|_| !facts.bill.spent_told)?;
     Some(Decision::BudgetStuck { standing })
 }
 
@@ -243,6 +275,7 @@ mod tests {
                                 wanted,
                                 busy: Busy::No,
                                 host,
+                                rented: host,
                                 seen: seen.clone(),
                                 lease_until,
                                 memo,
@@ -283,6 +316,7 @@ mod tests {
             wanted: Wanted::On,
             busy,
             host: false,
+            rented: false,
             seen: seen.clone(),
             lease_until: None,
             memo: memo.clone(),
@@ -294,6 +328,61 @@ mod tests {
         // A start after a crash goes on with the old lease, so its warnings stay told.
         let kept = Memo { lease_warned: memo.lease_warned, ..Memo::default() };
         assert_eq!(reconcile(9, &facts(Busy::Moving)).0, kept);
+    }
+
+    /// Minute by minute, for an hour in which nobody reaches it: when people hear of a host.
+    #[test]
+    fn a_host_that_should_be_off_and_does_not_answer_is_told_of_once() {
+        let lease_over_at = |minute| Some(minute * MINUTE_MS);
+        let unknown = Seen::Unknown { why: "no answer".into() };
+        let own = |facts: Facts| Facts { rented: false, ..facts };
+        let left = |facts: Facts| Facts { memo: Memo { left_alone: true, ..facts.memo }, ..facts };
+        let paid = |facts: Facts| {
+            let unit = Some(Unit { began_at: 0, unit_ms: 50 * MINUTE_MS });
+            Facts { bill: Bill { unit, ..Bill::default() }, ..facts }
+        };
+        let same = |facts: Facts| facts;
+        type Change<'a> = &'a dyn Fn(Facts) -> Facts;
+        let table: [(&str, Wanted, Option<Ms>, Change, &[i64]); 8] = [
+            ("off", Wanted::Off, None, &same, &[5]),
+            ("wanted for ever", Wanted::On, None, &same, &[]),
+            ("lease not over", Wanted::On, lease_over_at(99), &same, &[]),
+            ("lease over before", Wanted::On, lease_over_at(-9), &same, &[5]),
+            ("lease over meanwhile", Wanted::On, lease_over_at(30), &same, &[30]),
+            ("the time that is paid for goes on", Wanted::On, lease_over_at(30), &paid, &[45]),
+            ("a machine of your own", Wanted::Off, None, &own, &[]),
+            ("somebody closed a stop as it was", Wanted::Off, None, &left, &[]),
+        ];
+        for (what, wanted, lease_until, change, expected) in table {
+            let rules = Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 0 };
+            let mut facts = change(Facts {
+                wanted,
+                busy: Busy::No,
+                host: true,
+                rented: true,
+                seen: unknown.clone(),
+                lease_until,
+                memo: Memo::default(),
+                rules,
+                crash_starts: vec![],
+                bill: Bill::default(),
+            });
+            let mut told = vec![];
+            for minute in 0..60 {
+                let (memo, decision) = reconcile(minute * MINUTE_MS, &facts);
+                facts.memo = memo;
+                match decision {
+                    Some(Decision::HostSilent { since }) => told.push((minute, since)),
+                    other => assert_eq!(other, None, "{what}"),
+                }
+            }
+            assert_eq!(told, expected.iter().map(|minute| (*minute, 0)).collect::<Vec<_>>(), "{what}");
+            // Whoever could look once begins anew.
+            let players = Players { online: Some(1), ..Players::default() };
+            let seen = Seen::Running { players };
+            let (memo, _) = reconcile(HOUR_MS, &Facts { seen, ..facts });
+            assert_eq!((memo.silent_since, memo.silent_told), (None, false), "{what}");
+        }
     }
 
     /// Minute by minute: whoever is idle may use what is paid for, and nothing more.
@@ -310,6 +399,7 @@ mod tests {
                     wanted: Wanted::On,
                     busy: Busy::No,
                     host: true,
+                    rented: true,
                     seen: Seen::Running { players: Players { online: Some(online), ..Players::default() } },
                     lease_until: None,
                     memo,
@@ -340,6 +430,7 @@ mod tests {
             wanted: Wanted::On,
             busy: Busy::No,
             host: false,
+            rented: false,
             seen: Seen::Running { players: Players { online, ..Players::default() } },
             lease_until: None,
             memo,

@@ -91,6 +91,7 @@ impl Engine {
             wanted: server.wanted,
             busy,
             host: server.owned.host.is_some(),
+            rented: server.owned.rented().is_some(),
             seen,
             lease_until: server.lease_until,
             memo: memo.clone(),
@@ -120,6 +121,12 @@ impl Engine {
             Some(Decision::BudgetStuck { standing }) => {
                 journal.set_told(&self.key(&server, &standing, STUCK)).await?;
                 self.warn(&server, Notice::BudgetStuck { server: server.name.to_string(), standing }, "").await
+            }
+            Some(Decision::HostSilent { since }) => {
+                let Some(host) = server.owned.rented() else { return Ok(()) };
+                let (provider, host) = (host.provider.clone(), host.id.clone());
+                let notice = Notice::HostSilent { server: server.name.to_string(), provider, host, since };
+                self.warn(&server, notice, "").await
             }
         }
     }

@@ -42,6 +42,12 @@ pub struct Memo {
     /// A person closed a stop as it was: nothing happens by itself until somebody asks for something.
     #[serde(default)]
     pub left_alone: bool,
+    /// Since when nobody could look at its rented host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_since: Option<Ms>,
+    /// That it should be off and bills was told since then.
+    #[serde(default)]
+    pub silent_told: bool,
 }
 
 impl Memo {
@@ -54,6 +60,11 @@ impl Memo {
             None => (memo.empty_since, memo.idle_warned) = (None, false),
         }
         memo
+    }
+
+    /// Somebody could look.
+    pub fn heard(&self) -> Memo {
+        Memo { silent_since: None, silent_told: false, ..self.clone() }
     }
 
     /// What is left of it when the game is started or stopped: no idle time passes and the crashes are counted on.

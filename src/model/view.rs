@@ -204,6 +204,13 @@ pub enum Notice {
         /// The newest backup.
         backup: Option<String>,
     },
+    /// The server should be off, and its host has not answered since: it bills, and nobody knows what it does.
+    HostSilent {
+        server: String,
+        provider: String,
+        host: String,
+        since: Ms,
+    },
     /// A host that was taken for gone is there, and bills.
     HostBack {
         server: String,

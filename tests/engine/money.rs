@@ -103,6 +103,38 @@ async fn a_host_that_nobody_reaches_is_not_stopped_blindly_and_people_hear_of_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn people_hear_of_a_host_that_should_be_off_and_does_not_answer() {
+    let evening = begun(Spending::default(), |server| server.limits.lease_min = Some(60)).await;
+    let began = evening.engine.now() / MINUTE_MS;
+    let told = |minute: Ms| format!("should be off, and silent since minute {}", began + minute);
+    let lease_over_in = |minutes: Ms| {
+        let until = evening.engine.now() + minutes * MINUTE_MS;
+        evening.scene.memory.get().servers.get_mut(&evening.scene.id).unwrap().lease_until = Some(until);
+    };
+    let reached = |yes: bool| evening.scene.outside.get().blind = !yes;
+    lease_over_in(20);
+    evening.minutes(10).await;
+    reached(false);
+    evening.minutes(9).await;
+    let warned = evening.notices().len();
+    evening.minutes(120).await;
+    assert_eq!(evening.notices()[warned..], [told(10)], "once");
+    // Somebody extends it, and it answers for a moment: whatever comes then is another story.
+    lease_over_in(300);
+    reached(true);
+    evening.minutes(1).await;
+    reached(false);
+    evening.minutes(400).await;
+    assert_eq!(evening.notices()[warned..], [told(10), told(140)]);
+    assert_eq!(evening.jobs().len(), 1, "nothing is stopped blindly: {:?}", evening.jobs());
+    reached(true);
+    evening.minutes(2).await;
+    assert_eq!(evening.jobs()[1..], [format!("stop {:?} {DONE}", Cause::LeaseOver)]);
+    assert!(evening.scene.outside.get().hosts.is_empty());
+    evening.scene.check("silent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_host_stays_until_its_paid_hour_ends_where_that_was_asked_for() {
     for (by_config, own, stops_within) in
         [(false, None, 14), (true, None, 56), (false, Some(true), 56), (true, Some(false), 14)]

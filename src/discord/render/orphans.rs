@@ -167,6 +167,18 @@ pub fn lost(server: &str, provider: &str, host: &str, since: Option<Ms>, backup:
     )
 }
 
+/// A host that nobody can stop, because nobody reaches it.
+pub fn silent(server: &str, provider: &str, host: &str, since: Ms) -> String {
+    let at = plain(provider, NAME_SHOWN);
+    format!(
+        "{} should be off, and its host {} at {at} has not answered since {}. It bills until it is stopped, and it is \
+         stopped as soon as it answers. Look at {at}'s page, or try `/server stop`.",
+        code(server),
+        code(host),
+        moment(since)
+    )
+}
+
 /// A host that was taken for gone and is not.
 pub fn back(server: &str, provider: &str, host: &str) -> String {
     format!(

@@ -252,6 +252,9 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
         Notice::HostLost { server, provider, host, lost_since, backup } => {
             Said::new(orphans::lost(server, provider, host, *lost_since, backup.as_deref()))
         }
+        Notice::HostSilent { server, provider, host, since } => {
+            Said::new(orphans::silent(server, provider, host, *since))
+        }
         Notice::HostBack { server, provider, host } => Said::new(orphans::back(server, provider, host)),
     }
 }
@@ -574,6 +577,7 @@ mod tests {
             lost(Some(T0), None),
             lost(None, backup),
             Notice::HostBack { server: "world".into(), provider: "hetzner".into(), host: "4711".into() },
+            Notice::HostSilent { server: "world".into(), provider: "hetzner".into(), host: "4711".into(), since: T0 },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Server) },
             Notice::BudgetNear {
@@ -605,6 +609,8 @@ mod tests {
         The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. Nothing that was played is lost. The next start rents another one and begins with that backup.
 
         The host of `world` is there after all: hetzner has the host `4711`, though it said before that there was none. It has billed all the time, and it bills on until it is stopped.
+
+        `world` should be off, and its host `4711` at hetzner has not answered since <t:1795000000:f>. It bills until it is stopped, and it is stopped as soon as it answers. Look at hetzner's page, or try `/server stop`.
 
         This guild's budget for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, every server that rents a host stops, with worlds kept. `/cost` shows where it went.
 
