@@ -24,6 +24,7 @@ mod watching;
 use common::{Crashing, Memory, When};
 use spawnpoint::bus::Bus;
 use spawnpoint::drivers::fake::{Fake, Kind, Outside, Way};
+use spawnpoint::engine::run::CLAIM_MS;
 use spawnpoint::engine::{Ask, Clock, Defaults, Driver, Engine, Journal};
 use spawnpoint::model::access::Actor;
 use spawnpoint::model::job::{Action, Cause, Event, Outcome, Step};
@@ -386,8 +387,9 @@ async fn a_cancel_anywhere_is_obeyed_or_comes_too_late() {
 #[tokio::test]
 async fn an_engine_that_may_not_work_on_a_job_does_not_spin() {
     let (scene, id) = open(Backend::Docker, Tale::FirstStart).await;
-    let now = scene.base.get();
-    assert!(scene.memory.claim(id, "another", now, now + 60 * MINUTE_MS).await.unwrap());
+    // When the engine begins.
+    let now = scene.base.get() + 10 * MINUTE_MS;
+    assert!(scene.memory.claim(id, "another", now, now + CLAIM_MS).await.unwrap());
     let before = scene.memory.get().reads;
     let engine = scene.engine();
     let stop = tokio_util::sync::CancellationToken::new();

@@ -6,6 +6,7 @@ mod postgres;
 use futures::future::join_all;
 use postgres::Postgres;
 use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
+use spawnpoint::engine::run::CLAIM_MS;
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
 use spawnpoint::model::cost::{Price, Rental};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
@@ -164,6 +165,22 @@ async fn of_two_engines_one_has_the_job_until_its_claim_runs_out() {
         append(&other, &mut job, "two", begun).await.expect("the release of another engine's claim does nothing");
         other.release(job.id, "two").await.unwrap();
         assert!(store.claim(job.id, "one", 52, 90).await.unwrap());
+    })
+    .await;
+}
+
+/// After a power cut a machine may believe that it is last year until it has asked somebody for the time.
+#[tokio::test]
+async fn a_claim_from_before_the_clock_was_set_back_keeps_nobody_away() {
+    on_both(async |store, url| {
+        let other = Store::connect(&url).await.unwrap();
+        make(&store, "a", "world").await;
+        let job = start(&store, "a").await;
+        let (before, now) = (400 * 24 * HOUR_MS, 24 * HOUR_MS);
+        assert!(store.claim(job.id, "one", before, before + CLAIM_MS).await.unwrap());
+        assert!(other.claim(job.id, "two", now, now + CLAIM_MS).await.unwrap());
+        assert!(!store.claim(job.id, "one", now - 1000, now + CLAIM_MS).await.unwrap(), "clocks may differ a little");
+        assert!(!store.claim(job.id, "one", now, now + CLAIM_MS).await.unwrap());
     })
     .await;
 }

@@ -210,7 +210,8 @@ pub trait Journal: Send + Sync {
     async fn open(&self, new: NewJob, wish: Wish, now: Ms) -> Result<JobId, OpenError>;
     async fn load(&self, id: JobId) -> anyhow::Result<Job>;
     async fn open_jobs(&self) -> anyhow::Result<Vec<Job>>;
-    /// Takes or renews the right to work on a job until `until`; false when another engine has it.
+    /// Takes or renews the right to work on a job until `until`; false when another engine has it. A claim that lies
+    /// further ahead than anybody claims is none: the clock was set back since it was written.
     async fn claim(&self, id: JobId, engine: &str, now: Ms, until: Ms) -> anyhow::Result<bool>;
     async fn release(&self, id: JobId, engine: &str) -> anyhow::Result<()>;
     /// Writes event number `job.seq` and what it gains, in one transaction. `engine` is checked against the claim;
