@@ -709,6 +709,39 @@ async fn of_each_step_the_last_lines_are_kept_and_no_more() {
 }
 
 #[tokio::test]
+async fn what_a_job_printed_is_forgotten_a_month_after_its_end_and_the_job_is_not() {
+    on_both(async |store, _| {
+        for name in ["long", "old", "young", "last"] {
+            make(&store, name, name).await;
+        }
+        // One that waits for a person all the time began before them all.
+        let mut jobs = vec![];
+        for name in ["long", "old", "young"] {
+            let job = start(&store, name).await;
+            store.output(job.id, Step::CloneDrive, 1, &[name.into()]).await.unwrap();
+            jobs.push(job);
+        }
+        let day = 24 * HOUR_MS;
+        let [_, old, young] = &jobs[..] else { panic!("three jobs") };
+        store.close(old, Outcome::Succeeded, Aftermath::default(), day).await.unwrap();
+        store.close(young, Outcome::Succeeded, Aftermath::default(), 2 * day).await.unwrap();
+        let printed = async || {
+            let mut lines = vec![];
+            for job in &jobs {
+                lines.extend(store.job_output(job.id, None, 9).await.unwrap());
+            }
+            lines
+        };
+        assert_eq!(printed().await, ["long", "old", "young"]);
+        let last = start(&store, "last").await;
+        store.close(&last, Outcome::Succeeded, Aftermath::default(), 31 * day + 1).await.unwrap();
+        assert_eq!(printed().await, ["long", "young"]);
+        assert!(store.job(old.id).await.unwrap().is_some(), "histories and bills are made from it");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn forecasts_are_the_median_of_what_went_well() {
     on_both(async |store, _| {
         make(&store, "a", "world").await;

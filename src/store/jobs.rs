@@ -3,6 +3,7 @@
 
 use super::Store;
 use super::db::{Row, Tx, json, word};
+use super::log::forget_old_output;
 use super::rentals::{Brought, turn_bill};
 use super::servers::{apply_aftermath, server_of, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
@@ -206,6 +207,7 @@ impl Journal for Store {
                     if closed == 0 {
                         return Ok(());
                     }
+                    forget_old_output(tx, now).await?;
                     match server {
                         Some(server) => apply_aftermath(tx, &server, after, now).await,
                         None => Ok(()),

@@ -1,14 +1,17 @@
-//! What the steps of jobs print: the last lines of each step, never more.
+//! What the steps of jobs print: the last lines of each step, never more, and never for longer than a month after the
+//! job. The jobs themselves and their events stay: histories, forecasts and bills are made from them.
 
 use super::Store;
-use super::db::{Arg, word};
+use super::db::{Arg, Tx, word};
 use crate::model::job::Step;
-use crate::model::{GuildId, JobId, Ms};
+use crate::model::{GuildId, HOUR_MS, JobId, Ms};
 use anyhow::Context;
 use std::collections::HashMap;
 
 /// Lines kept of each step of a job; older ones go. Enough to see why a script failed.
 pub const LOG_LINES_MAX: usize = 400;
+/// What a job printed is kept this long after its end, to see why it went as it did.
+const OUTPUT_KEPT_MS: Ms = 30 * 24 * HOUR_MS;
 /// Lines written by one statement.
 const LINES_AT_ONCE: usize = 100;
 
@@ -93,4 +96,13 @@ impl Store {
             })
             .await
     }
+}
+
+/// Forgets what jobs printed that ended long ago.
+pub(super) async fn forget_old_output(tx: &mut Tx, now: Ms) -> anyhow::Result<()> {
+    // The bound is found from the newest job down, and below it are hardly any lines: old ones went before.
+    let sql = "DELETE FROM job_log WHERE job <= (SELECT id FROM jobs WHERE closed_at < $1 ORDER BY id DESC LIMIT 1)
+               AND job IN (SELECT id FROM jobs WHERE id = job_log.job AND closed_at < $1)";
+    tx.run(sql, [(now - OUTPUT_KEPT_MS).into()]).await?;
+    Ok(())
 }
