@@ -1,4 +1,5 @@
-//! Conversations about worlds, whole: a Discord that is not Discord's, the program, and a game in a real container.
+//! Conversations about worlds, whole: a Discord that is not Discord's, the program, and a game in a real container. And
+//! what retention leaves of a server's worlds, with a game that the fake plays.
 
 mod common {
     pub mod discord;
@@ -12,7 +13,9 @@ use regex::Regex;
 use secrecy::SecretString;
 use serde_json::json;
 use spawnpoint::config;
+use spawnpoint::drivers::fake::Outside;
 use spawnpoint::model::access::Caller;
+use spawnpoint::model::server::Backend;
 use stage::{Stage, docker_or_skip, test_image};
 use tokio_util::sync::CancellationToken;
 
@@ -174,4 +177,31 @@ async fn a_world_that_shrank_is_kept_beside_the_larger_one_until_a_person_accept
     stop.cancel();
     front.await.unwrap().unwrap();
     stage.close().await;
+}
+
+/// Its own first step keeps the present world, and as little as can be kept is kept beside that.
+#[tokio::test]
+async fn a_restore_never_lets_the_backup_go_that_it_restores() {
+    for backend in Backend::ALL {
+        let outside = Outside::default();
+        let stage = Stage::open_on_with("tests/recipes", backend, &outside, |config| {
+            (config.backups.keep_last, config.backups.keep_daily, config.backups.keep_weekly) = (1, 0, 0);
+        })
+        .await;
+        let app = &stage.program.app;
+        stage.create("world", "toy", &[]).await;
+        for _ in 0..2 {
+            stage.start("world").await;
+            app.console(&stage.caller, "world", "turn").await.unwrap();
+            stage.stop_server("world").await;
+        }
+        stage.start("world").await;
+        app.console(&stage.caller, "world", "turn").await.unwrap();
+        let old = app.backups(&stage.caller, "world").await.unwrap().last().unwrap().id.clone();
+        stage.succeeds(app.restore(&stage.caller, "world", &old, None).await.unwrap()).await;
+        let log = app.logs(&stage.caller, "world", 50).await.unwrap();
+        assert!(log.contains("with 1 turns"), "{backend:?}: {log}");
+        stage.close().await;
+        assert!(outside.get().violations.is_empty(), "{backend:?}: {:#?}", outside.get().violations);
+    }
 }

@@ -9,6 +9,7 @@ use crate::model::view::{Notice, spoken_bytes};
 use crate::model::world::BackupId;
 use crate::recipes::Recipes;
 use crate::vault::{self, Backup, Meta, OwnerId, Policy, Reason, Report, Selection, Staging, Vault};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The vault as the steps of a job use it. Cheap to clone.
@@ -89,19 +90,19 @@ impl Backups {
             };
             cx.journal.notice(server, &notice, cx.now).await.map_err(StepError::Retry)?;
         }
-        self.retire(server, cx).await?;
+        self.retire(server, cx, backup.id.as_str()).await?;
         Ok(backup)
     }
 
-    /// Lets old backups go, never the present world and never the last good one.
-    async fn retire(&self, server: &Server, cx: &StepCx<'_>) -> Result<(), StepError> {
+    /// Lets old backups go, never the last good one and never one that this job or its server goes by.
+    async fn retire(&self, server: &Server, cx: &StepCx<'_>, just_kept: &str) -> Result<(), StepError> {
         let (vault, owner, policy, now) = (self.vault.clone(), Self::owner(server)?, self.retention, cx.now);
-        let present = server.owned.world.clone();
+        let needed = needed(server.owned.world.as_ref(), &cx.job.action, just_kept);
         let gone = blocking(move || -> vault::Result<Vec<String>> {
             let kept: Vec<_> = vault.list(&owner)?.into_iter().filter_map(|one| one.kept()).collect();
             let mut gone = vec![];
             for id in vault::retire(now, &kept, &policy) {
-                if present.as_ref().is_none_or(|present| present.0 != id.as_str()) {
+                if !needed.contains(id.as_str()) {
                     vault.delete(&owner, &id)?;
                     gone.push(id.as_str().to_owned());
                 }
@@ -142,6 +143,18 @@ impl Backups {
     }
 }
 
+/// Backups that stay whatever retention says: the present world, the one that a restore is about to put in its place,
+/// and the one that was just kept, which looks old where the clock was set back.
+fn needed(present: Option<&BackupId>, action: &Action, just_kept: &str) -> BTreeSet<String> {
+    let chosen = match action {
+        Action::Restore { backup } => Some(backup),
+        Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
+        Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
+    };
+    let on_record = present.into_iter().chain(chosen).map(|backup| backup.0.clone());
+    on_record.chain([just_kept.to_owned()]).collect()
+}
+
 /// What people read of a backup that was kept.
 pub fn note_of(backup: &Backup) -> String {
     format!("{}, {} ({} new)", backup.id.as_str(), spoken_bytes(backup.bytes), spoken_bytes(backup.new_bytes))
@@ -162,4 +175,19 @@ fn reason(action: &Action) -> Reason {
 /// A full disk is fatal and says so; so is everything else the vault refuses.
 pub fn vault_error(what: &str) -> impl FnOnce(vault::Error) -> StepError + '_ {
     move |error| StepError::fatal(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_job_goes_by_is_never_let_go() {
+        let id = |text: &str| BackupId(text.to_owned());
+        let of = |present: Option<&BackupId>, action| needed(present, action, "kept").into_iter().collect::<Vec<_>>();
+        assert_eq!(of(None, &Action::Stop), ["kept"]);
+        assert_eq!(of(Some(&id("present")), &Action::Stop), ["kept", "present"]);
+        let restore = Action::Restore { backup: id("chosen") };
+        assert_eq!(of(Some(&id("present")), &restore), ["chosen", "kept", "present"]);
+    }
 }

@@ -80,10 +80,21 @@ impl Stage {
 
     /// A stage on which a fake plays this backend.
     pub async fn open_on(recipes: &str, backend: Backend, outside: &Outside) -> Stage {
+        Stage::open_on_with(recipes, backend, outside, |_| {}).await
+    }
+
+    /// The same; `tweak` changes its configuration.
+    pub async fn open_on_with(
+        recipes: &str,
+        backend: Backend,
+        outside: &Outside,
+        tweak: impl FnOnce(&mut Config),
+    ) -> Stage {
         let home = tempfile::Builder::new().prefix("spawnpoint-test-").tempdir().unwrap();
         let mut config = Config { data_dir: home.path().join("data"), ..Config::default() };
         config.game_scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(recipes);
         config.watch.every_seconds = 1;
+        tweak(&mut config);
         Stage::at(config, home, Some((backend, outside.clone()))).await
     }
 
