@@ -17,6 +17,8 @@ mod recipes;
 mod relay;
 #[path = "common/stage.rs"]
 mod stage;
+#[path = "faults/transfers.rs"]
+mod transfers;
 #[path = "faults/user.rs"]
 mod user;
 

@@ -1,5 +1,6 @@
 //! A small relay in front of the daemon's socket. It can fall silent at a chosen request, as a daemon does that dies
-//! after it has taken the request and before it has answered, and it counts who comes to ask meanwhile.
+//! after it has taken the request and before it has answered, and it counts who comes to ask meanwhile. It can let a
+//! part of what is sent to the daemon or comes from it through, and then nothing more.
 
 use spawnpoint::clients::docker::DEFAULT_SOCKET;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +24,10 @@ struct Trap {
 enum Then {
     Fall,
     Hold,
+    /// So many bytes of the request go on, and the rest nowhere.
+    Swallow(usize),
+    /// So many bytes of the answer come back, and then none, until the one who asked has left.
+    Stall(usize),
 }
 
 struct Inside {
@@ -82,6 +87,16 @@ impl Relay {
         self.set(words, Then::Hold);
     }
 
+    /// Of a request like this the daemon gets so many bytes and waits for the rest.
+    pub fn swallow_after(&self, bytes: usize, words: &[&str]) {
+        self.set(words, Then::Swallow(bytes));
+    }
+
+    /// Of the answer to a request like this so many bytes arrive.
+    pub fn stall_after(&self, bytes: usize, words: &[&str]) {
+        self.set(words, Then::Stall(bytes));
+    }
+
     fn set(&self, words: &[&str], then: Then) {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
         *self.inside.trap.lock().unwrap() = Some(Trap { words, then });
@@ -132,15 +147,24 @@ async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
     let mut fallen = inside.times.subscribe();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_daemon, mut to_daemon) = daemon.into_split();
+    let (answer_left, client_left) = (AtomicUsize::new(usize::MAX), Notify::new());
     let up = async {
         let mut bytes = vec![0; 64 * 1024];
+        let mut left = usize::MAX;
         while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
             let trap = take_if_caught(&inside, &bytes[..count]);
-            if trap == Some(Then::Hold) {
-                let mut held = inside.held.subscribe();
-                let _ = held.wait_for(|held| !held).await;
+            match trap {
+                Some(Then::Hold) => {
+                    let mut held = inside.held.subscribe();
+                    let _ = held.wait_for(|held| !held).await;
+                }
+                Some(Then::Swallow(bytes)) => left = bytes,
+                Some(Then::Stall(bytes)) => answer_left.store(bytes, Ordering::Relaxed),
+                Some(Then::Fall) | None => {}
             }
-            if to_daemon.write_all(&bytes[..count]).await.is_err() {
+            let passed = count.min(left);
+            left = if left == usize::MAX { left } else { left - passed };
+            if to_daemon.write_all(&bytes[..passed]).await.is_err() {
                 break;
             }
             if trap == Some(Then::Fall) {
@@ -150,9 +174,23 @@ async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
             }
         }
         let _ = to_daemon.shutdown().await;
+        client_left.notify_one();
     };
     let down = async {
-        let _ = tokio::io::copy(&mut from_daemon, &mut to_client).await;
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from_daemon.read(&mut bytes).await {
+            let left = answer_left.load(Ordering::Relaxed);
+            if to_client.write_all(&bytes[..count.min(left)]).await.is_err() {
+                break;
+            }
+            if left < count {
+                client_left.notified().await;
+                break;
+            }
+            if left != usize::MAX {
+                answer_left.store(left - count, Ordering::Relaxed);
+            }
+        }
         let _ = to_client.shutdown().await;
     };
     tokio::select! {

@@ -14,6 +14,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+/// Lies in a drive's folder from the first moment in which a world may have been written to it. It stays: where a world
+/// arrived, the record says so.
+const PUSH_BEGUN: &str = ".push-begun";
+
 /// How a drive is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriveKind {
@@ -140,6 +144,27 @@ impl DockerDriver {
         let mut owned = server.owned.clone();
         owned.drive = None;
         Ok(Gain::owned(owned))
+    }
+
+    /// Makes sure that a drive on which no game has run is as empty as its record says, and notes on it that a world is
+    /// about to be written. What an earlier push left is half a world, or one that nobody asks for any more: laid under
+    /// another, its files would be part of that.
+    pub(super) async fn empty_for_a_world(
+        &self,
+        cx: &StepCx<'_>,
+        server: &Server,
+        drive: &DriveRef,
+    ) -> Result<(), StepError> {
+        let (dir, mark) = (self.drive_dir(&drive.id), self.drive_dir(&drive.id).join(PUSH_BEGUN));
+        let (looked_at, begun) = (dir.clone(), mark.clone());
+        if blocking(move || begun.exists() || !looked_at.is_dir()).await? {
+            self.clear_old_container(cx, &self.container_name(server)).await?;
+            self.destroy_drive(&drive.id).await?;
+            self.make_drive(server, drive).await?;
+        }
+        let note =
+            move || std::fs::File::create(&mark)?.sync_all().and_then(|()| std::fs::File::open(&dir)?.sync_all());
+        blocking(note).await?.map_err(disk_error("noting that a world is written"))
     }
 
     async fn has_snapshot(&self, id: &SnapshotId) -> Result<bool, StepError> {

@@ -229,6 +229,7 @@ impl DockerDriver {
         let (id, report) = self.backups.sound(server, &wanted).await?;
         let owner = Backups::owner(server)?;
         let image = self.hands_image(server).await?;
+        self.empty_for_a_world(cx, server, &drive).await?;
         let hands = self.hands(server, &drive, &image).await?;
         let pushed = self.upload_world(&hands, owner, id).await;
         self.let_go(&drive).await?;

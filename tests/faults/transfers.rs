@@ -1,0 +1,90 @@
+//! Worlds that are cut off on their way between a drive and the vault.
+
+use super::relay::Relay;
+use super::*;
+use spawnpoint::app::Choice;
+use spawnpoint::config::DriveKind;
+use spawnpoint::vault::{OwnerId, Vault};
+
+/// A world that is larger than all the pipes it goes through, in files that a game may leave behind.
+const GROWS: &str = "dd if=/dev/urandom of=\"world/region-$i\" bs=1048576 count=1 2>/dev/null; i=$((i + 1)); done; \
+    echo \"it is large\"";
+/// So much of it goes through before it is cut off.
+const A_PART: usize = 3 << 20;
+
+fn large_worlds(game: &str) -> Variants {
+    let grow = ("start", "echo \"region $i\" >\"world/region-$i\"; i=$((i + 1)); done; echo \"it is large\"", GROWS);
+    Variants::new().with(game, &[grow])
+}
+
+/// Every file below, with all that is in it.
+fn files_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(|entry| entry.unwrap());
+    let files = files.filter(|entry| entry.file_type().is_file());
+    let named = |path: &Path| (path.strip_prefix(folder).unwrap().to_owned(), std::fs::read(path).unwrap());
+    files.map(|entry| named(entry.path())).collect()
+}
+
+/// The game's view of its drive, as it is before the game does anything more.
+fn world_in(container: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("world");
+    docker(&["cp", &format!("{container}:/srv/game/world"), to.to_str().unwrap()]);
+    files_below(&to)
+}
+
+#[tokio::test]
+async fn a_restore_that_is_called_off_half_way_leaves_nothing_under_the_newest_world() {
+    if !ready().await {
+        return;
+    }
+    for kind in [DriveKind::Auto, DriveKind::Copy] {
+        let relay = Relay::open().await;
+        let variants = large_worlds("regions");
+        let stage = Stage::open(variants.path(), |config| {
+            config.docker.endpoint = Some(relay.endpoint());
+            config.docker.drives = kind;
+        })
+        .await;
+        let app = &stage.program.app;
+        stage.create("world", "regions", &[]).await;
+        stage.start("world").await;
+        turns(&stage, "world", 1).await;
+        let answer = app.console(&stage.caller, "world", "grow").await.unwrap();
+        assert!(answer.contains("it is large"), "{answer}");
+        stage.stop_server("world").await;
+        let old = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
+        stage.start("world").await;
+        turns(&stage, "world", 1).await;
+        app.console(&stage.caller, "world", "wipe").await.unwrap();
+        stage.stop_server("world").await;
+
+        relay.swallow_after(A_PART, &["PUT ", "/archive"]);
+        let job = app.restore(&stage.caller, "world", &old, None).await.unwrap();
+        relay.caught().await;
+        stage
+            .until("a part of the old world on the drive", async || {
+                let there = |folder: &PathBuf| {
+                    ["upper", "files"].iter().any(|files| folder.join(files).join("world/region-1").exists())
+                };
+                drive_folders(&stage).iter().any(there).then_some(())
+            })
+            .await;
+        app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+        assert_eq!(stage.end_of(job).await.outcome, Some(Outcome::Cancelled));
+
+        let newest = app.backups(&stage.caller, "world").await.unwrap()[0].clone();
+        assert!(newest.present, "{newest:#?}");
+        stage.start("world").await;
+        assert!(log_of(&stage, "world").await.contains("with 2 turns"), "{kind:?}");
+        let vault = Vault::open(&stage.config.data_dir.join("vault")).unwrap();
+        let owner: OwnerId = vault.owners().unwrap().remove(0);
+        let newest = spawnpoint::vault::BackupId::parse(&newest.id).unwrap();
+        let kept = files_below(&vault.home(&owner, &newest).join("files/world"));
+        let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        let played = world_in(&container_of(&stage));
+        assert_eq!(names(&played), names(&kept), "{kind:?}");
+        assert!(played == kept, "{kind:?}: some file has not the content that was kept");
+        close(stage, &variants).await;
+    }
+}
