@@ -94,6 +94,25 @@ async fn a_world_goes_from_containers_to_rented_hosts_and_back_with_every_turn()
     stage.close().await;
 }
 
+/// It has no drive until it starts again, and what it had is in the vault.
+#[tokio::test]
+async fn a_server_that_came_back_is_restored_before_it_was_started_here() {
+    let Some((_clouds, stage)) = both().await else { return };
+    let app = &stage.program.app;
+    play(&stage, 0, 2).await;
+    stage.stop_server("world").await;
+    let old = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
+    play(&stage, 2, 3).await;
+    moved(&stage, Backend::Cloud).await;
+    moved(&stage, Backend::Docker).await;
+    stage.succeeds(app.restore(&stage.caller, "world", &old, None).await.unwrap()).await;
+    let backups = app.backups(&stage.caller, "world").await.unwrap();
+    let present: Vec<_> = backups.iter().filter(|one| one.present).map(|one| one.id.as_str()).collect();
+    assert_eq!(present, [old.as_str()]);
+    play(&stage, 2, 0).await;
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_host_that_a_moved_server_left_is_taken_again_and_its_old_world_is_not() {
     let Some((clouds, stage)) = both().await else { return };

@@ -7,7 +7,7 @@ use crate::drivers::backups::{Backups, note_of, vault_error};
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::DriveRef;
 use crate::model::job::{Action, Gain};
-use crate::model::server::Server;
+use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
 use crate::model::world::{BackupId, WorldAt};
 use crate::vault::{self, OwnerId, Pack, Shift, Staging};
@@ -209,16 +209,22 @@ impl DockerDriver {
 
     pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let Some(drive) = server.owned.drive.clone() else { return Ok(Gain::note("there is no drive yet")) };
-        let wanted = match &cx.job.action {
-            // Chosen by a person; it becomes the present world only when it is all there.
-            Action::Restore { backup } if drive.world == WorldAt::Empty => Some(backup),
-            Action::Restore { .. } | Action::Start | Action::Stop | Action::Restart => {
-                drive.must_push(server.owned.world.as_ref())
-            }
-            Action::Backup | Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => {
-                drive.must_push(server.owned.world.as_ref())
-            }
+        // Chosen by a person; it becomes the present world only when it is all there.
+        let chosen = match &cx.job.action {
+            Action::Restore { backup } => Some(backup),
+            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
+            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
+        };
+        let Some(drive) = server.owned.drive.clone() else {
+            // Without a drive, choosing a world is naming it, and the next start pushes it.
+            let Some(backup) = chosen else { return Ok(Gain::note("there is no drive yet")) };
+            let (_, report) = self.backups.sound(server, backup).await?;
+            let note = format!("{backup}, {}, at the next start", spoken_files(report.files));
+            return Ok(Gain::owned(Owned { world: Some(backup.clone()), ..server.owned.clone() }).with_note(note));
+        };
+        let wanted = match (chosen, &drive.world) {
+            (Some(backup), WorldAt::Empty) => Some(backup),
+            (Some(_), WorldAt::Backup(_) | WorldAt::Played) | (None, _) => drive.must_push(server.owned.world.as_ref()),
         };
         let Some(wanted) = wanted.cloned() else { return Ok(Gain::note("the drive holds the newest world")) };
         if drive.world != WorldAt::Empty {
