@@ -11,7 +11,7 @@ use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnH
 use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
-use crate::drivers::docker::{DockerDriver, DriveKind, Settings};
+use crate::drivers::docker::{self, DockerDriver, DriveKind, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
 use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
@@ -42,6 +42,7 @@ pub struct Program {
     pub store: Store,
     pub bus: Bus,
     vault: Vault,
+    data_dir: PathBuf,
     sweep_every: Option<Duration>,
 }
 
@@ -90,16 +91,17 @@ impl Program {
             0 => None,
             minutes => Some(Duration::from_secs(60 * u64::from(minutes))),
         };
-        Ok(Program { app, engine, store, bus, vault, sweep_every })
+        Ok(Program { app, engine, store, bus, vault, data_dir: config.data_dir.clone(), sweep_every })
     }
 
     /// Carries out jobs, watches servers and looks for what was forgotten, until `stop`.
     pub fn work(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
         let (engine, app, stop) = (self.engine.clone(), self.app.clone(), stop.clone());
         let (store, vault, sweep_every) = (self.store.clone(), self.vault.clone(), self.sweep_every);
+        let data_dir = self.data_dir.clone();
         tokio::spawn(async move {
             // What a crash left is no reason not to work.
-            if let Err(error) = look_around(&store, vault).await {
+            if let Err(error) = look_around(&store, vault, data_dir).await {
                 tracing::warn!("Leftovers of earlier runs could not be looked for: {error:#}");
             }
             tokio::join!(
@@ -250,12 +252,16 @@ pub fn trusted(config: &Config) -> Trust {
     cloud_driver::trusted(&config.data_dir)
 }
 
-/// Once, before work begins: half backups that no open job goes on with are cleared away.
-async fn look_around(store: &Store, vault: Vault) -> anyhow::Result<()> {
+/// Once, before work begins: half backups that no open job goes on with are cleared away, and half deletions.
+async fn look_around(store: &Store, vault: Vault, data_dir: PathBuf) -> anyhow::Result<()> {
     let open: Vec<String> = store.open_jobs_all().await?.iter().map(|job| format!("-j{}", job.id)).collect();
     let wanted = move |_: &OwnerId, id: &BackupId| open.iter().any(|job| id.as_str().ends_with(job));
     for path in tokio::task::spawn_blocking(move || vault.sweep(wanted)).await?? {
         tracing::info!("Cleared a half backup away: {}", path.display());
+    }
+    let cleared = tokio::task::spawn_blocking(move || docker::clear_leftovers(&data_dir)).await?;
+    for path in cleared.context("clearing half deletions away")? {
+        tracing::info!("Cleared a half deletion away: {}", path.display());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! People who remove with their own hands what is ours.
 
 use super::*;
+use spawnpoint::app::Choice;
 use spawnpoint::model::server::State;
 
 /// The daemon answers nothing about a container while one of its archives is half read: a comparison that opened all
@@ -133,5 +134,69 @@ async fn a_drive_that_somebody_deletes_is_begun_again_from_a_backup() {
     stage.start("world").await;
     let log = log_of(&stage, "world").await;
     assert!(log.contains("with 2 turns"), "{log}");
+    stage.close().await;
+}
+
+/// Something mounted into a drive, which keeps its folder from being deleted to the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn on(folder: PathBuf) -> Mounted {
+        std::fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&folder).status();
+        assert!(mounted.unwrap().success(), "a tmpfs can be mounted");
+        Mounted(folder)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_drive_whose_deletion_breaks_off_is_not_played_on_again() {
+    if !ready().await || !root_or_skip("mounting") {
+        return;
+    }
+    let stage = Stage::open("tests/recipes", |_| {}).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    turns(&stage, "world", 2).await;
+    stage.stop_server("world").await;
+    let old = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
+    let folder = drive_folders(&stage).remove(0);
+    let drive = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let inside = folder.join("upper/stuck");
+    let mounted = Mounted::on(inside.clone());
+    let job = app.restore(&stage.caller, "world", &old, None).await.unwrap();
+    sentence(&stage, job, Outcome::Held).await;
+    assert!(!folder.exists(), "half of it is there under its own name");
+    app.choose(&stage.caller, "world", Choice::Abandon).await.unwrap();
+    stage
+        .until("the end of the abandoned job", async || {
+            (app.job_view(job).await.unwrap().outcome == Some(Outcome::Abandoned)).then_some(())
+        })
+        .await;
+    let start = stage.start("world").await;
+    let cloned = start.steps.iter().find(|step| step.label == Step::CloneDrive.label()).unwrap();
+    assert_eq!(cloned.note.as_deref(), Some("toy-1"), "a fresh drive");
+    assert!(log_of(&stage, "world").await.contains("with 2 turns"));
+
+    // The new drive of the restore is nobody's now, and what is being deleted is not shown.
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    let [left] = &orphans.found[..] else { panic!("one drive: {orphans:#?}") };
+    assert_ne!(left.orphan.id, drive);
+    app.orphan_delete(&stage.caller, &left.orphan.tag()).await.unwrap();
+    assert!(app.orphans(&stage.caller).await.unwrap().found.is_empty());
+    // The folder was renamed under the mount.
+    let moved = Mounted(folder.with_file_name(format!(".deleting-{drive}")).join("upper/stuck"));
+    assert!(moved.0.exists());
+    drop((mounted, moved));
+    let stage = stage.restart().await;
+    stage.until("the rest of the old drive to go", async || (drive_folders(&stage).len() == 1).then_some(())).await;
+    assert!(log_of(&stage, "world").await.contains("with 2 turns"));
     stage.close().await;
 }

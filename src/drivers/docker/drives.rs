@@ -14,6 +14,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+/// The folder of all drives, in the data folder.
+pub(super) const DRIVES: &str = "drives";
+/// What a folder is called while it is being deleted.
+const DELETING: &str = ".deleting-";
 /// Lies in a drive's folder from the first moment in which a world may have been written to it. It stays: where a world
 /// arrived, the record says so.
 const PUSH_BEGUN: &str = ".push-begun";
@@ -37,7 +41,7 @@ pub struct Usage {
 
 impl DockerDriver {
     pub(super) fn drive_dir(&self, id: &str) -> PathBuf {
-        self.settings.data_dir.join("drives").join(id)
+        self.settings.data_dir.join(DRIVES).join(id)
     }
 
     pub(super) fn volume_name(&self, id: &str) -> String {
@@ -222,7 +226,7 @@ impl DockerDriver {
             Err(error) => return Err(docker_error("removing the drive's volume")(error)),
         }
         let dir = self.drive_dir(id);
-        blocking(move || clear(&dir)).await?.map_err(disk_error("deleting the drive's folder"))
+        blocking(move || remove(&dir)).await?.map_err(disk_error("deleting the drive's folder"))
     }
 
     fn hands_name(&self, drive: &str) -> String {
@@ -284,6 +288,54 @@ pub(super) fn make_dir(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
         chown(path, Some(uid), Some(gid))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+/// Deletes a folder under another name, so that under its own it is all there or not there at all. What a crash leaves
+/// is cleared at the next start.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    let (Some(around), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let doomed = around.join(format!("{DELETING}{}", name.to_string_lossy()));
+    if !dir.exists() {
+        // Nobody counts on it any more, so what does not go now is left to the next start.
+        if let Err(error) = clear(&doomed) {
+            tracing::warn!("The rest of a deletion could not be cleared away, {}: {error}", doomed.display());
+        }
+        return Ok(());
+    }
+    clear(&doomed)?;
+    std::fs::rename(dir, &doomed)?;
+    std::fs::File::open(around)?.sync_all()?;
+    clear(&doomed)
+}
+
+/// Whether a folder goes by this name only until it is deleted.
+pub(super) fn is_going(name: &str) -> bool {
+    name.starts_with(DELETING)
+}
+
+/// Takes away what [`remove`] left when the program ended in the middle of it. Returns what went.
+///
+/// # Errors
+/// Of the first folder that could not be listed or cleared.
+pub fn clear_leftovers(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let folder = data_dir.join(DRIVES);
+    let mut gone = vec![];
+    for name in names_in(&folder)?.iter().filter(|name| is_going(name)) {
+        clear(&folder.join(name))?;
+        gone.push(folder.join(name));
+    }
+    Ok(gone)
+}
+
+/// What lies in a folder; nothing where there is none.
+pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
 }
 
 /// Deletes a whole tree that is ours, with what the kernel leaves in it: an overlay's `work/work` belongs to root with
@@ -384,6 +436,22 @@ mod tests {
         clear(&home.path().join("drive")).unwrap();
         assert!(!home.path().join("drive").exists());
         clear(&home.path().join("drive")).unwrap();
+    }
+
+    #[test]
+    fn half_a_deletion_is_never_under_the_old_name_and_is_cleared_later() {
+        let home = tempfile::tempdir().unwrap();
+        let drive = home.path().join("drives/one");
+        std::fs::create_dir_all(drive.join("upper/world")).unwrap();
+        remove(&drive).unwrap();
+        remove(&drive).unwrap();
+        // A crash between the new name and the end, and then another drive of the old one.
+        std::fs::create_dir_all(home.path().join("drives/.deleting-one/upper")).unwrap();
+        std::fs::create_dir_all(drive.join("upper/world")).unwrap();
+        assert_eq!(clear_leftovers(home.path()).unwrap(), [home.path().join("drives/.deleting-one")]);
+        assert_eq!(names_in(&home.path().join("drives")).unwrap(), ["one"]);
+        assert!(drive.join("upper/world").is_dir());
+        assert!(clear_leftovers(&home.path().join("nowhere")).unwrap().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod snapshots;
 mod talk;
 mod worlds;
 
-pub use drives::{DriveKind, usage};
+pub use drives::{DriveKind, clear_leftovers, usage};
 
 use crate::clients::docker::{Docker, DockerError};
 use crate::drivers::backups::Backups;

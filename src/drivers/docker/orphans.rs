@@ -1,6 +1,7 @@
 //! What carries this instance's label on this machine and belongs to no server: containers, drives, and volumes of
 //! drives whose folder is gone.
 
+use super::drives::{DRIVES, is_going, names_in};
 use super::{DockerDriver, LABEL_INSTANCE, LABEL_SERVER};
 use crate::drivers::blocking;
 use crate::engine::StepError;
@@ -9,8 +10,6 @@ use crate::model::server::{Backend, Server};
 use crate::model::sweep::{Orphan, OrphanKind};
 use anyhow::{Context, ensure};
 use std::collections::HashSet;
-use std::io;
-use std::path::Path;
 
 impl DockerDriver {
     pub(super) async fn find_orphans(&self, servers: &[Server]) -> anyhow::Result<Vec<Orphan>> {
@@ -29,17 +28,19 @@ impl DockerDriver {
                 orphans.push(orphan(OrphanKind::Container, container.id, name, Some(server)));
             }
         }
-        let folder = self.settings.data_dir.join("drives");
+        let folder = self.settings.data_dir.join(DRIVES);
         let folders: HashSet<String> = blocking(move || names_in(&folder))
             .await
             .map_err(plain)?
             .context("listing the drives")?
             .into_iter()
+            .filter(|name| !is_going(name))
             .collect();
         for name in &folders {
-            // A drive that is being made belongs to its server by name before it does by record.
+            // One that is being made belongs to its server by name before it does by record; then its job is open, and
+            // what a job is at is left out. One that a job left behind is on nobody's record.
             let server = name.rsplit_once('-').map(|(server, _)| server);
-            if !drives.contains(name.as_str()) && !server.is_some_and(|id| ids.contains(id)) {
+            if !drives.contains(name.as_str()) {
                 orphans.push(orphan(OrphanKind::Drive, name.clone(), name.clone(), server));
             }
         }
@@ -95,13 +96,5 @@ fn orphan(kind: OrphanKind, id: String, name: String, server: Option<impl AsRef<
 fn plain(error: StepError) -> anyhow::Error {
     match error {
         StepError::Retry(error) | StepError::Fatal(error) => error,
-    }
-}
-
-fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
-        Err(error) => Err(error),
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
 }

@@ -223,14 +223,22 @@ impl DockerDriver {
             return Ok(Gain::owned(Owned { world: Some(backup.clone()), ..server.owned.clone() }).with_note(note));
         };
         let wanted = match (chosen, &drive.world) {
-            (Some(backup), WorldAt::Empty) => Some(backup),
-            (Some(_), WorldAt::Backup(_) | WorldAt::Played) | (None, _) => drive.must_push(server.owned.world.as_ref()),
+            (Some(backup), WorldAt::Backup(held)) if held == backup => None,
+            (Some(backup), WorldAt::Empty | WorldAt::Backup(_) | WorldAt::Played) => Some(backup),
+            (None, WorldAt::Empty | WorldAt::Backup(_) | WorldAt::Played) => {
+                drive.must_push(server.owned.world.as_ref())
+            }
         };
         let Some(wanted) = wanted.cloned() else { return Ok(Gain::note("the drive holds the newest world")) };
         if drive.world != WorldAt::Empty {
-            return Err(StepError::fatal(format!(
-                "The drive holds an older world than the newest backup, `{wanted}`. `/backup restore` puts that backup in its place."
-            )));
+            return Err(StepError::fatal(match chosen {
+                Some(_) => format!(
+                    "The drive still holds another world, so `{wanted}` was not put there. The drive was to be replaced first; `/backup restore` tries again."
+                ),
+                None => format!(
+                    "The drive holds an older world than the newest backup, `{wanted}`. `/backup restore` puts that backup in its place."
+                ),
+            }));
         }
         let (id, report) = self.backups.sound(server, &wanted).await?;
         let owner = Backups::owner(server)?;
