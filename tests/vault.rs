@@ -560,14 +560,46 @@ fn several_paths_come_as_several_streams_without_what_is_excluded() {
     let selection = Selection::new(&["saves", "server/config"], &["*.tmp"]).unwrap();
     let shifts = [Shift::new("", "saves").unwrap(), Shift::new("", "server/config").unwrap()];
     let mut stage = place.stage(1);
-    stage.unpack(&saves[..], &selection, &shifts[0]).unwrap();
-    stage.unpack(&config[..], &selection, &shifts[1]).unwrap();
+    let mut reading = stage.reading().unwrap();
+    reading.read(&saves[..], &selection, &shifts[0]).unwrap();
+    reading.read(&config[..], &selection, &shifts[1]).unwrap();
+    reading.finish().unwrap();
     let mut comparing = stage.comparing().unwrap();
     comparing.read(&saves[..], &selection, &shifts[0]).unwrap();
     comparing.read(&config[..], &selection, &shifts[1]).unwrap();
     assert!(comparing.finish().unwrap().is_whole());
     assert_eq!(stage.keep(meta(1)).unwrap().files, 2);
     assert!(place.stored(1, "server/config/c.ini").exists() && !place.stored(1, "saves/a.tmp").exists());
+}
+
+#[test]
+fn a_world_counts_as_read_only_when_the_last_of_its_paths_was() {
+    let place = Place::new();
+    place.write("a", "a");
+    let (stream, all, deep) = (tar_of(&place.world()), Selection::everything(), Shift::new("", "deep").unwrap());
+    let cut_off = |at_first: bool| {
+        let mut stage = place.stage(1);
+        let mut reading = stage.reading().unwrap();
+        if !at_first {
+            reading.read(&stream[..], &all, &Shift::none()).unwrap();
+        }
+        let cut = reading.read(&stream[..600], &all, &deep);
+        assert!(matches!(cut, Err(Error::CutShort | Error::Stream(_))), "{cut:?}");
+    };
+    cut_off(false);
+    assert!(!place.stage(1).is_filled(), "half of it was read");
+    // The same after all of it was read once: that copy is gone.
+    place.stage(1).unpack(&stream[..], &all, &Shift::none()).unwrap();
+    assert!(place.stage(1).is_filled());
+    cut_off(true);
+    assert!(!place.stage(1).is_filled());
+    assert!(matches!(place.stage(1).keep(meta(1)), Err(Error::Unfinished)));
+    // rsync goes on with files that are there, and until they are looked at they are no copy either.
+    place.stage(1).unpack(&stream[..], &all, &Shift::none()).unwrap();
+    place.stage(1).reopen().unwrap();
+    let mut stage = place.stage(1);
+    assert!(!stage.is_filled() && stage.tree().join("a").exists());
+    assert_eq!(stage.adopt_tree().unwrap().files, 1);
 }
 
 #[test]

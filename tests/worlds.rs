@@ -205,3 +205,23 @@ async fn a_restore_never_lets_the_backup_go_that_it_restores() {
         assert!(outside.get().violations.is_empty(), "{backend:?}: {:#?}", outside.get().violations);
     }
 }
+
+#[tokio::test]
+async fn a_damaged_backup_is_told_with_all_that_is_wrong() {
+    let outside = Outside::default();
+    let stage = Stage::open_on("tests/recipes", Backend::Docker, &outside).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    app.console(&stage.caller, "world", "turn").await.unwrap();
+    stage.stop_server("world").await;
+    let vault = spawnpoint::vault::Vault::open(&stage.config.data_dir.join("vault")).unwrap();
+    let owner = vault.owners().unwrap().remove(0);
+    let files = vault.home(&owner, vault.list(&owner).unwrap()[0].id()).join("files");
+    std::fs::write(files.join("world/strange"), "nobody kept this").unwrap();
+    let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+    let why = end.steps.iter().find_map(|step| step.error.clone()).unwrap_or_default();
+    assert!(why.contains("0 files are missing, 0 have changed and 1 were added"), "{why}");
+    std::fs::remove_file(files.join("world/strange")).unwrap();
+    stage.close().await;
+}

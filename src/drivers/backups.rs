@@ -3,7 +3,7 @@
 
 use super::blocking;
 use crate::engine::{StepCx, StepError};
-use crate::model::job::{Action, Gain};
+use crate::model::job::{Action, Gain, Step, StepState};
 use crate::model::server::Server;
 use crate::model::view::{Notice, spoken_bytes};
 use crate::model::world::BackupId;
@@ -61,12 +61,18 @@ impl Backups {
     }
 
     /// Makes the stage of this job a backup, unless it is one already, and tells people when it is far smaller than
-    /// the one before.
-    pub async fn keep(&self, cx: &StepCx<'_>, live: bool) -> Result<Backup, StepError> {
+    /// the one before. `None` where an admin went on without a copy: then there is none, and half of one is never kept.
+    pub async fn keep(&self, cx: &StepCx<'_>, live: bool) -> Result<Option<Backup>, StepError> {
         let server = cx.server()?;
         let backup = match self.kept(cx).await? {
             Some(backup) => backup,
             None => {
+                let staging = self.stage(cx).await?;
+                let copied = cx.job.record(Step::PullWorld).is_none_or(|record| record.state != StepState::Forced);
+                if !copied && !staging.is_filled() {
+                    blocking(move || staging.discard()).await?.map_err(vault_error("dropping the half backup"))?;
+                    return Ok(None);
+                }
                 let meta = Meta {
                     server: server.name.to_string(),
                     game: server.game.clone(),
@@ -77,7 +83,6 @@ impl Backups {
                     by: cx.job.actor.name().to_owned(),
                     note: None,
                 };
-                let staging = self.stage(cx).await?;
                 blocking(move || staging.keep(meta)).await?.map_err(vault_error("keeping the backup"))?
             }
         };
@@ -91,7 +96,7 @@ impl Backups {
             cx.journal.notice(server, &notice, cx.now).await.map_err(StepError::Retry)?;
         }
         self.retire(server, cx, backup.id.as_str()).await?;
-        Ok(backup)
+        Ok(Some(backup))
     }
 
     /// Lets old backups go, never the last good one and never one that this job or its server goes by.
@@ -133,11 +138,7 @@ impl Backups {
         let report =
             blocking(move || vault.verify(&owner, &which)).await?.map_err(vault_error("checking the backup"))?;
         if !report.is_whole() {
-            return Err(StepError::fatal(format!(
-                "The backup `{wanted}` is damaged: {} files are missing and {} have changed. `/backup list` shows others.",
-                report.missing.len(),
-                report.corrupt.len()
-            )));
+            return Err(StepError::fatal(damaged(wanted, &report)));
         }
         Ok((id, report))
     }
@@ -154,6 +155,16 @@ fn needed(present: Option<&BackupId>, action: &Action, just_kept: &str) -> BTree
     let on_record = present.into_iter().chain(chosen).map(|backup| backup.0.clone());
     on_record.chain([just_kept.to_owned()]).collect()
 }
+
+fn damaged(backup: &BackupId, found: &Report) -> String {
+    let (missing, changed, added) = (found.missing.len(), found.corrupt.len(), found.extra.len());
+    format!(
+        "The backup `{backup}` is damaged: {missing} files are missing, {changed} have changed and {added} were added. `/backup list` shows others."
+    )
+}
+
+/// What people read where an admin went on without a copy of the world.
+pub const NOTHING_KEPT: &str = "nothing was copied whole, so nothing is kept; the last backup stays the newest";
 
 /// What people read of a backup that was kept.
 pub fn note_of(backup: &Backup) -> String {

@@ -27,4 +27,4 @@ pub use name::{BackupId, OwnerId, WorldPath};
 pub use restore::Pack;
 pub use retire::{Policy, SHRINK_FLOOR_BYTES, SHRINK_FLOOR_FILES, Shrink, Size, retire, shrink};
 pub use select::{Selection, Shift};
-pub use stage::{Adopted, Staging};
+pub use stage::{Adopted, Reading, Staging};

@@ -63,6 +63,25 @@ pub struct Staging {
     _lock: Lock,
 }
 
+/// A world that is being read. One of several paths comes as several streams; give each to `read`, then `finish`.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    staging: &'a mut Staging,
+}
+
+impl Reading<'_> {
+    /// Takes in one tar stream. What it names must not have been named before.
+    pub fn read(&mut self, stream: impl Read, selection: &Selection, shift: &Shift) -> Result<()> {
+        stream::walk(stream, selection, shift, |item| self.staging.take(item))
+    }
+
+    /// There is no more of it. A world of which nothing was there is one too.
+    pub fn finish(self) -> Result<()> {
+        self.staging.filled = true;
+        self.staging.save_draft()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Draft {
     entries: Vec<Entry>,
@@ -136,15 +155,25 @@ impl Staging {
         self.filled
     }
 
-    /// Begins again with nothing. What a step that reads the world does first when it may run twice.
+    /// Begins again with nothing.
     pub fn clear(&mut self) -> Result<()> {
+        self.reopen()?;
+        disk::remove_tree(&self.tree())?;
+        fs::create_dir(self.tree()).at("create", &self.tree())
+    }
+
+    /// What was read before counts as read to the end no more, also after a crash. The files stay, for rsync to go on
+    /// with.
+    pub fn reopen(&mut self) -> Result<()> {
+        self.entries.clear();
+        self.implied.clear();
+        self.shared.clear();
+        (self.filled, self.compared) = (false, false);
         let draft = self.dir.join(DRAFT);
         if draft.exists() {
             fs::remove_file(&draft).at("delete", &draft)?;
+            disk::sync_dir(&self.dir)?;
         }
-        disk::remove_tree(&self.tree())?;
-        fs::create_dir(self.tree()).at("create", &self.tree())?;
-        self.forget();
         Ok(())
     }
 
@@ -153,25 +182,17 @@ impl Staging {
         disk::remove_tree(&self.dir)
     }
 
-    fn forget(&mut self) {
-        self.entries.clear();
-        self.implied.clear();
-        self.shared.clear();
-        self.filled = false;
-        self.compared = false;
+    /// Begins to read a world, with nothing. Until it is finished the stage holds no copy, whatever it held before.
+    pub fn reading(&mut self) -> Result<Reading<'_>> {
+        self.clear()?;
+        Ok(Reading { staging: self })
     }
 
-    /// Takes in a tar stream. May be called again for another stream with other names (a world of several paths).
+    /// The usual case, a world in one tar stream.
     pub fn unpack(&mut self, stream: impl Read, selection: &Selection, shift: &Shift) -> Result<()> {
-        let leftovers = !self.filled && fs::read_dir(self.tree()).at("read", &self.tree())?.next().is_some();
-        if leftovers {
-            self.clear()?;
-        }
-        self.filled = false;
-        self.compared = false;
-        stream::walk(stream, selection, shift, |item| self.take(item))?;
-        self.filled = true;
-        self.save_draft()
+        let mut reading = self.reading()?;
+        reading.read(stream, selection, shift)?;
+        reading.finish()
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<()> {
@@ -296,7 +317,7 @@ impl Staging {
     /// rsync takes size and time for sameness, so what it linked from an older backup is held against that
     /// backup's manifest; see `Adopted::rotten`.
     pub fn adopt_tree(&mut self) -> Result<Adopted> {
-        self.forget();
+        self.reopen()?;
         let tree = self.tree();
         let older = self.inodes_of_older();
         let mut adopted = Adopted { files: 0, bytes: 0, rotten: Vec::new() };

@@ -88,3 +88,48 @@ async fn a_restore_that_is_called_off_half_way_leaves_nothing_under_the_newest_w
         close(stage, &variants).await;
     }
 }
+
+/// Its second path cannot be copied, and an admin goes on all the same.
+#[tokio::test]
+async fn a_world_of_which_a_part_was_read_is_never_kept_as_a_backup() {
+    if !ready().await {
+        return;
+    }
+    let pipe = "colours) mkfifo settings/keep.txt; echo \"it is blocked\" ;;";
+    let variants = Variants::new().with(
+        "blocked",
+        &[
+            ("start", "colours) printf '\\033[1;31mred\\033[0m alert\\n' ;;", pipe),
+            ("start", "mkdir -p world settings .spawnpoint", "mkdir -p world settings .spawnpoint; rm -f settings/*"),
+        ],
+    );
+    let stage = Stage::open(variants.path(), |_| {}).await;
+    let app = &stage.program.app;
+    stage.create("world", "blocked", &[]).await;
+    stage.start("world").await;
+    turns(&stage, "world", 1).await;
+    stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
+    let good = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
+    turns(&stage, "world", 1).await;
+    let answer = app.console(&stage.caller, "world", "colours").await.unwrap();
+    assert!(answer.contains("it is blocked"), "{answer}");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let said = sentence(&stage, job, Outcome::Held).await;
+    assert!(said.contains("a device, a pipe or a socket"), "{said}");
+    stage
+        .until("the stop that an admin forces", async || {
+            let outcome = app.job_view(job).await.unwrap().outcome;
+            if outcome == Some(Outcome::Held) {
+                let _ = app.choose(&stage.caller, "world", Choice::Force).await;
+            }
+            (outcome == Some(Outcome::Succeeded)).then_some(())
+        })
+        .await;
+    let backups = app.backups(&stage.caller, "world").await.unwrap();
+    let present: Vec<_> = backups.iter().map(|one| (one.id.as_str(), one.present)).collect();
+    assert_eq!(present, [(good.as_str(), true)], "half a world was kept");
+    // The drive still has all of it.
+    stage.start("world").await;
+    assert!(log_of(&stage, "world").await.contains("with 2 turns"));
+    close(stage, &variants).await;
+}

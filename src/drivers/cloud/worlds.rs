@@ -5,7 +5,7 @@ use super::saved::Mark;
 use super::setup::{CALL_LIMIT, as_root, game_dir};
 use super::{CloudDriver, ssh_error};
 use crate::clients::rsync::{self, RsyncError, Transfer};
-use crate::drivers::backups::{Backups, note_of, vault_error};
+use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
 use crate::drivers::blocking;
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -80,6 +80,9 @@ impl CloudDriver {
         let mut link = true;
         for _ in 0..PULL_TRIES {
             let mut staging = self.backups.stage(cx).await?;
+            staging = blocking(move || staging.reopen().map(|()| staging))
+                .await?
+                .map_err(vault_error("beginning the backup"))?;
             let transfer = Transfer {
                 link_dest: staging.previous_tree().filter(|_| link),
                 ..self.transfer(server, recipe, staging.tree()).await?
@@ -174,7 +177,7 @@ impl CloudDriver {
             Holding::Nothing(_) => {}
         }
         let live = self.is_running(server).await?;
-        let backup = self.backups.keep(cx, live).await?;
+        let Some(backup) = self.backups.keep(cx, live).await? else { return Ok(Gain::note(NOTHING_KEPT)) };
         let mut owned = server.owned.clone();
         owned.world = Some(BackupId(backup.id.as_str().to_owned()));
         // A live world has moved on since; and where this very job starts the game again, it soon will have.

@@ -2,13 +2,13 @@
 //! Docker socket and no root: folders are ours, the daemon mounts them, games run as an ordinary user.
 //!
 //! `snapshots` builds what drives stand on, `drives` clones and replaces them, `worlds` moves worlds between a drive
-//! and the vault, `game` starts and stops the container, `talk` speaks to the game in it, `orphans` finds what
-//! was forgotten. What exists outside is found
-//! by its name and its labels, never by memory.
+//! and the vault, `paths` has the daemon send them, `game` starts and stops the container, `talk` speaks to the game in
+//! it, `orphans` finds what was forgotten. What exists outside is found by its name and its labels, never by memory.
 
 mod drives;
 mod game;
 mod orphans;
+mod paths;
 mod ports;
 mod ready;
 mod snapshots;

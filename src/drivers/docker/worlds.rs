@@ -1,17 +1,16 @@
 //! Worlds between a drive and the vault. A world is read through the daemon, which sees the drive as the game does,
 //! twice: once to copy it and once to compare the copy, read back from the disk, with the original.
 
+use super::paths::WorldPaths;
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
-use crate::clients::docker::Docker;
-use crate::drivers::backups::{Backups, note_of, vault_error};
+use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::DriveRef;
 use crate::model::job::{Action, Gain};
 use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
 use crate::model::world::{BackupId, WorldAt};
-use crate::vault::{self, OwnerId, Pack, Shift, Staging};
-use std::path::Path;
+use crate::vault::{self, OwnerId, Pack, Selection, Staging};
 use tokio_util::io::SyncIoBridge;
 
 /// A live world that changes under our hands is read again so often before it is kept as it is.
@@ -80,34 +79,16 @@ impl DockerDriver {
 
     async fn read_world(&self, cx: &StepCx<'_>, source: &Source) -> Result<Staging, StepError> {
         let mut staging = self.backups.stage(cx).await?;
-        staging =
-            blocking(move || staging.clear().map(|()| staging)).await?.map_err(vault_error("beginning the backup"))?;
-        let recipe = self.recipe(cx.game())?;
-        let mut read_any = false;
-        for path in &recipe.world.paths {
-            let Some(tar) = open_world_path(&self.docker, &source.container, path).await? else { continue };
-            let (selection, shift) = (self.backups.selection(cx.game())?, shift_of(path)?);
-            staging = blocking(move || match staging.unpack(SyncIoBridge::new(tar), &selection, &shift) {
-                Ok(()) => Ok(staging),
-                Err(error @ vault::Error::NoSpace { .. }) => {
-                    // Half a copy is worth nothing, and on a full disk not even its failure could be written down.
-                    staging.discard()?;
-                    Err(error)
-                }
-                Err(error) => Err(error),
-            })
-            .await?
-            .map_err(vault_error("copying the world"))?;
-            read_any = true;
-        }
-        if !read_any {
-            // No such file yet: an empty world is one too, and the shrink guard looks at it.
-            let (selection, shift) = (self.backups.selection(cx.game())?, Shift::none());
-            staging = blocking(move || staging.unpack(EMPTY_TAR, &selection, &shift).map(|()| staging))
-                .await?
-                .map_err(vault_error("copying the world"))?;
-        }
-        Ok(staging)
+        let (paths, selection) = (self.paths(cx, source)?, self.backups.selection(cx.game())?);
+        blocking(move || match fill(&mut staging, &paths, &selection) {
+            Ok(()) => Ok(staging),
+            Err(error) => {
+                // Half a copy is worth nothing, and on a full disk not even its failure could be written down.
+                staging.discard().map_err(vault_error("dropping half a copy"))?;
+                Err(error)
+            }
+        })
+        .await?
     }
 
     pub(super) async fn verify_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -159,24 +140,19 @@ impl DockerDriver {
         source: &Source,
         mut staging: Staging,
     ) -> Result<vault::Comparison, StepError> {
-        let mut paths = vec![];
-        for path in &self.recipe(cx.game())?.world.paths {
-            paths.push((path.clone(), shift_of(path)?));
-        }
-        let selection = self.backups.selection(cx.game())?;
-        let (docker, container) = (self.docker.clone(), source.container.clone());
-        let daemon = tokio::runtime::Handle::current();
+        let (paths, selection) = (self.paths(cx, source)?, self.backups.selection(cx.game())?);
         blocking(move || {
             let mut comparing = staging.comparing().map_err(vault_error("comparing the world"))?;
-            for (path, shift) in paths {
-                // One after the other: the daemon answers nothing more about a container whose archive is half read.
-                let Some(tar) = daemon.block_on(open_world_path(&docker, &container, &path))? else { continue };
-                let tar = SyncIoBridge::new_with_handle(tar, daemon.clone());
-                comparing.read(tar, &selection, &shift).map_err(vault_error("comparing the world"))?;
-            }
+            paths.read(|tar, shift| {
+                comparing.read(tar, &selection, shift).map_err(vault_error("comparing the world"))
+            })?;
             comparing.finish().map_err(vault_error("comparing the world"))
         })
         .await?
+    }
+
+    fn paths(&self, cx: &StepCx<'_>, source: &Source) -> Result<WorldPaths, StepError> {
+        WorldPaths::new(&self.docker, &source.container, &self.recipe(cx.game())?.world.paths)
     }
 
     pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -190,7 +166,7 @@ impl DockerDriver {
         if !there && self.backups.kept(cx).await?.is_none() {
             return Ok(Gain::default());
         }
-        let backup = self.backups.keep(cx, live).await?;
+        let Some(backup) = self.backups.keep(cx, live).await? else { return Ok(Gain::note(NOTHING_KEPT)) };
         let id = BackupId(backup.id.as_str().to_owned());
         let mut owned = server.owned.clone();
         // A live world has moved on since; the drive stays the newest.
@@ -284,6 +260,12 @@ impl DockerDriver {
     }
 }
 
+fn fill(staging: &mut Staging, paths: &WorldPaths, selection: &Selection) -> Result<(), StepError> {
+    let mut reading = staging.reading().map_err(vault_error("beginning the backup"))?;
+    paths.read(|tar, shift| reading.read(tar, selection, shift).map_err(vault_error("copying the world")))?;
+    reading.finish().map_err(vault_error("copying the world"))
+}
+
 /// One difference, for people.
 fn first_of(found: &vault::Comparison) -> String {
     let count = found.missing.len() + found.extra.len() + found.differing.len();
@@ -294,28 +276,6 @@ fn first_of(found: &vault::Comparison) -> String {
         (None, None, None) => String::new(),
     };
     if count > 1 { format!("{first} (and {} more)", count - 1) } else { first }
-}
-
-/// What lies at this path of the world, as a tar; `None` where there is nothing yet.
-async fn open_world_path(
-    docker: &Docker,
-    container: &str,
-    path: &str,
-) -> Result<Option<impl tokio::io::AsyncRead + Send + Unpin + use<>>, StepError> {
-    let inside = format!("{GAME_DIR}/{path}");
-    if docker.stat_path(container, &inside).await.map_err(docker_error("looking for the world"))?.is_none() {
-        return Ok(None);
-    }
-    docker.download_tar(container, &inside).await.map(Some).map_err(docker_error("reading the world"))
-}
-
-/// Two blocks of zeroes: the end of a tar, and nothing before it.
-const EMPTY_TAR: &[u8] = &[0; 1024];
-
-/// Docker's archive of `/srv/game/a/b` names everything `b/…`; the backup keeps it as `a/b/…`.
-fn shift_of(path: &str) -> Result<Shift, StepError> {
-    let last = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path);
-    Shift::new(last, path).map_err(vault_error("reading the recipe's world"))
 }
 
 fn drive_gone() -> StepError {

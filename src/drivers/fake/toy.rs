@@ -287,10 +287,11 @@ impl Toys {
             (Way::Run, Step::KeepBackup) => {
                 let holds =
                     outside.get().copies.get(&cx.job.id).is_some_and(|copy| copy.verified && copy.world.is_some());
-                let note = match holds {
-                    true => Some(note_of(&self.backups.keep(cx, outside.is_running(&id)).await?)),
+                let kept = match holds {
+                    true => self.backups.keep(cx, outside.is_running(&id)).await?,
                     false => None,
                 };
+                let note = kept.as_ref().map(note_of);
                 let gain = plain()?;
                 note.into_iter().fold(gain, Gain::with_note)
             }
@@ -364,12 +365,9 @@ impl Toys {
         }
         let (mut staging, selection) = (self.backups.stage(cx).await?, self.backups.selection(cx.game())?);
         let tar = world_as_tar(turns)?;
-        blocking(move || {
-            staging.clear()?;
-            staging.unpack(tar.as_slice(), &selection, &Shift::none())
-        })
-        .await?
-        .map_err(vault_error("copying the world"))
+        blocking(move || staging.unpack(tar.as_slice(), &selection, &Shift::none()))
+            .await?
+            .map_err(vault_error("copying the world"))
     }
 
     /// The stage against the world as it is now.
