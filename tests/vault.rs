@@ -599,7 +599,11 @@ fn a_world_counts_as_read_only_when_the_last_of_its_paths_was() {
     place.stage(1).reopen().unwrap();
     let mut stage = place.stage(1);
     assert!(!stage.is_filled() && stage.tree().join("a").exists());
-    assert_eq!(stage.adopt_tree().unwrap().files, 1);
+    assert_eq!(stage.adopt_tree(|| true).unwrap().files, 1);
+    let unwanted = stage.adopt_tree(|| false);
+    assert!(matches!(unwanted, Err(Error::Unfinished)), "{unwanted:?}");
+    drop(stage);
+    assert!(!place.stage(1).is_filled());
 }
 
 #[test]
@@ -641,11 +645,11 @@ fn what_rsync_linked_is_checked_before_it_is_adopted() {
     for name in ["good.dat", "bad.dat"] {
         fs::hard_link(previous.join(name), stage.tree().join(name)).unwrap();
     }
-    let adopted = stage.adopt_tree().unwrap();
+    let adopted = stage.adopt_tree(|| true).unwrap();
     assert_eq!(adopted.rotten.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bad.dat"]);
     assert!(!stage.is_filled());
     fs::write(stage.tree().join("bad.dat"), "bad!").unwrap();
-    assert!(stage.adopt_tree().unwrap().rotten.is_empty());
+    assert!(stage.adopt_tree(|| true).unwrap().rotten.is_empty());
     let kept = stage.keep(meta(2)).unwrap();
     assert_eq!((kept.shared_bytes, kept.new_bytes, kept.verified), (4, 4, false));
     assert!(place.vault.verify(&place.owner, &id(2)).unwrap().is_whole());

@@ -1,9 +1,11 @@
 //! What keeping a backup means, whatever backend the world came from: its name, its stage in the vault, what people
-//! are told of it, and which old ones may go.
+//! are told of it, which old ones may go, and how one that is called off is taken back.
 
 use super::blocking;
-use crate::engine::{StepCx, StepError};
+use super::talk::resume_saves;
+use crate::engine::{Driver, StepCx, StepError};
 use crate::model::job::{Action, Gain, Step, StepState};
+use crate::model::recipe::Recipe;
 use crate::model::server::Server;
 use crate::model::view::{Notice, spoken_bytes};
 use crate::model::world::BackupId;
@@ -11,6 +13,11 @@ use crate::recipes::Recipes;
 use crate::vault::{self, Backup, Meta, OwnerId, Policy, Reason, Report, Selection, Staging, Vault};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A game is told to save again so often, with a pause in between, when a backup is called off.
+const RESUME_TRIES: usize = 2;
+const RESUME_PAUSE: Duration = Duration::from_secs(2);
 
 /// The vault as the steps of a job use it. Cheap to clone.
 #[derive(Clone)]
@@ -124,8 +131,14 @@ impl Backups {
     }
 
     pub async fn discard(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let staging = self.stage(cx).await?;
-        blocking(move || staging.discard()).await?.map_err(vault_error("dropping the half backup"))?;
+        let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::id_of(cx)?);
+        let dropped = blocking(move || match vault.stage(&owner, Some(id)) {
+            Ok(staging) => staging.discard(),
+            // It was being kept when it was called off. What is whole stays.
+            Err(vault::Error::AlreadyKept { .. }) => Ok(()),
+            Err(error) => Err(error),
+        });
+        dropped.await?.map_err(vault_error("dropping the half backup"))?;
         Ok(Gain::default())
     }
 
@@ -183,9 +196,41 @@ fn reason(action: &Action) -> Reason {
     }
 }
 
-/// A full disk is fatal and says so; so is everything else the vault refuses.
+/// Takes back that a game holds still. One that does not answer is no reason to hold the job: nothing of it is left to do,
+/// and while it is open nobody can stop the server, which saves its world.
+///
+/// # Errors
+/// None but that of a job without a server.
+pub async fn undo_quiesce(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+    cx.server()?;
+    let mut why = String::new();
+    for attempt in 1..=RESUME_TRIES {
+        if attempt > 1 {
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
+        match resume_saves(driver, recipe, cx).await {
+            Ok(gain) => return Ok(gain),
+            Err(StepError::Retry(error) | StepError::Fatal(error)) => why = format!("{error:#}"),
+        }
+    }
+    let note = format!("the game could not be told to save again, so it may not until it is stopped: {why}");
+    cx.out.line(&note);
+    Ok(Gain::note(note))
+}
+
+/// A full disk is fatal and says so; so is everything else the vault refuses. What is at work there ends soon, and a world
+/// whose stream broke off can be read again.
 pub fn vault_error(what: &str) -> impl FnOnce(vault::Error) -> StepError + '_ {
-    move |error| StepError::fatal(format!("{what}: {error}"))
+    use vault::Error::*;
+    move |error| {
+        let text = format!("{what}: {error}");
+        match error {
+            Busy { .. } | Stream(_) | CutShort => StepError::retry(text),
+            NoSpace { .. } | AlreadyKept { .. } | NoSuchBackup { .. } | Broken { .. } => StepError::fatal(text),
+            BadName { .. } | BadPattern { .. } | Refused { .. } => StepError::fatal(text),
+            Unfinished | NotEmpty(_) | Sink(_) | Io { .. } => StepError::fatal(text),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,19 @@ pub mod fake;
 pub mod talk;
 
 use crate::engine::StepError;
+use tokio_util::sync::CancellationToken;
 
 /// Runs blocking file work on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StepError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StepError::fatal(format!("file work was cut off: {error}")))
+}
+
+/// The same for work that may take long: it hears when nobody waits for it any more, as when its step was called off, and
+/// ends then. A thread cannot be dropped, and what it holds is not free before it ends.
+pub(crate) async fn blocking_while_wanted<T: Send + 'static>(
+    work: impl FnOnce(CancellationToken) -> T + Send + 'static,
+) -> Result<T, StepError> {
+    let unwanted = CancellationToken::new();
+    let _until_dropped = unwanted.clone().drop_guard();
+    blocking(move || work(unwanted)).await
 }

@@ -315,13 +315,19 @@ impl Staging {
     /// Takes in what rsync put into `tree()`: reads and hashes every file.
     ///
     /// rsync takes size and time for sameness, so what it linked from an older backup is held against that
-    /// backup's manifest; see `Adopted::rotten`.
-    pub fn adopt_tree(&mut self) -> Result<Adopted> {
+    /// backup's manifest; see `Adopted::rotten`. Large worlds take a while, and it ends as soon as it is wanted no more.
+    ///
+    /// # Errors
+    /// `Unfinished` when it was not wanted to its end.
+    pub fn adopt_tree(&mut self, wanted: impl Fn() -> bool) -> Result<Adopted> {
         self.reopen()?;
         let tree = self.tree();
         let older = self.inodes_of_older();
         let mut adopted = Adopted { files: 0, bytes: 0, rotten: Vec::new() };
         for found in walkdir::WalkDir::new(&tree).min_depth(1).sort_by_file_name() {
+            if !wanted() {
+                return Err(Error::Unfinished);
+            }
             let found = found.map_err(io::Error::from).at("read", &tree)?;
             let place = found.path();
             let inside = place.strip_prefix(&tree).expect("walkdir stays below its root");

@@ -89,6 +89,43 @@ async fn a_restore_that_is_called_off_half_way_leaves_nothing_under_the_newest_w
     }
 }
 
+#[tokio::test]
+async fn a_backup_that_is_called_off_half_way_lets_the_game_save_again() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    let variants = large_worlds("regions");
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    stage.create("world", "regions", &[]).await;
+    stage.start("world").await;
+    turns(&stage, "world", 1).await;
+    let answer = app.console(&stage.caller, "world", "grow").await.unwrap();
+    assert!(answer.contains("it is large"), "{answer}");
+    // The daemon falls silent in the middle of the world.
+    relay.stall_after(A_PART, &["GET ", "/archive"]);
+    let job = app.backup(&stage.caller, "world", None).await.unwrap();
+    relay.caught().await;
+    let vault = stage.config.data_dir.join("vault");
+    let copied = |name: &str| {
+        let files = walkdir::WalkDir::new(&vault).into_iter().flatten();
+        files.filter(|entry| entry.path().ends_with(name)).count()
+    };
+    stage.until("a part of the world in the vault", async || (copied("world/region-0") > 0).then_some(())).await;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    let log = log_of(&stage, "world").await;
+    let (off, on) = (log.find("saving is off"), log.find("saving is on"));
+    assert!(off.is_some() && off < on, "{log}");
+    assert_eq!(copied("world/region-0"), 0, "half a copy is left");
+    // Nothing of it is in the way of the next one.
+    stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), 1);
+    close(stage, &variants).await;
+}
+
 /// Its second path cannot be copied, and an admin goes on all the same.
 #[tokio::test]
 async fn a_world_of_which_a_part_was_read_is_never_kept_as_a_backup() {

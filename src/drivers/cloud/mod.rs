@@ -28,7 +28,7 @@ mod worlds;
 pub use choose::Needs;
 pub use setup::{Found, examine};
 
-use super::backups::Backups;
+use super::backups::{Backups, undo_quiesce};
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
@@ -295,7 +295,7 @@ impl Driver for CloudDriver {
             Step::AwaitHost | Step::Bootstrap | Step::Install | Step::PushWorld => Ok(Gain::default()),
             Step::StartGame => self.undo_start_game(cx).await,
             Step::AwaitReady => Ok(Gain::default()),
-            Step::QuiesceGame | Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
+            Step::QuiesceGame | Step::ResumeSaves => undo_quiesce(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.undo_pull_world(cx).await,
             Step::VerifyWorld | Step::KeepBackup => Ok(Gain::default()),
             Step::WarnPlayers | Step::StopGame | Step::DestroyHost | Step::ConfirmGone => {

@@ -6,7 +6,7 @@ use super::setup::{CALL_LIMIT, as_root, game_dir};
 use super::{CloudDriver, ssh_error};
 use crate::clients::rsync::{self, RsyncError, Transfer};
 use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
-use crate::drivers::blocking;
+use crate::drivers::{blocking, blocking_while_wanted};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Action, Gain};
@@ -98,9 +98,10 @@ impl CloudDriver {
                 }
                 Err(error) => return Err(rsync_error(error)),
             }
-            let (staging_back, adopted) = blocking(move || staging.adopt_tree().map(|adopted| (staging, adopted)))
-                .await?
-                .map_err(vault_error("taking the copy in"))?;
+            let adopting = blocking_while_wanted(move |unwanted| {
+                staging.adopt_tree(|| !unwanted.is_cancelled()).map(|adopted| (staging, adopted))
+            });
+            let (staging_back, adopted) = adopting.await?.map_err(vault_error("taking the copy in"))?;
             if adopted.rotten.is_empty() {
                 return Ok(staging_back);
             }

@@ -18,7 +18,7 @@ mod worlds;
 pub use drives::{DriveKind, clear_leftovers, usage};
 
 use crate::clients::docker::{Docker, DockerError};
-use crate::drivers::backups::Backups;
+use crate::drivers::backups::{Backups, undo_quiesce};
 use crate::drivers::blocking;
 use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
@@ -158,7 +158,7 @@ impl Driver for DockerDriver {
             Step::CreateContainer => self.undo_create_container(cx).await,
             Step::StartGame => self.undo_start_game(cx).await,
             Step::AwaitReady => Ok(Gain::default()),
-            Step::QuiesceGame | Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
+            Step::QuiesceGame | Step::ResumeSaves => undo_quiesce(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::PullWorld => self.undo_pull_world(cx).await,
             Step::VerifyWorld | Step::KeepBackup => Ok(Gain::default()),
             Step::WarnPlayers | Step::StopGame | Step::RemoveContainer | Step::ReplaceDrive | Step::DeleteDrive => {

@@ -5,10 +5,14 @@ use crate::clients::docker::Docker;
 use crate::drivers::backups::vault_error;
 use crate::engine::StepError;
 use crate::vault::Shift;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::runtime::Handle;
-use tokio_util::io::SyncIoBridge;
+use tokio_util::sync::CancellationToken;
+
+/// Why a reading ended that was called off. Nobody waits for this sentence either.
+const UNWANTED: &str = "nobody waits for the world any more";
 
 /// What a recipe calls the world, in one container.
 pub(super) struct WorldPaths {
@@ -24,22 +28,25 @@ impl WorldPaths {
         Ok(WorldPaths { docker: docker.clone(), container: container.to_owned(), paths })
     }
 
-    /// Hands on each path that is there: a world that nobody has played yet has none. For a thread that may wait.
+    /// Hands on each path that is there: a world that nobody has played yet has none. For a thread that may wait, until
+    /// it is unwanted.
     pub(super) fn read(
         &self,
+        unwanted: &CancellationToken,
         mut take: impl FnMut(&mut dyn Read, &Shift) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
         let daemon = Handle::current();
         for (path, shift) in &self.paths {
             // One after the other: the daemon answers nothing more about a container whose archive is half read.
-            let Some(tar) = daemon.block_on(self.open(path))? else { continue };
-            take(&mut SyncIoBridge::new_with_handle(tar, daemon.clone()), shift)?;
+            let opened = daemon.block_on(unwanted.run_until_cancelled(self.open(path)));
+            let Some(tar) = opened.ok_or_else(|| StepError::fatal(UNWANTED))?? else { continue };
+            take(&mut Wanted { tar, daemon: daemon.clone(), unwanted: unwanted.clone() }, shift)?;
         }
         Ok(())
     }
 
     /// What lies at this path of the world, as a tar; `None` where there is nothing yet.
-    async fn open(&self, path: &str) -> Result<Option<impl tokio::io::AsyncRead + Send + Unpin + use<>>, StepError> {
+    async fn open(&self, path: &str) -> Result<Option<impl AsyncRead + Send + Unpin + use<>>, StepError> {
         let inside = format!("{GAME_DIR}/{path}");
         let there =
             self.docker.stat_path(&self.container, &inside).await.map_err(docker_error("looking for the world"))?;
@@ -47,6 +54,20 @@ impl WorldPaths {
             return Ok(None);
         }
         self.docker.download_tar(&self.container, &inside).await.map(Some).map_err(docker_error("reading the world"))
+    }
+}
+
+/// A tar from the daemon, which ends with an error when nobody waits for it any more, however long the daemon is silent.
+struct Wanted<R> {
+    tar: R,
+    daemon: Handle,
+    unwanted: CancellationToken,
+}
+
+impl<R: AsyncRead + Unpin> Read for Wanted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.unwanted.run_until_cancelled(self.tar.read(buffer));
+        self.daemon.block_on(read).unwrap_or_else(|| Err(io::Error::other(UNWANTED)))
     }
 }
 

@@ -4,6 +4,7 @@
 use super::paths::WorldPaths;
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
+use crate::drivers::blocking_while_wanted;
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::DriveRef;
 use crate::model::job::{Action, Gain};
@@ -12,6 +13,7 @@ use crate::model::view::{spoken_bytes, spoken_files};
 use crate::model::world::{BackupId, WorldAt};
 use crate::vault::{self, OwnerId, Pack, Selection, Staging};
 use tokio_util::io::SyncIoBridge;
+use tokio_util::sync::CancellationToken;
 
 /// A live world that changes under our hands is read again so often before it is kept as it is.
 const LIVE_TRIES: usize = 3;
@@ -80,7 +82,7 @@ impl DockerDriver {
     async fn read_world(&self, cx: &StepCx<'_>, source: &Source) -> Result<Staging, StepError> {
         let mut staging = self.backups.stage(cx).await?;
         let (paths, selection) = (self.paths(cx, source)?, self.backups.selection(cx.game())?);
-        blocking(move || match fill(&mut staging, &paths, &selection) {
+        blocking_while_wanted(move |unwanted| match fill(&mut staging, &paths, &selection, &unwanted) {
             Ok(()) => Ok(staging),
             Err(error) => {
                 // Half a copy is worth nothing, and on a full disk not even its failure could be written down.
@@ -141,9 +143,9 @@ impl DockerDriver {
         mut staging: Staging,
     ) -> Result<vault::Comparison, StepError> {
         let (paths, selection) = (self.paths(cx, source)?, self.backups.selection(cx.game())?);
-        blocking(move || {
+        blocking_while_wanted(move |unwanted| {
             let mut comparing = staging.comparing().map_err(vault_error("comparing the world"))?;
-            paths.read(|tar, shift| {
+            paths.read(&unwanted, |tar, shift| {
                 comparing.read(tar, &selection, shift).map_err(vault_error("comparing the world"))
             })?;
             comparing.finish().map_err(vault_error("comparing the world"))
@@ -177,10 +179,13 @@ impl DockerDriver {
     }
 
     pub(super) async fn undo_pull_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        if !self.worldless(cx)? {
-            return self.backups.discard(cx).await;
+        if self.worldless(cx)? {
+            return Ok(Gain::default());
         }
-        Ok(Gain::default())
+        if let Some(drive) = &cx.server()?.owned.drive {
+            self.let_go(drive).await?;
+        }
+        self.backups.discard(cx).await
     }
 
     pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -242,9 +247,14 @@ impl DockerDriver {
         let sent = self.docker.upload_tar(hands, GAME_DIR, reader).await;
         let packed =
             packing.await.map_err(|error| StepError::fatal(format!("packing the world was cut off: {error}")))?;
-        // The vault's own error says more than a broken pipe does.
-        packed.map_err(vault_error("reading the backup"))?;
-        sent.map_err(docker_error("writing the world to the drive"))
+        match (packed, sent) {
+            // The pipe broke because the daemon took no more, and it says why.
+            (Err(vault::Error::Sink(_)), Err(sent)) => Err(docker_error("writing the world to the drive")(sent)),
+            (packed, sent) => {
+                packed.map_err(vault_error("reading the backup"))?;
+                sent.map_err(docker_error("writing the world to the drive"))
+            }
+        }
     }
 
     pub(super) async fn undo_push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -260,9 +270,14 @@ impl DockerDriver {
     }
 }
 
-fn fill(staging: &mut Staging, paths: &WorldPaths, selection: &Selection) -> Result<(), StepError> {
+fn fill(
+    staging: &mut Staging,
+    paths: &WorldPaths,
+    selection: &Selection,
+    unwanted: &CancellationToken,
+) -> Result<(), StepError> {
     let mut reading = staging.reading().map_err(vault_error("beginning the backup"))?;
-    paths.read(|tar, shift| reading.read(tar, selection, shift).map_err(vault_error("copying the world")))?;
+    paths.read(unwanted, |tar, shift| reading.read(tar, selection, shift).map_err(vault_error("copying the world")))?;
     reading.finish().map_err(vault_error("copying the world"))
 }
 

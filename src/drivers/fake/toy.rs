@@ -266,9 +266,10 @@ impl Toys {
                     End::ByForce => gain.with_note("ended by force: it did not end when it was asked"),
                 }
             }
-            (Way::Run, Step::QuiesceGame | Step::ResumeSaves) => {
+            (Way::Run | Way::Undo, Step::QuiesceGame | Step::ResumeSaves) => {
                 let quiesce = self.recipe(cx)?.quiesce.as_ref();
-                let lines = quiesce.map(|lines| if step == Step::QuiesceGame { &lines.before } else { &lines.after });
+                let begins = (way, step) == (Way::Run, Step::QuiesceGame);
+                let lines = quiesce.map(|lines| if begins { &lines.before } else { &lines.after });
                 for line in lines.into_iter().flatten() {
                     outside.type_into_toy(&id, line);
                 }
