@@ -290,6 +290,12 @@ pub(super) fn make_dir(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
+/// Everything written so far on the file system of this folder is on the disk when this returns. Whatever was written
+/// through an overlay or by another user is there too.
+pub(super) fn to_disk(dir: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(std::fs::File::open(dir)?)?)
+}
+
 /// Deletes a folder under another name, so that under its own it is all there or not there at all. What a crash leaves
 /// is cleared at the next start.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
@@ -409,7 +415,10 @@ fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
             std::fs::set_permissions(&target, std::fs::Permissions::from_mode(found.mode() & 0o7777))?;
         }
     }
-    std::fs::rename(&partial, &done)
+    // A power cut must not leave the name of what is whole on what is not.
+    to_disk(&partial)?;
+    std::fs::rename(&partial, &done)?;
+    std::fs::File::open(to)?.sync_all()
 }
 
 /// Shares the blocks where the file system can (btrfs, XFS), and copies where it cannot.

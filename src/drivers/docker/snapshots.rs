@@ -224,6 +224,8 @@ impl DockerDriver {
             let size = drives::usage(&files)?;
             // The kernel never writes to a lower directory; this keeps people from it too.
             std::fs::set_permissions(&files, std::fs::Permissions::from_mode(0o555))?;
+            // Once it is sealed on record, drives are cloned from it, also after a power cut.
+            drives::to_disk(&files)?;
             Ok(size)
         })
         .await?

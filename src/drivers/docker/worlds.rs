@@ -1,6 +1,7 @@
 //! Worlds between a drive and the vault. A world is read through the daemon, which sees the drive as the game does,
 //! twice: once to copy it and once to compare the copy, read back from the disk, with the original.
 
+use super::drives::{disk_error, to_disk};
 use super::paths::WorldPaths;
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
@@ -229,6 +230,9 @@ impl DockerDriver {
         let pushed = self.upload_world(&hands, owner, id).await;
         self.let_go(&drive).await?;
         pushed?;
+        // On record it is the newest world from here on, and no other is put over it, also after a power cut.
+        let dir = self.drive_dir(&drive.id);
+        blocking(move || to_disk(&dir)).await?.map_err(disk_error("writing the world to the disk"))?;
         let mut owned = server.owned.clone();
         owned.drive = Some(DriveRef { world: WorldAt::Backup(wanted.clone()), ..drive });
         owned.world = Some(wanted.clone());
