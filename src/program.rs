@@ -11,10 +11,11 @@ use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnH
 use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
-use crate::drivers::docker::{self, DockerDriver, DriveKind, Settings};
+use crate::drivers::docker::{DockerDriver, DriveKind, Leftovers, OnRecord, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
 use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
+use crate::model::job::Step;
 use crate::model::lease::Rules;
 use crate::model::server::Backend;
 use crate::model::{MINUTE_MS, Ms};
@@ -252,16 +253,26 @@ pub fn trusted(config: &Config) -> Trust {
     cloud_driver::trusted(&config.data_dir)
 }
 
-/// Once, before work begins: half backups that no open job goes on with are cleared away, and half deletions.
+/// Once, before work begins: half backups that no open job goes on with are cleared away, half deletions, and snapshots
+/// that are on nobody's record.
 async fn look_around(store: &Store, vault: Vault, data_dir: PathBuf) -> anyhow::Result<()> {
-    let open: Vec<String> = store.open_jobs_all().await?.iter().map(|job| format!("-j{}", job.id)).collect();
+    let leftovers = tokio::task::spawn_blocking(move || Leftovers::find(&data_dir)).await?;
+    let leftovers = leftovers.context("looking at drives and snapshots")?;
+    let jobs = store.open_jobs_all().await?;
+    let open: Vec<String> = jobs.iter().map(|job| format!("-j{}", job.id)).collect();
     let wanted = move |_: &OwnerId, id: &BackupId| open.iter().any(|job| id.as_str().ends_with(job));
     for path in tokio::task::spawn_blocking(move || vault.sweep(wanted)).await?? {
         tracing::info!("Cleared a half backup away: {}", path.display());
     }
-    let cleared = tokio::task::spawn_blocking(move || docker::clear_leftovers(&data_dir)).await?;
-    for path in cleared.context("clearing half deletions away")? {
-        tracing::info!("Cleared a half deletion away: {}", path.display());
+    let drives = store.servers_everywhere().await?.into_iter().filter_map(|server| Some(server.owned.drive?.id));
+    let record = OnRecord {
+        drives: drives.collect(),
+        snapshots: store.snapshots_all().await?.into_iter().map(|snapshot| snapshot.id.0).collect(),
+        building: jobs.iter().any(|job| job.record(Step::CreateSnapshot).is_some()),
+    };
+    let cleared = tokio::task::spawn_blocking(move || leftovers.clear(&record)).await?;
+    for path in cleared.context("clearing drives and snapshots away")? {
+        tracing::info!("Cleared away what nobody wants: {}", path.display());
     }
     Ok(())
 }

@@ -4,9 +4,11 @@
 mod stage;
 
 use spawnpoint::app::UpdateWhen;
+use spawnpoint::model::drive::SnapshotId;
 use spawnpoint::model::job::Step;
 use spawnpoint::model::server::State;
 use stage::{Stage, docker_or_skip, test_image};
+use std::collections::BTreeSet;
 
 async fn toy() -> Option<Stage> {
     if !docker_or_skip().await {
@@ -144,6 +146,29 @@ async fn drives_can_be_copies_behind_the_same_words() {
     stage.start("world").await;
     let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
     assert!(log.contains("with 2 turns"), "{log}");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn what_a_broken_off_deletion_left_of_snapshots_goes_at_the_next_start() {
+    let Some(stage) = toy().await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.succeeds(app.snapshot_build(&stage.caller, "toy", None).await.unwrap()).await;
+    // The program ended when the record was gone and the files were not, and once more in the middle of the files.
+    let folder = stage.config.data_dir.join("snapshots");
+    let newest = app.snapshots(&stage.caller).await.unwrap().into_iter().find(|one| one.id == "toy-2").unwrap();
+    stage.program.store.forget_snapshot(&SnapshotId(newest.id)).await.unwrap();
+    std::fs::create_dir_all(folder.join(".deleting-toy-3/files")).unwrap();
+    let names = || {
+        let found = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        found.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(names().len(), 3, "{:?}", names());
+    let stage = stage.restart().await;
+    stage.until("the rest to go", async || (names().len() == 1).then_some(())).await;
+    assert!(names().contains("toy-1"), "{:?}", names());
     stage.close().await;
 }
 

@@ -170,7 +170,8 @@ impl App {
         let driver = self.engine().driver(Backend::Docker).ok_or_else(|| {
             Refusal::Invalid("The docker backend is not set up here, so its files cannot be deleted.".to_owned())
         })?;
-        // Off the record first: what is left of a crash between the two is a folder nobody uses.
+        // Off the record first: what is left of a crash between the two is a folder nobody uses, and goes at the next
+        // start.
         self.store().forget_snapshot(&snapshot.id).await?;
         driver.delete_snapshot(snapshot).await?;
         Ok(format!("`{id}` is deleted."))

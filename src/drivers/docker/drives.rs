@@ -321,20 +321,6 @@ pub(super) fn is_going(name: &str) -> bool {
     name.starts_with(DELETING)
 }
 
-/// Takes away what [`remove`] left when the program ended in the middle of it. Returns what went.
-///
-/// # Errors
-/// Of the first folder that could not be listed or cleared.
-pub fn clear_leftovers(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let folder = data_dir.join(DRIVES);
-    let mut gone = vec![];
-    for name in names_in(&folder)?.iter().filter(|name| is_going(name)) {
-        clear(&folder.join(name))?;
-        gone.push(folder.join(name));
-    }
-    Ok(gone)
-}
-
 /// What lies in a folder; nothing where there is none.
 pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     match std::fs::read_dir(folder) {
@@ -445,22 +431,6 @@ mod tests {
         clear(&home.path().join("drive")).unwrap();
         assert!(!home.path().join("drive").exists());
         clear(&home.path().join("drive")).unwrap();
-    }
-
-    #[test]
-    fn half_a_deletion_is_never_under_the_old_name_and_is_cleared_later() {
-        let home = tempfile::tempdir().unwrap();
-        let drive = home.path().join("drives/one");
-        std::fs::create_dir_all(drive.join("upper/world")).unwrap();
-        remove(&drive).unwrap();
-        remove(&drive).unwrap();
-        // A crash between the new name and the end, and then another drive of the old one.
-        std::fs::create_dir_all(home.path().join("drives/.deleting-one/upper")).unwrap();
-        std::fs::create_dir_all(drive.join("upper/world")).unwrap();
-        assert_eq!(clear_leftovers(home.path()).unwrap(), [home.path().join("drives/.deleting-one")]);
-        assert_eq!(names_in(&home.path().join("drives")).unwrap(), ["one"]);
-        assert!(drive.join("upper/world").is_dir());
-        assert!(clear_leftovers(&home.path().join("nowhere")).unwrap().is_empty());
     }
 
     #[test]

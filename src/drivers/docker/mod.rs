@@ -3,10 +3,12 @@
 //!
 //! `snapshots` builds what drives stand on, `drives` clones and replaces them, `worlds` moves worlds between a drive
 //! and the vault, `paths` has the daemon send them, `game` starts and stops the container, `talk` speaks to the game in
-//! it, `orphans` finds what was forgotten. What exists outside is found by its name and its labels, never by memory.
+//! it, `orphans` finds what was forgotten, `leftovers` clears away what nobody can want. What exists outside is found by
+//! its name and its labels, never by memory.
 
 mod drives;
 mod game;
+mod leftovers;
 mod orphans;
 mod paths;
 mod ports;
@@ -15,7 +17,8 @@ mod snapshots;
 mod talk;
 mod worlds;
 
-pub use drives::{DriveKind, clear_leftovers, usage};
+pub use drives::{DriveKind, usage};
+pub use leftovers::{Leftovers, OnRecord};
 
 use crate::clients::docker::{Docker, DockerError};
 use crate::drivers::backups::{Backups, undo_quiesce};

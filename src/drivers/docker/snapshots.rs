@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Process 1 of every container: runs `start`, hands a signal on, and ends only when nothing is left running, so that
 /// a game that goes into the background lives on.
 const RUN: &str = include_str!("run.sh");
+/// The folder of all snapshots, in the data folder.
+pub(super) const SNAPSHOTS: &str = "snapshots";
 /// How often a start looks whether another job's snapshot is there.
 const WAIT_FOR_BUILDER: Duration = Duration::from_secs(1);
 /// How much of an image's key is in its tag.
@@ -31,7 +33,7 @@ impl DockerDriver {
     }
 
     fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
-        self.settings.data_dir.join("snapshots").join(&id.0)
+        self.settings.data_dir.join(SNAPSHOTS).join(&id.0)
     }
 
     /// Where a snapshot's files are: what overlays name as their lower directory.
@@ -269,7 +271,7 @@ impl DockerDriver {
     /// Deletes a snapshot's files. Who calls this has made sure that nobody stands on them.
     pub async fn remove_snapshot_files(&self, id: &SnapshotId) -> Result<(), StepError> {
         let dir = self.snapshot_dir(id);
-        blocking(move || drives::clear(&dir)).await?.map_err(drives::disk_error("deleting the snapshot's files"))
+        blocking(move || drives::remove(&dir)).await?.map_err(drives::disk_error("deleting the snapshot's files"))
     }
 
     /// The image that the snapshot was built with. Where the daemon lost it and the recipe has moved on, it cannot be
