@@ -454,6 +454,21 @@ fn leftovers_are_never_listed_and_are_swept_unless_a_job_needs_them() {
 }
 
 #[test]
+fn a_stage_can_take_away_what_another_one_left_and_no_backup() {
+    let place = Place::new();
+    place.write("a", "a");
+    place.take(1);
+    drop(place.unpack(2, &tar_of(&place.world())));
+    let stage = place.stage(3);
+    stage.drop_others().unwrap();
+    assert!(stage.tree().is_dir());
+    drop(stage);
+    let left = place.vault.sweep(|_, _| false).unwrap();
+    assert_eq!(left.len(), 1, "only its own: {left:?}");
+    assert_eq!(place.ids(), [id(1).to_string()]);
+}
+
+#[test]
 fn only_one_backup_of_an_owner_is_taken_at_a_time() {
     let place = Place::new();
     let first = place.stage(1);

@@ -40,9 +40,14 @@ impl Backups {
             .map_err(vault_error("naming the backup"))
     }
 
+    /// A server has one open job, so what another job of it left half done is nobody's: that job was abandoned.
     pub async fn stage(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
         let (vault, owner, id) = (self.vault.clone(), Self::owner(cx.server()?)?, Self::id_of(cx)?);
-        blocking(move || vault.stage(&owner, Some(id))).await?.map_err(vault_error("opening the vault"))
+        let open = move || {
+            let staging = vault.stage(&owner, Some(id))?;
+            staging.drop_others().map(|()| staging)
+        };
+        blocking(open).await?.map_err(vault_error("opening the vault"))
     }
 
     /// Whether this job's backup is in the vault already, as after a crash between keeping it and saying so.

@@ -13,11 +13,10 @@ use super::{
     error::{At, Error, Result},
     manifest::{self, Backup, Entries, Kind},
     name::{BackupId, OwnerId, WorldPath},
-    stage::Staging,
+    stage::{PARTIAL, Staging},
 };
 
 const LOCK: &str = ".lock";
-const PARTIAL: &str = ".partial-";
 const DELETING: &str = ".deleting-";
 const BLOCK_BYTES: u64 = 512;
 

@@ -28,6 +28,8 @@ use super::{
     stream::{self, Item, What},
 };
 
+/// What the folder of a stage is called, before its id.
+pub(super) const PARTIAL: &str = ".partial-";
 const DRAFT: &str = "draft.json";
 /// The newest is not enough: after a world that came back empty, all would be stored again.
 const DEDUPE_AGAINST_BACKUPS: usize = 3;
@@ -98,7 +100,7 @@ impl Staging {
         older: Vec<Backup>,
         lock: Lock,
     ) -> Result<Self> {
-        let dir = owner_dir.join(format!(".partial-{id}"));
+        let dir = owner_dir.join(format!("{PARTIAL}{id}"));
         let tree = dir.join(manifest::TREE);
         fs::create_dir_all(&tree).at("create", &tree)?;
         let mut staging = Self {
@@ -173,6 +175,19 @@ impl Staging {
         if draft.exists() {
             fs::remove_file(&draft).at("delete", &draft)?;
             disk::sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what other stages of the same owner left. For a caller that gives an owner one backup to take at a time,
+    /// and begins none before it has ended or given up the last one.
+    pub fn drop_others(&self) -> Result<()> {
+        for found in fs::read_dir(&self.owner_dir).at("read", &self.owner_dir)? {
+            let other = found.at("read", &self.owner_dir)?;
+            let stage = other.file_name().to_str().is_some_and(|name| name.starts_with(PARTIAL));
+            if stage && other.path() != self.dir {
+                disk::remove_tree(&other.path())?;
+            }
         }
         Ok(())
     }
