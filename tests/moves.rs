@@ -10,6 +10,7 @@ use common::beds::{OwnMachine, nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
+use spawnpoint::drivers::fake::Outside;
 use spawnpoint::model::JobId;
 use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::Backend;
@@ -278,4 +279,13 @@ async fn a_folder_that_was_left_with_an_unsaved_world_is_neither_played_on_nor_d
 fn docker(args: &[&str]) {
     let run = Command::new("docker").args(args).output().unwrap();
     assert!(run.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[tokio::test]
+async fn who_names_a_backend_that_is_not_set_up_hears_that_a_changed_configuration_takes_a_restart() {
+    let stage = Stage::open_on("tests/recipes", Backend::Docker, &Outside::default()).await;
+    stage.create("world", "toy", &[]).await;
+    let refused = stage.program.app.move_to(&stage.caller, "world", Backend::Cloud, None).await.unwrap_err();
+    insta::assert_snapshot!(refused.to_string(), @"The cloud backend is not set up here. `spawnpoint doctor` says what is missing; a changed configuration takes effect when Spawnpoint is started again.");
+    stage.close().await;
 }

@@ -27,7 +27,7 @@ use crate::engine::{Engine, OpenError};
 use crate::model::access::{Caller, Permission, permission};
 use crate::model::job::Job;
 use crate::model::lease;
-use crate::model::server::Server;
+use crate::model::server::{Backend, Server};
 use crate::model::{JobId, Ms};
 use crate::recipes::Recipes;
 use crate::store::Store;
@@ -190,6 +190,15 @@ impl App {
             Err(OpenError::Other(error)) => Err(Refusal::Ours(error)),
         }
     }
+}
+
+/// Most often somebody has just changed the configuration, which is read once.
+fn not_set_up(backend: Backend) -> Refusal {
+    Refusal::Invalid(format!(
+        "The {} backend is not set up here. `spawnpoint doctor` says what is missing; a changed configuration takes \
+         effect when Spawnpoint is started again.",
+        backend.word()
+    ))
 }
 
 /// What somebody did, for the audit log.

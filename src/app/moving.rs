@@ -1,6 +1,6 @@
 //! Taking a server from one backend to another: asked about first, with what it means there, then a job.
 
-use super::{Answer, App, Did, Refusal};
+use super::{Answer, App, Did, Refusal, not_set_up};
 use crate::engine::StepError;
 use crate::model::access::{Caller, Permission};
 use crate::model::cost::Quote;
@@ -64,10 +64,7 @@ impl App {
             return Err(Refusal::Invalid(format!("`{}` is on the {} backend already.", server.name, to.word())));
         }
         if self.engine().driver(to).is_none() {
-            return Err(Refusal::Invalid(format!(
-                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
-                to.word()
-            )));
+            return Err(not_set_up(to));
         }
         Ok(server)
     }

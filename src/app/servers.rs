@@ -1,6 +1,6 @@
 //! Servers: made, listed, looked at, talked to, and set.
 
-use super::{Answer, App, Did, Refusal, places};
+use super::{Answer, App, Did, Refusal, not_set_up, places};
 use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission};
@@ -101,10 +101,7 @@ impl App {
             }
         };
         if self.engine().driver(backend).is_none() {
-            return Err(Refusal::Invalid(format!(
-                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
-                backend.word()
-            )));
+            return Err(not_set_up(backend));
         }
         if self.store().servers_of(&caller.guild).await?.len() >= SERVERS_MAX {
             return Err(Refusal::Invalid(format!("There are {SERVERS_MAX} servers here already; delete one first.")));
@@ -337,12 +334,7 @@ impl App {
     }
 
     pub(super) fn driver(&self, server: &Server) -> Answer<Arc<dyn Driver>> {
-        self.engine().driver(server.backend).ok_or_else(|| {
-            Refusal::Invalid(format!(
-                "The {} backend is not set up here. `spawnpoint doctor` says what is missing.",
-                server.backend.word()
-            ))
-        })
+        self.engine().driver(server.backend).ok_or_else(|| not_set_up(server.backend))
     }
 
     fn default_backend(&self) -> Answer<Backend> {

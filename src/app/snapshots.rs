@@ -1,6 +1,6 @@
 //! Games and their golden snapshots.
 
-use super::{Answer, App, Did, Refusal};
+use super::{Answer, App, Did, Refusal, not_set_up};
 use crate::engine::Ask;
 use crate::model::JobId;
 use crate::model::access::{Caller, Permission};
@@ -111,9 +111,7 @@ impl App {
             self.require(caller, None, Permission::Admin).await?;
             let recipe = self.recipe(game)?;
             if self.engine().driver(Backend::Docker).is_none() {
-                return Err(Refusal::Invalid(
-                    "The docker backend is not set up here. `spawnpoint doctor` says what is missing.".into(),
-                ));
+                return Err(not_set_up(Backend::Docker));
             }
             let ask = Ask { action: Action::BuildSnapshot, cause: Cause::Asked, actor: caller.actor.clone(), channel };
             let result = self.engine().ask_snapshot(&recipe.game, &caller.guild, ask).await;
