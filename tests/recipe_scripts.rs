@@ -476,7 +476,7 @@ fn valheim_is_started_as_its_makers_tell_and_ends_at_sigint() {
     drop(running);
 
     // What Valheim would refuse in the middle of its log is refused at once.
-    for password in ["1234", "satur"] {
+    for password in ["1234", "satur", "edicat"] {
         let mut env = env;
         env[2] = ("PASSWORD", password);
         let said = place.run("start", &env).unwrap_err();

@@ -106,6 +106,14 @@ fn valheim_is_understood() {
     );
 }
 
+/// A server that is not listed answers no query, so an idle one would never stop.
+#[test]
+fn valheim_can_be_counted_unless_somebody_hides_it() {
+    let valheim = recipe("valheim");
+    assert!(valheim.query.is_some());
+    assert_eq!(valheim.variables["PUBLIC"].default.as_deref(), Some("true"));
+}
+
 #[test]
 fn terraria_is_understood() {
     // The lines that the AMP template for Terraria waits for (CubeCoders/AMPTemplates, terraria.kvp): `Listening on port
