@@ -475,6 +475,21 @@ fn valheim_is_started_as_its_makers_tell_and_ends_at_sigint() {
     );
     drop(running);
 
+    // Rules that were set in the game since stay, and the way back is a change as well.
+    let presets = |env: &[(&'static str, &'static str)]| {
+        let mut running = place.start(env, "ready");
+        let said = running.said().lines().next().unwrap_or_default().to_owned();
+        place.run("stop", &[]).unwrap();
+        running.end();
+        said.split_once("<-preset>").map(|(_, preset)| preset.to_owned())
+    };
+    assert_eq!(presets(&hard), None, "the world has it already");
+    let mut other = hard;
+    other[3] = ("WORLD", "Another");
+    assert_eq!(presets(&other).as_deref(), Some("<hard>"), "each world has its own");
+    assert_eq!(presets(&env).as_deref(), Some("<normal>"));
+    assert_eq!(presets(&env), None);
+
     // What Valheim would refuse in the middle of its log is refused at once.
     for password in ["1234", "satur", "edicat"] {
         let mut env = env;
