@@ -292,6 +292,16 @@ fn server_properties_keep_what_the_recipe_does_not_set() {
     "#);
 }
 
+/// What is no part of the world is gone with the next update. The file with the console's password stays out of backups.
+#[test]
+fn settings_of_minecraft_that_people_edit_by_hand_are_kept_with_the_world() {
+    let kept = &recipe("minecraft").world.paths;
+    for path in ["config", "bukkit.yml", "spigot.yml", "commands.yml", "permissions.yml"] {
+        assert!(kept.iter().any(|one| one == path), "{path} is not in {kept:?}");
+    }
+    assert!(!kept.iter().any(|path| path == "server.properties"), "{kept:?}");
+}
+
 #[test]
 fn serverconfig_of_terraria_is_made_where_there_is_none() {
     // Every key of the makers' own example is commented out, so an edit adds its own.
