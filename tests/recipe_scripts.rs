@@ -69,6 +69,28 @@ fn every_game_brings_rsync_because_worlds_travel_with_it() {
     }
 }
 
+/// A host that has just come up may be at its own packages, and `apt-get update` waits for nobody.
+#[test]
+fn every_bootstrap_tries_again_what_apt_could_not_do_at_once() {
+    for recipe in std::fs::read_dir(root().join("game-scripts")).unwrap() {
+        let game: &'static str = recipe.unwrap().file_name().into_string().unwrap().leak();
+        let place = Place::new(game);
+        let apt = "#!/usr/bin/env bash\necho \"$*\" >>\"$STAND_IN/calls\"\n\
+            if [[ $* == *update* ]] && mkdir \"$STAND_IN/locked\" 2>/dev/null; then\n\
+            echo 'E: Could not get lock /var/lib/apt/lists/lock'; exit 100\nfi\n";
+        place.tool("apt-get", apt);
+        // What would change the machine that the tests run on, or is not there.
+        for tool in ["rm", "sed", "sleep", "dpkg", "debconf-set-selections", "apt-cache", "java"] {
+            place.tool(tool, "#!/bin/sh\nexit 0\n");
+        }
+        let said = place.run("bootstrap", &[]).unwrap_or_else(|said| said);
+        let calls = place.calls();
+        let words = calls.lines().map(|call| if call.contains("update") { "update" } else { "install" });
+        assert_eq!(words.collect::<Vec<_>>(), ["update", "update", "install"], "{game}: {said}");
+        assert!(calls.lines().last().unwrap().contains("rsync"), "{calls}");
+    }
+}
+
 #[test]
 fn shellcheck_finds_nothing() {
     if !have("shellcheck") {
