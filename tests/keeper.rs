@@ -278,8 +278,12 @@ fn scripts_get_their_environment_and_nobody_else_sees_it() {
         "sp-abcdefgh\nnone"
     );
 
-    host.script("bootstrap", r#"echo "$(id -un)|$HOME|$DEBIAN_FRONTEND""#);
-    assert_eq!(host.does(&["run-script", ID, "bootstrap", "as-root"]), "root|/root|noninteractive");
+    host.script("bootstrap", r#"echo "$(id -un)|$HOME|$DEBIAN_FRONTEND"; apt-config dump DPkg::Lock::Timeout"#);
+    assert_eq!(
+        host.does(&["run-script", ID, "bootstrap", "as-root"]),
+        "root|/root|noninteractive\nDPkg::Lock::Timeout \"300\";",
+        "apt waits for whoever else installs something"
+    );
 
     // The user of the game cannot become another one, and sees neither the settings nor the log.
     host.script("try", &format!("grep NoNewPrivs /proc/self/status; cat {DIR}/env {DIR}/state/log 2>&1 || true"));

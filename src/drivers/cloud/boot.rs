@@ -1,14 +1,19 @@
-//! What a new host is told at its first boot: our SSH key, its own SSH host key, and nothing else. So the very first
-//! connection is verified, and nobody can get in with a password.
+//! What a new host is told at its first boot: our SSH key, its own SSH host key, and to leave its packages alone. So the
+//! very first connection is verified, and nobody can get in with a password.
 
 use crate::clients::ssh::{HostKey, KeyPair};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+/// A host that lives for an evening needs no updates by itself, and while it fetches some nobody else can install anything.
+/// It must not end with an error: the first boot would count as failed.
+const NO_UPDATES: &str = "if command -v systemctl >/dev/null; then systemctl --no-block mask --now apt-daily.timer \
+    apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service || true; fi";
+
 /// The cloud-init user data. JSON is YAML, and needs no care for indentation. Holds a private key.
 ///
 /// The modules are cloud-init's own: ssh (`ssh_keys`, `ssh_deletekeys`), users and groups (`users`, `disable_root`),
-/// set passwords (`ssh_pwauth`): <https://cloudinit.readthedocs.io/en/latest/reference/modules.html>.
+/// set passwords (`ssh_pwauth`), bootcmd: <https://cloudinit.readthedocs.io/en/latest/reference/modules.html>.
 pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
     let config = json!({
         "ssh_deletekeys": true,
@@ -20,6 +25,8 @@ pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
         "disable_root": false,
         "ssh_pwauth": false,
         "users": [{ "name": "root", "ssh_authorized_keys": [ours.public_line()] }],
+        // Before the network is up, and so before the timers.
+        "bootcmd": [["sh", "-c", NO_UPDATES]],
         // The bootstrap script installs what is needed; an upgrade here would hold every start up.
         "package_update": false,
         "package_upgrade": false,
@@ -43,6 +50,8 @@ mod tests {
         );
         assert_eq!(config["users"][0]["ssh_authorized_keys"], serde_json::json!([ours.public_line()]));
         assert_eq!(config["ssh_pwauth"], false);
+        let first = config["bootcmd"][0].to_string();
+        assert!(first.contains("mask --now apt-daily.timer apt-daily-upgrade.timer"), "{first}");
         assert!(text.len() < 16 * 1024, "the smallest limit of the providers is 16 KB");
     }
 }

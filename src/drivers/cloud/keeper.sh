@@ -60,6 +60,8 @@ UP_WAIT_S=20
 KILL_WAIT_S=60
 # How long a script waits for an earlier run of itself.
 SCRIPT_WAIT_S=3600
+# How long apt waits in a bootstrap for somebody else's installing to end.
+APT_WAIT_S=300
 # How long a script that nobody waits for any more may take to end by itself.
 LEFTOVER_WAIT_S=5
 # How long a game may still be there after its stop script, before a signal follows.
@@ -219,13 +221,15 @@ is_running() {
 # rather than put on a command line, where anybody on the host could see it.
 # A shell starts what it puts into the background with SIGINT ignored, and a game may need that.
 become() {
-    local script=$1 as=$2 drop=()
+    local script=$1 as=$2 drop=() apt=()
     if [ "$as" = game ]; then
         drop=(setpriv --reuid "$user" --regid "$user" --init-groups --no-new-privs --)
+    else
+        apt=(APT_CONFIG="$run/apt.conf")
     fi
     # shellcheck disable=SC2016 # for the shell within
     exec setsid perl -e '$SIG{INT} = $SIG{QUIT} = $SIG{HUP} = $SIG{TERM} = $SIG{PIPE} = "DEFAULT"; exec @ARGV; die "$!\n"' \
-        env -i LANG=C.UTF-8 /bin/bash --noprofile --norc -c '
+        env -i LANG=C.UTF-8 "${apt[@]}" /bin/bash --noprofile --norc -c '
         set -eu
         umask 022
         dir=$1 as=$2
@@ -311,6 +315,8 @@ run_script() {
     as-root) as=root ;;
     *) fail 64 "a script runs as the game's user, or as-root" ;;
     esac
+    # A host's own updates, or another server's bootstrap, may be under way. `apt-get update` waits for nobody all the same.
+    [ "$as" = game ] || echo "DPkg::Lock::Timeout \"$APT_WAIT_S\";" >"$run/apt.conf"
     exec {script_lock}>"$run/run-$name.lock"
     flock -w "$SCRIPT_WAIT_S" "$script_lock" || fail 75 "an earlier $name is still running"
     end_leftover "$name"
@@ -377,7 +383,7 @@ remove() {
         userdel "$user"
     fi
     # The folder of the locks stays until the next boot: somebody may be waiting for one.
-    rm -rf "$run/scripts" "$run/in" "$run/out" "$run/launch" "$run/up"
+    rm -rf "$run/scripts" "$run/in" "$run/out" "$run/launch" "$run/up" "$run/apt.conf"
     echo removed
 }
 
