@@ -345,6 +345,41 @@ async fn a_provider_that_is_busy_is_given_time_and_a_name_server_that_is_away_ta
     stage.close().await;
 }
 
+/// The machine behind the stand-in is Debian 12, whatever was asked for.
+#[tokio::test]
+async fn a_host_comes_with_the_debian_of_the_recipe_and_a_failed_script_says_where_it_is_another() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let recipes = tempfile::tempdir().unwrap();
+    let (toy, ours) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/toy"), recipes.path().join("toy"));
+    std::fs::create_dir(&ours).unwrap();
+    for file in std::fs::read_dir(toy).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), ours.join(file.file_name())).unwrap();
+    }
+    let recipe = std::fs::read_to_string(ours.join("recipe.toml")).unwrap();
+    let recipe = recipe.replace("spawnpoint-test/busybox:1", "debian:trixie-slim");
+    std::fs::write(ours.join("recipe.toml"), recipe).unwrap();
+    std::fs::write(ours.join("bootstrap"), "#!/bin/sh\nset -eu\necho 'E: no such package'\nexit 100\n").unwrap();
+    let stage = Stage::open("tests/recipes", |config| {
+        rent_at(config, &clouds, "hetzner");
+        config.game_scripts = recipes.path().to_owned();
+    })
+    .await;
+    stage.create("world", "toy", &[]).await;
+    let end = stage.end_of(stage.program.app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = note(&end, Step::Bootstrap);
+    let said = "Its last line: E: no such package. This recipe is made for Debian 13; this system is Debian 12.";
+    assert!(error.ends_with(said), "{error}");
+    let images: Vec<String> = clouds.hosts().into_iter().map(|host| host.image).collect();
+    assert_eq!(images, ["debian-13"]);
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 /// A small file system of its own, with room made on demand, unmounted at the end.
 struct Small(std::path::PathBuf);
 

@@ -556,7 +556,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server settings
     Spawnpoint (only alice sees this):
       `image` of `moon`: `fake/ubuntu24`
-      The system of its host, Debian or Ubuntu; empty: Debian 12. Any text.
+      The system of its host, Debian or Ubuntu; empty: the Debian that the game needs. Any text.
       Change it with `/server settings server:moon variable:image value:…`; only you see that.
     alice used /server settings
     Spawnpoint (only alice sees this):

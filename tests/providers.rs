@@ -7,7 +7,7 @@ mod common {
 
 use common::cloud::{Clouds, Failure, Machines, Options};
 use spawnpoint::clients::cloud::{
-    self, CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, OpenPort, PROVIDERS,
+    self, CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, OpenPort, PROVIDERS, USUAL_DEBIAN,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ fn wish(provider: &str) -> HostSpec {
         region: region.into(),
         size: size.into(),
         image: None,
+        debian: USUAL_DEBIAN,
         user_data: "#cloud-config\n{\"write_files\": [{\"content\": \"snowman ☃\"}]}\n".into(),
         firewall: None,
     }
@@ -357,6 +358,12 @@ async fn images_are_debian_and_ubuntu_and_the_usual_one_is_what_a_host_gets_unas
         assert!(usual.len() == 1 && usual[0].title.starts_with("Debian 12"), "{provider}: {usual:?}");
         let host = api.create(&wish(provider)).await.expect("a host");
         assert_eq!(clouds.host(&host.id).image, usual[0].word, "{provider}");
+        api.destroy(&host.id).await.expect("it goes");
+        // A game that is made for another release gets that one.
+        let newer = HostSpec { name: "spawnpoint-newer-44".into(), debian: 13, ..wish(provider) };
+        let host = api.create(&newer).await.unwrap_or_else(|error| panic!("{provider}: {error}"));
+        let found = images.iter().find(|image| image.word == clouds.host(&host.id).image).expect("a listed one");
+        assert!(found.title.starts_with("Debian 13"), "{provider}: {found:?}");
         api.destroy(&host.id).await.expect("it goes");
         // Each can be rented by its word.
         let other = images.iter().find(|image| !image.usual).expect("another");

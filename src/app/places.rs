@@ -124,7 +124,12 @@ pub(super) fn fields(server: &Server) -> Vec<Field> {
         field(PROVIDER, "Provider", "Where its host is rented; empty: as configured.", &place.provider),
         field(REGION, "Region", "The provider's word for it; empty: as configured.", &place.region),
         field(SIZE, "Size", "The provider's word for it; empty: what the game needs.", &place.size),
-        field(IMAGE, "Image", "The system of its host, Debian or Ubuntu; empty: Debian 12.", &place.image),
+        field(
+            IMAGE,
+            "Image",
+            "The system of its host, Debian or Ubuntu; empty: the Debian that the game needs.",
+            &place.image,
+        ),
     ]
 }
 

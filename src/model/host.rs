@@ -21,7 +21,7 @@ pub struct Place {
     /// The provider's word for it: `cx23`, `g6-standard-2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// The provider's word for it; left out, its Debian 12.
+    /// The provider's word for it; left out, its Debian that the recipe is made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
@@ -34,7 +34,7 @@ pub struct HostImage {
     pub word: String,
     /// As people call it: `Debian 12`.
     pub title: String,
-    /// What a host gets when none is chosen.
+    /// What a host gets when none is chosen, for most games.
     pub usual: bool,
 }
 

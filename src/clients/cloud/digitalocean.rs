@@ -8,7 +8,8 @@
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
 use super::{
-    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
+    is_fit,
 };
 use super::{TAG_JOB, instance_tag};
 use async_trait::async_trait;
@@ -27,7 +28,6 @@ static PROVIDER: Provider = Provider {
     read,
 };
 
-const DEBIAN: &str = "debian-12-x64";
 const PER_PAGE: u32 = 200;
 /// Since January 2026 droplets are billed by the second, for 60 of them or $0.01 at least
 /// (<https://docs.digitalocean.com/products/droplets/details/pricing>). Counted in minutes here: that is never less than
@@ -124,7 +124,7 @@ impl CloudApi for DigitalOcean {
         if spec.firewall.is_some() {
             tags.push(firewall_tag(&spec.labels.instance, &spec.labels.server));
         }
-        let image = spec.image.as_deref().unwrap_or(DEBIAN);
+        let image = spec.image.clone().unwrap_or_else(|| debian(spec.debian));
         // One's own images have numbers, and are asked for by them.
         let image = image.parse::<u64>().map_or_else(|_| json!(image), |id| json!(id));
         let body = json!({
@@ -167,7 +167,7 @@ impl CloudApi for DigitalOcean {
             Some(Image { word: one.slug?, title, usual: false }).filter(|_| fit)
         };
         let images = all.into_iter().filter_map(system);
-        Ok(images.map(|image| Image { usual: image.word == DEBIAN, ..image }).collect())
+        Ok(images.map(|image| Image { usual: image.word == debian(USUAL_DEBIAN), ..image }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -248,6 +248,11 @@ fn number(id: &str) -> Result<u64, CloudError> {
 /// Everything else has a UUID.
 fn word(id: &str) -> Result<uuid::Uuid, CloudError> {
     id.parse().map_err(|_| CloudError::Refused(format!("`{id}` is no id that DigitalOcean gives.")))
+}
+
+/// The word for a release of Debian.
+fn debian(release: u32) -> String {
+    format!("debian-{release}-x64")
 }
 
 fn state_of(status: &str) -> HostState {

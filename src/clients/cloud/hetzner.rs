@@ -6,7 +6,8 @@
 
 use super::http::{Http, Meaning, PAGES_MAX, Provider, Reading, millionths, moment_ms};
 use super::{
-    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
+    is_fit,
 };
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -25,7 +26,6 @@ static PROVIDER: Provider = Provider {
     read,
 };
 
-const DEBIAN: &str = "debian-12";
 const PER_PAGE: u32 = 50;
 /// An hour that was begun is billed whole, up to the monthly price
 /// (<https://docs.hetzner.com/cloud/billing/faq>).
@@ -110,7 +110,7 @@ impl CloudApi for Hetzner {
             "labels": labels_for(&spec.labels),
             "server_type": spec.size,
             "location": spec.region,
-            "image": spec.image.as_deref().unwrap_or(DEBIAN),
+            "image": spec.image.clone().unwrap_or_else(|| debian(spec.debian)),
             "user_data": spec.user_data,
             "firewalls": firewalls,
             "public_net": { "enable_ipv4": true, "enable_ipv6": true },
@@ -140,7 +140,7 @@ impl CloudApi for Hetzner {
             Some(Image { word: one.name?, title: one.description, usual: false }).filter(|_| fit)
         };
         let images = all.into_iter().filter_map(system);
-        Ok(images.map(|image| Image { usual: image.word == DEBIAN, ..image }).collect())
+        Ok(images.map(|image| Image { usual: image.word == debian(USUAL_DEBIAN), ..image }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -209,6 +209,11 @@ fn labels_for(labels: &Labels) -> Value {
 fn labels_of(labels: &BTreeMap<String, String>) -> Labels {
     let value = |key: &str| labels.get(key).cloned().unwrap_or_default();
     Labels { instance: value(LABEL_INSTANCE), server: value(LABEL_SERVER), job: value(LABEL_JOB) }
+}
+
+/// The word for a release of Debian.
+fn debian(release: u32) -> String {
+    format!("debian-{release}")
 }
 
 fn state_of(status: &str) -> HostState {

@@ -3,8 +3,8 @@
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms, shortened};
 use super::{
-    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, instance_tag,
-    is_fit,
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
+    instance_tag, is_fit,
 };
 use async_trait::async_trait;
 use base64::Engine;
@@ -26,7 +26,6 @@ static PROVIDER: Provider = Provider {
     read,
 };
 
-const DEBIAN: &str = "linode/debian12";
 const PER_PAGE: u32 = 500;
 /// An hour that was begun is billed whole, up to the monthly price
 /// (<https://techdocs.akamai.com/cloud-computing/docs/understanding-how-billing-works>).
@@ -107,7 +106,7 @@ impl CloudApi for Linode {
             "tags": spec.labels.tags(),
             "type": spec.size,
             "region": spec.region,
-            "image": spec.image.as_deref().unwrap_or(DEBIAN),
+            "image": spec.image.clone().unwrap_or_else(|| debian(spec.debian)),
             // An image asks for a password or a key. Nobody learns this one: the way in is the key in the user data.
             "root_pass": root_password(),
             "metadata": { "user_data": BASE64.encode(&spec.user_data) },
@@ -141,7 +140,7 @@ impl CloudApi for Linode {
             let boots = one.capabilities.iter().any(|can| can == "cloud-init");
             one.is_public && !one.deprecated && boots && is_fit(&one.label)
         });
-        Ok(fit.map(|one| Image { usual: one.id == DEBIAN, word: one.id, title: one.label }).collect())
+        Ok(fit.map(|one| Image { usual: one.id == debian(USUAL_DEBIAN), word: one.id, title: one.label }).collect())
     }
 
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError> {
@@ -199,6 +198,11 @@ fn read(status: u16, body: &Value) -> Reading {
     };
     let words = errors.iter().filter_map(said).collect::<Vec<_>>().join("; ");
     Reading { meaning: meaning_of_words(status, &words), words }
+}
+
+/// The word for a release of Debian.
+fn debian(release: u32) -> String {
+    format!("linode/debian{release}")
 }
 
 /// Ids are numbers here. Another's id never becomes part of a path.

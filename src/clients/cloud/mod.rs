@@ -113,8 +113,10 @@ pub struct HostSpec {
     pub labels: Labels,
     pub region: String,
     pub size: String,
-    /// The provider's word for an image; `None`: its Debian 12 for the size's processor.
+    /// The provider's word for an image; `None`: its Debian of the release below, for the size's processor.
     pub image: Option<String>,
+    /// A release of Debian, from 12 on.
+    pub debian: u32,
     /// The cloud-init user data, as text. It holds the host's private key: never logged, never in an error.
     pub user_data: String,
     /// From [`CloudApi::open_firewall`], called with the same instance and server in its labels.
@@ -124,13 +126,14 @@ pub struct HostSpec {
 impl std::fmt::Debug for HostSpec {
     /// Leaves the user data out: it holds a private key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let HostSpec { name, labels, region, size, image, user_data, firewall } = self;
+        let HostSpec { name, labels, region, size, image, debian, user_data, firewall } = self;
         f.debug_struct("HostSpec")
             .field("name", name)
             .field("labels", labels)
             .field("region", region)
             .field("size", size)
             .field("image", image)
+            .field("debian", debian)
             .field("user_data", &format_args!("{} bytes", user_data.len()))
             .field("firewall", firewall)
             .finish()
@@ -205,9 +208,12 @@ pub struct Image {
     pub word: String,
     /// As people call it: `Debian 12`.
     pub title: String,
-    /// What a host gets when none is named.
+    /// What a host gets when none is named, for most games: it is [`USUAL_DEBIAN`].
     pub usual: bool,
 }
+
+/// The release of Debian for games that say nothing of theirs.
+pub const USUAL_DEBIAN: u32 = 12;
 
 /// The oldest releases of each family that games are prepared on: what came before gets no updates any more.
 const OLDEST: [(&str, u32); 2] = [("Debian", 12), ("Ubuntu", 22)];
@@ -286,6 +292,7 @@ mod tests {
             region: "r".into(),
             size: "s".into(),
             image: None,
+            debian: USUAL_DEBIAN,
             user_data: "PRIVATE KEY".into(),
             firewall: None,
         };

@@ -3,7 +3,8 @@
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
 use super::{
-    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, is_fit,
+    CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
+    is_fit,
 };
 use super::{TAG_SERVER, instance_tag};
 use async_trait::async_trait;
@@ -26,7 +27,6 @@ static PROVIDER: Provider = Provider {
     read,
 };
 
-const DEBIAN: &str = "Debian 12 ";
 const PER_PAGE: u32 = 500;
 /// An hour that was begun is billed whole
 /// (<https://docs.vultr.com/support/platform/billing/how-am-i-billed-for-my-servers>).
@@ -98,12 +98,13 @@ impl Vultr {
     }
 
     /// An image is an operating system by its number, a snapshot by its UUID, or an application by its name.
-    async fn image(&self, wanted: Option<&str>) -> Result<(&'static str, Value), CloudError> {
-        let Some(image) = wanted else {
+    async fn image(&self, spec: &HostSpec) -> Result<(&'static str, Value), CloudError> {
+        let Some(image) = &spec.image else {
             let systems: Vec<System> = self.list("/os", "os").await?;
-            let debian = systems.iter().find(|os| os.name.starts_with(DEBIAN) && os.arch == "x64");
-            let debian = debian.ok_or_else(|| CloudError::Refused("Vultr has no Debian 12 to offer.".into()))?;
-            return Ok(("os_id", json!(debian.id)));
+            let found = systems.iter().find(|os| os.is_debian(spec.debian) && os.arch == "x64");
+            let found =
+                found.ok_or_else(|| CloudError::Refused(format!("Vultr has no Debian {} to offer.", spec.debian)))?;
+            return Ok(("os_id", json!(found.id)));
         };
         if let Ok(system) = image.parse::<u64>() {
             return Ok(("os_id", json!(system)));
@@ -158,7 +159,7 @@ impl CloudApi for Vultr {
     }
 
     async fn create(&self, spec: &HostSpec) -> Result<Host, CloudError> {
-        let (image_key, image) = self.image(spec.image.as_deref()).await?;
+        let (image_key, image) = self.image(spec).await?;
         let mut body = json!({
             "region": spec.region,
             "plan": spec.size,
@@ -207,7 +208,7 @@ impl CloudApi for Vultr {
     async fn images(&self) -> Result<Vec<Image>, CloudError> {
         let systems: Vec<System> = self.list("/os", "os").await?;
         let fit = systems.into_iter().filter(|os| os.arch == "x64" && is_fit(&os.name));
-        let image = |os: System| Image { word: os.id.to_string(), usual: os.name.starts_with(DEBIAN), title: os.name };
+        let image = |os: System| Image { word: os.id.to_string(), usual: os.is_debian(USUAL_DEBIAN), title: os.name };
         Ok(fit.map(image).collect())
     }
 
@@ -368,6 +369,13 @@ struct System {
     id: u64,
     name: String,
     arch: String,
+}
+
+impl System {
+    /// It has no word of its own but a number; its name is `Debian 12 x64 (bookworm)`.
+    fn is_debian(&self, release: u32) -> bool {
+        self.name.starts_with(&format!("Debian {release} "))
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,9 @@ use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
 use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
-use crate::clients::cloud::{CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort};
+use crate::clients::cloud::{
+    CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort, USUAL_DEBIAN,
+};
 use crate::engine::{StepCx, StepError};
 use crate::model::cost::{Rental, spoken as money};
 use crate::model::host::{HostRef, OWN_MACHINE, Place};
@@ -173,6 +175,7 @@ impl CloudDriver {
                 region: offer.region.clone(),
                 size: offer.size.clone(),
                 image: place.image.clone(),
+                debian: recipe.container.debian().unwrap_or(USUAL_DEBIAN),
                 user_data: user_data.clone(),
                 firewall: firewall.clone(),
             };

@@ -142,7 +142,7 @@ impl CloudDriver {
             return Ok(Gain::note("already prepared"));
         }
         let limit = Duration::from_secs(recipe.timeouts.bootstrap_s);
-        self.run_script(cx, &ssh, &server.id, "bootstrap", &["as-root"], limit).await?;
+        self.run_script(cx, &ssh, recipe, "bootstrap", &["as-root"], limit).await?;
         let rsync = ssh.run_quietly(as_root(&ssh, &["sh", "-c", "command -v rsync"], CALL_LIMIT)).await;
         if !rsync.map_err(ssh_error("looking for rsync"))?.success() {
             return Err(StepError::fatal(
@@ -169,7 +169,7 @@ impl CloudDriver {
         }
         if self.recipes.has_script(&server.game, "install") {
             let limit = Duration::from_secs(recipe.timeouts.install_s);
-            self.run_script(cx, &ssh, &server.id, "install", &[], limit).await?;
+            self.run_script(cx, &ssh, recipe, "install", &[], limit).await?;
         }
         write(&ssh, &done, key, "600").await?;
         Ok(Gain::default())
@@ -179,12 +179,12 @@ impl CloudDriver {
         &self,
         cx: &StepCx<'_>,
         ssh: &Ssh,
-        id: &ServerId,
+        recipe: &Recipe,
         script: &str,
         more: &[&str],
         limit: Duration,
     ) -> Result<(), StepError> {
-        let exec = keeper(ssh, "run-script", id, &[&[script], more].concat(), limit);
+        let exec = keeper(ssh, "run-script", &cx.server()?.id, &[&[script], more].concat(), limit);
         let exited = ssh
             .run(exec, &mut |line| cx.out.line(line))
             .await
@@ -200,11 +200,14 @@ impl CloudDriver {
             .take(1)
             .map(|line| cx.out.mask(line))
             .collect();
-        Err(StepError::fatal(format!(
-            "The {script} script {}. Its last line: {}",
-            exited.ended,
-            last.first().map_or("(it said nothing)", String::as_str)
-        )))
+        let last = last.first().map_or("(it said nothing)", String::as_str);
+        let mut error = format!("The {script} script {}. Its last line: {last}", exited.ended);
+        // Packages and their names differ from release to release. Where nobody can look, the script's own words are all.
+        let system = read(ssh, "/etc/os-release").await.ok().flatten();
+        if let Some(another) = system.and_then(|system| recipe.container.made_for_another(&system)) {
+            error = format!("{}. {another}", error.trim_end_matches('.'));
+        }
+        Err(StepError::fatal(error))
     }
 
     /// One call of the keeper whose output people may see; it must go well.

@@ -4,6 +4,7 @@
 mod parse;
 mod players;
 mod read;
+mod system;
 
 pub use players::PlayersInLog;
 use regex::Regex;
