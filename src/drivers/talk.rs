@@ -5,10 +5,11 @@ use crate::clients::console::{
     Console, ConsoleError, Reply, openttd::OpenTtdAdmin, quake3::Quake3Rcon, source::SourceRcon,
 };
 use crate::clients::query::{self, Answer};
-use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
+use crate::engine::{ConsoleFault, Driver, Output, StepCx, StepError};
 use crate::model::job::Gain;
 use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Query, QueryProtocol, Recipe};
 use crate::model::server::{Players, Seen, Server};
+use async_trait::async_trait;
 use futures::{Stream, StreamExt};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -20,12 +21,21 @@ pub const QUERY_LIMIT: Duration = Duration::from_secs(3);
 pub const COUNT_WITHIN_LINES: usize = 1000;
 /// One console command, connecting included.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(15);
+/// A line that has the game save may take so much longer before its answer begins: a large world takes minutes.
+pub const SAVING_LIMIT: Duration = Duration::from_secs(120);
 /// The first word of a game that answers on its own output may take this long.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are kept.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// Players get this long to say good-bye when somebody is on.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// A backend, as far as it types into consoles.
+#[async_trait]
+pub trait Typist: Send + Sync {
+    /// The answer may begin so much later than that of other lines, where the console can tell work from silence.
+    async fn type_patiently(&self, server: &Server, line: &str, patience: Duration) -> Result<Reply, ConsoleFault>;
+}
 
 /// Asks a game who is on; `None` when it does not answer, which is not zero.
 pub async fn ask(query: &Query, address: SocketAddr) -> Option<Players> {
@@ -140,30 +150,54 @@ pub async fn warn_players(driver: &dyn Driver, cx: &StepCx<'_>) -> Result<Gain, 
 ///
 /// # Errors
 /// A line that the game did not take, to be tried again.
-pub async fn quiesce(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+pub async fn quiesce(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
     let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::note("this game has no way to hold still")) };
-    type_all(driver, cx, &quiesce.before).await
+    type_all(typist, recipe, cx.server()?, &cx.out, &quiesce.before).await
 }
 
 /// The end of [`quiesce`], and its undo.
 ///
 /// # Errors
 /// As there.
-pub async fn resume_saves(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+pub async fn resume_saves(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
     let Some(quiesce) = &recipe.quiesce else { return Ok(Gain::default()) };
-    type_all(driver, cx, &quiesce.after).await
+    type_all(typist, recipe, cx.server()?, &cx.out, &quiesce.after).await
 }
 
-async fn type_all(driver: &dyn Driver, cx: &StepCx<'_>, lines: &[String]) -> Result<Gain, StepError> {
-    let server = cx.server()?;
+/// How long [`quiesce`] or [`resume_saves`] may take, in seconds.
+pub fn quiesce_limit_s(recipe: &Recipe) -> u64 {
+    let lines = recipe.quiesce.as_ref().map_or(0, |quiesce| quiesce.before.len().max(quiesce.after.len()));
+    (lines.max(1) as u64) * (SAVING_LIMIT + COMMAND_LIMIT).as_secs()
+}
+
+async fn type_all(
+    typist: &dyn Typist,
+    recipe: &Recipe,
+    server: &Server,
+    out: &Output,
+    lines: &[String],
+) -> Result<Gain, StepError> {
+    let always_answers = recipe.console.as_ref().is_some_and(|console| always_answers(console.protocol));
     for line in lines {
-        match driver.console(server, line).await {
-            Ok(answer) => answer.lines().for_each(|line| cx.out.line(line)),
+        match typist.type_patiently(server, line, SAVING_LIMIT).await {
+            // It may still be saving, or have lost the line: a world that is read now may be half a world.
+            Ok(Reply { answered: false, .. }) if always_answers => {
+                return Err(StepError::retry(format!("`{line}`: the game did not answer, so it may not have saved.")));
+            }
+            Ok(reply) => text_of(reply).lines().for_each(|line| out.line(line)),
             Err(ConsoleFault::NotRunning) => return Ok(Gain::note("it is not running")),
             Err(fault) => return Err(StepError::retry(format!("`{line}`: {fault}"))),
         }
     }
     Ok(Gain::default())
+}
+
+/// Whether every command is answered when it was carried out, even if by an empty line. Of the others silence is normal.
+fn always_answers(protocol: ConsoleProtocol) -> bool {
+    match protocol {
+        ConsoleProtocol::MinecraftRcon | ConsoleProtocol::OpenttdAdmin => true,
+        ConsoleProtocol::SourceRcon | ConsoleProtocol::Quake3Rcon | ConsoleProtocol::Stdin => false,
+    }
 }
 
 /// What people read of an answer.
@@ -195,5 +229,80 @@ pub fn fault(error: ConsoleError) -> ConsoleFault {
         | ConsoleError::WrongPassword
         | ConsoleError::NoAnswer
         | ConsoleError::Protocol(_) => ConsoleFault::Silent(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::host::Place;
+    use crate::model::server::{Backend, Limits, Owned, ServerName, Wanted};
+    use crate::model::{GuildId, ServerId};
+    use std::sync::Mutex;
+
+    /// A console that says nothing to one line, and writes down what was typed.
+    struct Silent {
+        to: &'static str,
+        typed: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Typist for Silent {
+        async fn type_patiently(&self, _: &Server, line: &str, _: Duration) -> Result<Reply, ConsoleFault> {
+            self.typed.lock().unwrap().push(line.to_owned());
+            Ok(Reply { text: "done".into(), answered: line != self.to, truncated: false })
+        }
+    }
+
+    fn recipe(text: &str) -> Recipe {
+        Recipe::parse(text, "recipe.toml").unwrap()
+    }
+
+    fn server() -> Server {
+        Server {
+            id: ServerId("world".into()),
+            guild: GuildId("g".into()),
+            name: ServerName::parse("world").unwrap(),
+            game: "any".into(),
+            backend: Backend::Docker,
+            settings: Default::default(),
+            limits: Limits::default(),
+            place: Place::default(),
+            wanted: Wanted::On,
+            owned: Owned::default(),
+            lease_until: None,
+            channel: None,
+            update_at_start: false,
+            created_at: 0,
+            deleted_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_game_that_does_not_say_that_it_saved_is_not_taken_to_have_saved() {
+        let minecraft = recipe(include_str!("../../game-scripts/minecraft/recipe.toml"));
+        let factorio = recipe(include_str!("../../game-scripts/factorio/recipe.toml"));
+        let server = server();
+        let (out, _lines) = Output::new(vec![]);
+        for (recipe, silent_to, fault) in [
+            (&minecraft, "", None),
+            (
+                &minecraft,
+                "save-all flush",
+                Some("`save-all flush`: the game did not answer, so it may not have saved."),
+            ),
+            // Its protocol has commands that are carried out without a word.
+            (&factorio, "/server-save", None),
+        ] {
+            let console = Silent { to: silent_to, typed: Mutex::default() };
+            let lines = &recipe.quiesce.as_ref().unwrap().before;
+            let said = match type_all(&console, recipe, &server, &out, lines).await {
+                Ok(_) => None,
+                Err(StepError::Retry(error) | StepError::Fatal(error)) => Some(error.to_string()),
+            };
+            assert_eq!(said.as_deref(), fault);
+            assert_eq!(*console.typed.lock().unwrap(), *lines);
+        }
+        assert!(quiesce_limit_s(&minecraft) > 2 * SAVING_LIMIT.as_secs(), "each line may take that long");
     }
 }

@@ -6,11 +6,18 @@ pub mod source;
 mod wire;
 
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// A connection on which commands can be given, one after the other.
 #[async_trait]
 pub trait Console: Send {
     async fn command(&mut self, line: &str) -> Result<Reply, ConsoleError>;
+
+    /// From now on an answer may take so long to begin: the game works before it answers. A console that cannot tell work
+    /// from silence goes on as ever.
+    fn be_patient(&mut self, first_word: Duration) {
+        let _ = first_word;
+    }
 }
 
 /// What came back. Some commands are carried out without a word, so silence is a reply and not an error.

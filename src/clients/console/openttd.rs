@@ -17,7 +17,7 @@ use super::{Console, ConsoleError, Reply, check_line, ended_in_login};
 
 /// How long the connection may take, and the login after it.
 const CONNECT_TIMEOUT_S: u64 = 5;
-/// How long a whole command may take: `save` of a large map stops the game for seconds.
+/// How long a whole command may take, where nobody has more patience.
 const COMMAND_TIMEOUT_S: u64 = 15;
 /// The server reads a command into 500 bytes, its NUL included, and a password into 33.
 const MAX_LINE_BYTES: usize = 499;
@@ -43,6 +43,7 @@ pub struct OpenTtdAdmin {
     wire: Wire,
     /// An answer was not read to its end, so a further command cannot be given.
     ended: bool,
+    limit: Duration,
 }
 
 #[derive(Debug, PartialEq)]
@@ -95,7 +96,8 @@ impl OpenTtdAdmin {
     pub async fn connect(address: SocketAddr, password: &SecretString) -> Result<Self, ConsoleError> {
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
         check_line(password.expose_secret(), MAX_PASSWORD_BYTES)?;
-        let mut console = Self { wire: Wire::connect(address, limit).await?, ended: false };
+        let wire = Wire::connect(address, limit).await?;
+        let mut console = Self { wire, ended: false, limit: Duration::from_secs(COMMAND_TIMEOUT_S) };
         let join = [password.expose_secret(), env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")];
         console.wire.send(&encode(ADMIN_JOIN, &join)).await?;
         timeout(limit, console.welcome()).await.map_err(|_| ConsoleError::NoAnswer)??;
@@ -134,7 +136,7 @@ impl Console for OpenTtdAdmin {
         // Until the end has been read: what is left over would be taken for the next command's answer.
         self.ended = true;
         self.wire.send(&encode(ADMIN_RCON, &[line])).await?;
-        let deadline = Instant::now() + Duration::from_secs(COMMAND_TIMEOUT_S);
+        let deadline = Instant::now() + self.limit;
         let (mut lines, mut answered, mut truncated) = (Vec::<u8>::new(), false, false);
         loop {
             let packet = match timeout_at(deadline, self.wire.receive(take_packet)).await {
@@ -175,6 +177,11 @@ impl Console for OpenTtdAdmin {
             }
         }
         Ok(Reply { text: String::from_utf8_lossy(&lines).into_owned(), answered, truncated })
+    }
+
+    /// `save` of a large map stops the game for seconds.
+    fn be_patient(&mut self, first_word: Duration) {
+        self.limit = first_word;
     }
 }
 
@@ -228,7 +235,7 @@ mod tests {
         let (told, hears) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut peer = OpenTtdAdmin { wire: Wire::over(stream), ended: false };
+            let mut peer = OpenTtdAdmin { wire: Wire::over(stream), ended: false, limit: Duration::ZERO };
             for answer in answers {
                 let Ok(Some(packet)) = peer.wire.receive(take_packet).await else { return };
                 let _ = told.send(packet);

@@ -16,10 +16,10 @@ use super::{Console, ConsoleError, Reply, check_line, ended_in_login};
 
 /// How long the connection may take, and the login after it.
 const CONNECT_TIMEOUT_S: u64 = 5;
-/// How long a whole command may take.
-const COMMAND_TIMEOUT_S: u64 = 15;
-/// How long a server may think before the first word of its answer: `save-all flush` of a large world takes seconds.
-const FIRST_WORD_TIMEOUT_S: u64 = 10;
+/// How long a server may think before the first word of its answer, where nobody has more patience.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How long the rest of an answer may take beyond that.
+const REST_TIMEOUT_S: u64 = 5;
 /// After this much silence the command has been read, and a probe can ask whether an answer is coming at all.
 const PROBE_AFTER_MS: u64 = 1000;
 /// How long a server may be silent within an answer before that counts as over, when it does not echo the probe.
@@ -42,6 +42,7 @@ pub struct SourceRcon {
     last_id: i32,
     /// The server hung up, so a further command cannot be given.
     ended: bool,
+    first_word: Duration,
 }
 
 #[derive(Debug, PartialEq)]
@@ -86,7 +87,8 @@ impl SourceRcon {
     pub async fn connect(address: SocketAddr, password: &SecretString) -> Result<Self, ConsoleError> {
         let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
         check_line(password.expose_secret(), MAX_LINE_BYTES)?;
-        let mut console = Self { wire: Wire::connect(address, limit).await?, last_id: 1, ended: false };
+        let wire = Wire::connect(address, limit).await?;
+        let mut console = Self { wire, last_id: 1, ended: false, first_word: FIRST_WORD };
         console.send(&encode(1, AUTH, password.expose_secret().as_bytes())).await?;
         let answer = timeout(limit, async {
             // SRCDS sends an empty RESPONSE before the verdict, Minecraft does not.
@@ -125,8 +127,8 @@ impl Console for SourceRcon {
         self.last_id = probe;
         self.send(&encode(id, EXEC, line.as_bytes())).await?;
         let sent = Instant::now();
-        let deadline = sent + Duration::from_secs(COMMAND_TIMEOUT_S);
-        let first_word = sent + Duration::from_secs(FIRST_WORD_TIMEOUT_S);
+        let first_word = sent + self.first_word;
+        let deadline = first_word + Duration::from_secs(REST_TIMEOUT_S);
         let (mut bytes, mut answered, mut truncated, mut probed) = (Vec::new(), false, false, false);
         loop {
             let patience = match (answered, probed) {
@@ -179,6 +181,10 @@ impl Console for SourceRcon {
         // Decoded once, as a character may be split between packets.
         Ok(Reply { text: String::from_utf8_lossy(&bytes).into_owned(), answered, truncated })
     }
+
+    fn be_patient(&mut self, first_word: Duration) {
+        self.first_word = first_word;
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +225,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut peer = SourceRcon { wire: Wire::over(stream), last_id: 1, ended: false };
+            let mut peer = SourceRcon { wire: Wire::over(stream), last_id: 1, ended: false, first_word: FIRST_WORD };
             peer.receive().await.unwrap();
             peer.send(&verdict).await.unwrap();
             let Ok(Some(command)) = peer.receive().await else { return };
@@ -275,6 +281,30 @@ mod tests {
         let (mut console, reply) = ask(server(encode(1, AUTH_RESPONSE, b""), vec![], Then::EchoTheProbe).await).await;
         assert_eq!(reply, Reply { text: String::new(), answered: false, truncated: false });
         assert!(matches!(console.command("a\nb").await, Err(ConsoleError::LineRefused(_))));
+    }
+
+    /// As Minecraft does while it saves: the probe waits with everything else, and is answered after the command.
+    #[tokio::test]
+    async fn a_server_that_works_before_it_answers_is_waited_for_by_who_has_the_patience() {
+        for (patience_ms, answered) in [(PROBE_AFTER_MS + 500, false), (PROBE_AFTER_MS + 60_000, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut peer =
+                    SourceRcon { wire: Wire::over(stream), last_id: 1, ended: false, first_word: FIRST_WORD };
+                peer.receive().await.unwrap();
+                peer.send(&encode(1, AUTH_RESPONSE, b"")).await.unwrap();
+                let (command, probe) = (peer.receive().await.unwrap().unwrap(), peer.receive().await.unwrap().unwrap());
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                let _ = peer.send(&encode(command.id, RESPONSE, b"Saved the game")).await;
+                let _ = peer.send(&encode(probe.id, RESPONSE, b"Unknown request 0")).await;
+                let _ = peer.receive().await;
+            });
+            let mut console = SourceRcon::connect(address, &"pw".into()).await.unwrap();
+            console.be_patient(Duration::from_millis(patience_ms));
+            assert_eq!(console.command("save-all flush").await.unwrap().answered, answered);
+        }
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ use super::backups::{Backups, undo_quiesce};
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
-use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
+use crate::drivers::talk::{quiesce, quiesce_limit_s, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;
@@ -319,7 +319,8 @@ impl Driver for CloudDriver {
             Step::PushWorld | Step::PullWorld | Step::VerifyWorld | Step::KeepBackup => TRANSFER_STEP_S,
             // Undoing it stops the game.
             Step::StartGame => of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S,
-            Step::WarnPlayers | Step::QuiesceGame | Step::ResumeSaves => SHORT_STEP_S,
+            Step::QuiesceGame | Step::ResumeSaves => of_recipe(quiesce_limit_s, SHORT_STEP_S),
+            Step::WarnPlayers => SHORT_STEP_S,
             Step::BuildImage | Step::CreateSnapshot | Step::RunInstaller | Step::SealSnapshot => SHORT_STEP_S,
             Step::EnsureSnapshot | Step::CloneDrive | Step::CreateContainer => SHORT_STEP_S,
             Step::RemoveContainer | Step::ReplaceDrive | Step::DeleteDrive => SHORT_STEP_S,

@@ -7,7 +7,7 @@ use super::setup::keeper;
 use crate::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use crate::clients::ssh::{LocalTcp, LocalUdp, Ssh, SshError};
 use crate::drivers::talk::{
-    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, ask, console_at, count_in_log, fault, listen, text_of,
+    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, fault, listen, text_of,
 };
 use crate::engine::{ConsoleFault, StepError};
 use crate::model::ServerId;
@@ -69,6 +69,15 @@ impl CloudDriver {
     }
 
     pub(super) async fn type_line(&self, server: &Server, line: &str) -> Result<String, ConsoleFault> {
+        self.type_within(server, line, None).await.map(text_of)
+    }
+
+    async fn type_within(
+        &self,
+        server: &Server,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> Result<Reply, ConsoleFault> {
         let recipe = self.recipes.get(&server.game).ok_or(ConsoleFault::None)?;
         let console = recipe.console.as_ref().ok_or(ConsoleFault::None)?;
         if server.owned.host.is_none() {
@@ -78,18 +87,22 @@ impl CloudDriver {
         if status.get("state").is_none_or(|state| state != "running") {
             return Err(ConsoleFault::NotRunning);
         }
-        let reply = tokio::time::timeout(COMMAND_LIMIT, async {
+        let limit = COMMAND_LIMIT + patience.unwrap_or_default();
+        tokio::time::timeout(limit, async {
             if console.protocol == ConsoleProtocol::Stdin {
                 let ssh = self.link(server).await.map_err(silent)?;
                 return Stdin { ssh, server: server.id.clone() }.command(line).await.map_err(fault);
             }
             let way = self.way(server, recipe, console.port.as_deref().unwrap_or_default()).await?;
             let password = self.console_password(server).await?;
-            console_at(console.protocol, way.address, &password).await?.command(line).await.map_err(fault)
+            let mut console = console_at(console.protocol, way.address, &password).await?;
+            if let Some(patience) = patience {
+                console.be_patient(patience);
+            }
+            console.command(line).await.map_err(fault)
         })
         .await
-        .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", COMMAND_LIMIT.as_secs())))??;
-        Ok(text_of(reply))
+        .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", limit.as_secs())))?
     }
 
     /// The password that this game was started with, as its host knows it: it cannot differ from the game's.
@@ -99,6 +112,13 @@ impl CloudDriver {
         let text = super::setup::read(&ssh, &path).await.map_err(silent)?.unwrap_or_default();
         let quoted = text.lines().find_map(|line| line.strip_prefix("export CONSOLE_PASSWORD='")?.strip_suffix('\''));
         Ok(SecretString::from(quoted.unwrap_or_default().replace(r"'\''", "'")))
+    }
+}
+
+#[async_trait]
+impl Typist for CloudDriver {
+    async fn type_patiently(&self, server: &Server, line: &str, patience: Duration) -> Result<Reply, ConsoleFault> {
+        self.type_within(server, line, Some(patience)).await
     }
 }
 

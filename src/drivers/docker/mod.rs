@@ -23,7 +23,7 @@ pub use leftovers::{Leftovers, OnRecord};
 use crate::clients::docker::{Docker, DockerError};
 use crate::drivers::backups::{Backups, undo_quiesce};
 use crate::drivers::blocking;
-use crate::drivers::talk::{quiesce, resume_saves, say, warn_players};
+use crate::drivers::talk::{quiesce, quiesce_limit_s, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::drive::Snapshot;
@@ -188,7 +188,8 @@ impl Driver for DockerDriver {
             Step::PushWorld | Step::PullWorld | Step::VerifyWorld | Step::KeepBackup => TRANSFER_STEP_S,
             Step::SealSnapshot | Step::CloneDrive | Step::ReplaceDrive | Step::DeleteDrive => TRANSFER_STEP_S,
             Step::CreateSnapshot | Step::CreateContainer | Step::StartGame | Step::RemoveContainer => SHORT_STEP_S,
-            Step::WarnPlayers | Step::QuiesceGame | Step::ResumeSaves => SHORT_STEP_S,
+            Step::QuiesceGame | Step::ResumeSaves => of_recipe(quiesce_limit_s, SHORT_STEP_S),
+            Step::WarnPlayers => SHORT_STEP_S,
             Step::CreateHost | Step::AwaitHost | Step::Bootstrap | Step::Install => SHORT_STEP_S,
             Step::DestroyHost | Step::ConfirmGone => SHORT_STEP_S,
         })
