@@ -1,5 +1,5 @@
 //! The cloud backend on hosts that are real, at four providers that are not: each host boots with cloud-init, answers
-//! with sshd, and has rsync once the recipe's bootstrap has installed it.
+//! with sshd, and has rsync once the recipe's bootstrap has installed it. And on a machine of one's own.
 
 mod common {
     pub mod beds;
@@ -7,9 +7,9 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{nothing_left, rent_at};
+use common::beds::{OwnMachine, nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Options, StandinHost};
-use common::stage::{Stage, docker_or_skip};
+use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
 use spawnpoint::config::DnsProvider;
 use spawnpoint::model::job::{Outcome, Step, StepState};
@@ -345,13 +345,8 @@ async fn a_provider_that_is_busy_is_given_time_and_a_name_server_that_is_away_ta
     stage.close().await;
 }
 
-/// The machine behind the stand-in is Debian 12, whatever was asked for.
-#[tokio::test]
-async fn a_host_comes_with_the_debian_of_the_recipe_and_a_failed_script_says_where_it_is_another() {
-    if !docker_or_skip().await {
-        return;
-    }
-    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+/// A folder with the toy's recipe, and this changed in it.
+fn changed_toy(from: &str, to: &str) -> tempfile::TempDir {
     let recipes = tempfile::tempdir().unwrap();
     let (toy, ours) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/toy"), recipes.path().join("toy"));
     std::fs::create_dir(&ours).unwrap();
@@ -360,9 +355,50 @@ async fn a_host_comes_with_the_debian_of_the_recipe_and_a_failed_script_says_whe
         std::fs::copy(file.path(), ours.join(file.file_name())).unwrap();
     }
     let recipe = std::fs::read_to_string(ours.join("recipe.toml")).unwrap();
-    let recipe = recipe.replace("spawnpoint-test/busybox:1", "debian:trixie-slim");
-    std::fs::write(ours.join("recipe.toml"), recipe).unwrap();
-    std::fs::write(ours.join("bootstrap"), "#!/bin/sh\nset -eu\necho 'E: no such package'\nexit 100\n").unwrap();
+    assert!(recipe.contains(from), "{recipe}");
+    std::fs::write(ours.join("recipe.toml"), recipe.replace(from, to)).unwrap();
+    recipes
+}
+
+/// This machine may not set rules of its own, so what stands open is said; tests/keeper.rs looks at the closed ones.
+#[tokio::test]
+async fn a_machine_of_ones_own_is_told_which_ports_to_close_and_says_where_it_cannot() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("host");
+    let recipes = changed_toy(
+        "[variables.BEHAVIOUR]",
+        "[ports.admin]\nnumber = 27101\nprotocol = \"tcp\"\nprivate = true\n\n[variables.BEHAVIOUR]",
+    );
+    let mut machine = None;
+    let stage = Stage::open("tests/recipes", |config| {
+        machine = Some(OwnMachine::start(config));
+        config.game_scripts = recipes.path().to_owned();
+    })
+    .await;
+    let machine = machine.expect("it was started");
+    stage.create("world", "toy", &[]).await;
+    let start = stage.start("world").await;
+    assert_eq!(machine.shell("grep private_ports /srv/spawnpoint/*/settings"), "private_ports=tcp:27101");
+    assert_eq!(
+        note(&start, Step::StartGame),
+        "this machine has no nftables, so its network reaches the game's private ports: tcp:27101"
+    );
+    stage.stop_server("world").await;
+    stage.close().await;
+}
+
+/// The machine behind the stand-in is Debian 12, whatever was asked for.
+#[tokio::test]
+async fn a_host_comes_with_the_debian_of_the_recipe_and_a_failed_script_says_where_it_is_another() {
+    if !docker_or_skip().await {
+        return;
+    }
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let recipes = changed_toy("spawnpoint-test/busybox:1", "debian:trixie-slim");
+    let bootstrap = recipes.path().join("toy/bootstrap");
+    std::fs::write(bootstrap, "#!/bin/sh\nset -eu\necho 'E: no such package'\nexit 100\n").unwrap();
     let stage = Stage::open("tests/recipes", |config| {
         rent_at(config, &clouds, "hetzner");
         config.game_scripts = recipes.path().to_owned();

@@ -690,9 +690,48 @@ table inet spawnpoint {
     assert!(reaches(27016));
 }
 
+/// On a machine that others use as well: what is theirs stays as it is.
+#[test]
+fn private_ports_are_closed_to_the_network_while_the_game_runs_and_nothing_else_is() {
+    let start = "exec perl -e 'use IO::Socket::INET; my @l = map { IO::Socket::INET->new(LocalPort => $_, Listen => 50, \
+        ReuseAddr => 1) or die } 27015, 27016; sleep 600'";
+    let settings = "private_ports=tcp:27015 udp:27015\n";
+    let Some(host) = Host::with_game(&["--cap-add", "NET_ADMIN"], settings, start) else { return };
+    if host.exec(&["nft", "list", "tables"], "").status.code() != Some(0) {
+        assert!(std::env::var("CI").is_err(), "nftables does not work in containers here");
+        println!("skipped: nftables does not work in containers here");
+        return;
+    }
+    host.shell("nft add table inet other");
+    let address = docker(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", &host.container]);
+    let reaches = |port: u16| {
+        let address = format!("{address}:{port}").parse().unwrap();
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
+    };
+    let tables = || host.shell("nft list tables");
+    let ours = format!("table inet other\ntable inet spawnpoint-{ID}");
+    for how in ["stop", "kill", "stop"] {
+        assert_eq!(host.does(&["start", ID]), "started");
+        assert_eq!(host.does(&["start", ID]), "already");
+        host.until("it listens", || host.shell("ss -Hltn").matches("2701").count() == 2);
+        assert!(reaches(27016) && !reaches(27015));
+        host.shell("exec 3<>/dev/tcp/127.0.0.1/27015");
+        assert_eq!(tables(), ours);
+        host.does(&[how, ID]);
+        assert_eq!(tables(), "table inet other", "after {how}");
+    }
+    // A table that a killed keeper has left goes with the folder.
+    host.shell(&format!("nft add table inet spawnpoint-{ID}"));
+    assert_eq!(host.does(&["remove", ID]), "removed");
+    assert_eq!(tables(), "table inet other");
+}
+
 #[test]
 fn where_there_is_no_firewall_to_set_it_says_so() {
-    let Some(host) = Host::open(&[]) else { return };
+    let settings = "private_ports=tcp:27015\n";
+    let Some(host) = Host::with_game(&[], settings, "sleep 600") else { return };
+    assert_eq!(host.does(&["start", ID]), "no-nft\nstarted");
+    assert_eq!(host.does(&["stop", ID]), "stopped");
     assert_eq!(host.does(&["firewall", "tcp:22"]), "no-nft");
     assert_eq!(host.does(&["unfirewall"]), "no-nft");
 }

@@ -203,18 +203,32 @@ impl CloudDriver {
     }
 }
 
-/// The ports that friends reach, with what the recipe's own numbers became.
+/// The ports that friends reach, with what the recipe's own numbers became. The second word says that it is UDP.
 pub(super) fn public_ports(recipe: &Recipe, chosen: &BTreeMap<String, u16>) -> Vec<(u16, bool)> {
-    let mut open = vec![];
-    for (name, port) in recipe.ports.iter().filter(|(_, port)| !port.private) {
+    ports(recipe, chosen, false)
+}
+
+/// Those that nobody reaches but Spawnpoint, through the SSH connection.
+pub(super) fn private_ports(recipe: &Recipe, chosen: &BTreeMap<String, u16>) -> Vec<(u16, bool)> {
+    ports(recipe, chosen, true)
+}
+
+/// As the keeper writes them.
+pub(super) fn written(ports: &[(u16, bool)]) -> Vec<String> {
+    ports.iter().map(|(number, udp)| format!("{}:{number}", if *udp { "udp" } else { "tcp" })).collect()
+}
+
+fn ports(recipe: &Recipe, chosen: &BTreeMap<String, u16>, private: bool) -> Vec<(u16, bool)> {
+    let mut found = vec![];
+    for (name, port) in recipe.ports.iter().filter(|(_, port)| port.private == private) {
         let number = chosen.get(name).copied().unwrap_or(port.number);
         match port.protocol {
-            PortProtocol::Tcp => open.push((number, false)),
-            PortProtocol::Udp => open.push((number, true)),
-            PortProtocol::Both => open.extend([(number, false), (number, true)]),
+            PortProtocol::Tcp => found.push((number, false)),
+            PortProtocol::Udp => found.push((number, true)),
+            PortProtocol::Both => found.extend([(number, false), (number, true)]),
         }
     }
-    open.sort_unstable();
-    open.dedup();
-    open
+    found.sort_unstable();
+    found.dedup();
+    found
 }

@@ -1,6 +1,7 @@
 //! The game on its host: started and stopped by the keeper, and watched through it. It outlives our connection and our
 //! process, and stops by itself when nobody has watched it for too long.
 
+use super::arrive::{private_ports, written};
 use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read, write};
 use super::{CloudDriver, cloud_error, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
@@ -47,7 +48,17 @@ impl CloudDriver {
         // From here on the host may hold a world that is newer than any backup.
         let played = server.owned.host.clone().map(|host| HostRef { played: true, ..host });
         let gain = Gain::owned(Owned { host: played, ..server.owned.clone() });
-        Ok(if said.iter().any(|line| line == "already") { gain.with_note("it runs already") } else { gain })
+        let says = |word: &str| said.iter().any(|line| line == word);
+        let mut notes: Vec<String> = vec![];
+        if says("already") {
+            notes.push("it runs already".into());
+        }
+        if says("no-nft") {
+            let open = written(&private_ports(recipe, &server.owned.ports)).join(", ");
+            notes
+                .push(format!("this machine has no nftables, so its network reaches the game's private ports: {open}"));
+        }
+        Ok(if notes.is_empty() { gain } else { gain.with_note(notes.join("; ")) })
     }
 
     fn keeper_settings(&self, server: &Server, recipe: &Recipe) -> String {
@@ -67,6 +78,8 @@ impl CloudDriver {
             if let Some(pids) = recipe.resources.pids {
                 text += &format!("pids={pids}\n");
             }
+            // A rented host has a firewall of ours; here, others may be in the network.
+            text += &format!("private_ports={}\n", written(&private_ports(recipe, &server.owned.ports)).join(" "));
         }
         text
     }

@@ -16,6 +16,7 @@
 #                                  cpus, memory_mb, pids   limits; only where systemd runs the host
 #                                  console (none)       stdin: `type` reaches the game
 #                                  warn_wait_s (10)     how long players have after a warning
+#                                  private_ports (none) `tcp:NUMBER udp:NUMBER …`: closed to the network while it runs
 #   /srv/spawnpoint/ID/warn      target (`tcp PORT`, `udp PORT` or `stdin`) and NN.send: bytes that warn the players
 #   /srv/spawnpoint/ID/state     log, log.1 (older lines of this run), log.previous (the run before), heartbeat,
 #                                keeper.log (what the keeper itself complains about), and one small file for each fact
@@ -25,7 +26,7 @@
 #
 #   setup ID                     makes the user and the folders, sets owners and modes
 #   run-script ID NAME [as-root] runs scripts/NAME in game/, output as it comes, exit code passed on
-#   start ID                     prints `started`, or `already`
+#   start ID                     prints `started`, or `already`; `no-nft` before it where private ports stay open
 #   stop ID                      prints `stopped`, `forced` or `was-off`, when the game has ended and its files are on disk
 #   kill ID                      ends it at once; prints `killed` or `was-off`
 #   status ID                    key=value lines, see status()
@@ -377,6 +378,7 @@ remove() {
         rm -f "$units/spawnpoint-$id.service"
         systemctl daemon-reload
     fi
+    open_ports
     # The user goes last: as long as there is one, `remove` can be called again.
     rm -rf --one-file-system "$dir"
     if [ -n "$uid" ]; then
@@ -463,6 +465,7 @@ start() {
     check_script start
     lock_server "$LOCK_WAIT_S"
     if game_lives; then
+        close_ports
         is_held serve || begin_serving
         echo already
         return
@@ -499,6 +502,7 @@ start() {
     # A game may open /dev/stdout again, for which the pipe has to be its own.
     chown "$user" "$run/in" "$run/out"
     : >"$run/launch"
+    close_ports
     begin_serving
     until [ -e "$run/up" ]; do
         uptime_s
@@ -628,6 +632,7 @@ serve() {
     if [ "$REPLY" -gt "$oom_before" ]; then keep_fact oom 1 || true; fi
     fact ended_by
     [ -n "$REPLY" ] || keep_fact ended_by itself || true
+    open_ports || true
     keep_fact ended_at "$(date +%s)" || true
 }
 
@@ -971,15 +976,51 @@ ssh_ports() {
     fi
 }
 
-firewall() {
-    local port tcp=() udp=()
-    [ $# -gt 0 ] || fail 64 "firewall needs the ports that stay open"
+# Sorts `tcp:NUMBER` and `udp:NUMBER` into the caller's `tcp` and `udp`.
+sort_ports() {
+    local port number
     for port in "$@"; do
         [[ $port =~ ^(tcp|udp):([0-9]{1,5})$ ]] || fail 64 "a port is tcp:NUMBER or udp:NUMBER"
-        local number=$((10#${BASH_REMATCH[2]}))
+        number=$((10#${BASH_REMATCH[2]}))
         if [ "$number" -lt 1 ] || [ "$number" -gt 65535 ]; then fail 64 "ports go from 1 to 65535"; fi
         if [ "${BASH_REMATCH[1]}" = tcp ]; then tcp+=("$number"); else udp+=("$number"); fi
     done
+}
+
+# Closes a game's private ports to the network in a table of its own, which forbids nothing else; the machine itself, and
+# so whoever comes by SSH, still reaches them. Other tables are their owner's: none of them can open what this one drops.
+close_ports() {
+    local ports=() tcp=() udp=() number
+    setting private_ports ''
+    read -ra ports <<<"$REPLY" || true
+    [ "${#ports[@]}" -gt 0 ] || return 0
+    sort_ports "${ports[@]}"
+    if ! has_nft; then
+        echo no-nft
+        return
+    fi
+    {
+        echo "table inet spawnpoint-$id"
+        echo "delete table inet spawnpoint-$id"
+        echo "table inet spawnpoint-$id {"
+        echo '  chain input {'
+        echo '    type filter hook input priority 0; policy accept;'
+        for number in "${tcp[@]}"; do echo "    iifname != \"lo\" tcp dport $number drop"; done
+        for number in "${udp[@]}"; do echo "    iifname != \"lo\" udp dport $number drop"; done
+        echo '  }'
+        echo '}'
+    } | nft -f - || fail 69 "the game's private ports could not be closed"
+}
+
+open_ports() {
+    if ! has_nft || ! nft list table inet "spawnpoint-$id" >/dev/null 2>&1; then return 0; fi
+    nft delete table inet "spawnpoint-$id"
+}
+
+firewall() {
+    local port tcp=() udp=()
+    [ $# -gt 0 ] || fail 64 "firewall needs the ports that stay open"
+    sort_ports "$@"
     if ! has_nft; then
         echo no-nft
         return

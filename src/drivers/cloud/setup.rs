@@ -1,7 +1,7 @@
 //! Preparing a host: the keeper, the recipe's scripts, bootstrap and install. All of it may be done twice; what was
 //! done already is known by a mark on the host itself, so that a game that fell is back within seconds.
 
-use super::arrive::public_ports;
+use super::arrive::{public_ports, written};
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Exec, Exited, Ssh, SshError};
 use crate::engine::{StepCx, StepError};
@@ -125,7 +125,7 @@ impl CloudDriver {
         } else {
             let ports = public_ports(recipe, &server.owned.ports);
             let mut rules: Vec<String> = vec!["tcp:22".to_owned()];
-            rules.extend(ports.iter().map(|(number, udp)| format!("{}:{number}", if *udp { "udp" } else { "tcp" })));
+            rules.extend(written(&ports));
             let argv: Vec<&str> =
                 [KEEPER_PATH, "firewall"].into_iter().chain(rules.iter().map(String::as_str)).collect();
             let mut told = |line: &str| match line {
