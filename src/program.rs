@@ -185,29 +185,15 @@ fn cloud_driver(
     recipes: &Arc<Recipes>,
     retention: Policy,
 ) -> anyhow::Result<Option<CloudDriver>> {
-    let mut providers = BTreeMap::new();
-    for (name, account) in config.cloud.providers() {
-        let Some(token) = account.token.clone().filter(|token| !token.expose_secret().trim().is_empty()) else {
-            continue;
-        };
-        let api = cloud::open(name, token, account.api_url.as_deref())
-            .map_err(|error| anyhow::anyhow!("under [cloud.{name}]: {error}"))?;
-        providers.insert(name.to_owned(), Provider { api, region: account.region.clone(), plan: account.plan.clone() });
-    }
+    let providers = providers(config)?;
     let mut machines = BTreeMap::new();
     for (name, host) in &config.hosts {
-        let key = machine_key(config, name, host)?;
-        let pin = host.host_key.as_deref().map(Pin::parse).transpose();
-        let host_key = pin.with_context(|| format!("`host_key` under [hosts.{name}]"))?;
+        let (key, host_key) = (machine_key(config, name, host)?, host_key(name, host)?);
         let (address, user) = (host.address.clone(), host.user.clone());
         machines.insert(name.clone(), Machine { address, port: host.port, user, key, host_key });
     }
     if providers.is_empty() && machines.is_empty() {
         return Ok(None);
-    }
-    if let Some(name) = &config.cloud.provider {
-        let known = providers.contains_key(name) || (name == OWN_MACHINE && !machines.is_empty());
-        ensure!(known, "`provider` under [cloud] is `{name}`, which has no token under [cloud.{name}]");
     }
     let names = names(config, &instance)?;
     let settings = cloud_driver::Settings {
@@ -225,6 +211,59 @@ fn cloud_driver(
     Ok(Some(CloudDriver::new(providers, machines, vault.clone(), recipes.clone(), names, settings)?))
 }
 
+/// The accounts that hosts are rented from. Asks nobody yet.
+fn providers(config: &Config) -> anyhow::Result<BTreeMap<String, Provider>> {
+    let mut providers = BTreeMap::new();
+    for (name, account) in config.cloud.providers() {
+        let Some(token) = account.token.clone().filter(|token| !token.expose_secret().trim().is_empty()) else {
+            continue;
+        };
+        let api = cloud::open(name, token, account.api_url.as_deref())
+            .map_err(|error| anyhow::anyhow!("under [cloud.{name}]: {error}"))?;
+        providers.insert(name.to_owned(), Provider { api, region: account.region.clone(), plan: account.plan.clone() });
+    }
+    if let Some(name) = &config.cloud.provider {
+        if name == OWN_MACHINE {
+            ensure!(
+                !config.hosts.is_empty(),
+                "`provider` under [cloud] is `{name}`, and there is no machine under [hosts]"
+            );
+        } else {
+            let known = providers.contains_key(name);
+            ensure!(known, "`provider` under [cloud] is `{name}`, which has no token under [cloud.{name}]");
+        }
+    }
+    Ok(providers)
+}
+
+fn host_key(name: &str, host: &OwnHost) -> anyhow::Result<Option<Pin>> {
+    let pin = host.host_key.as_deref().map(Pin::parse).transpose();
+    pin.with_context(|| format!("`host_key` under [hosts.{name}]"))
+}
+
+/// Looks for what no second start would mend: a person has to change the configuration first. Makes nothing, asks nobody,
+/// and leaves the recipes to their own check.
+///
+/// # Errors
+/// The first mistake, as a sentence.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    // The instance is in the database, which nobody needs for this; any will do.
+    names(config, "check")?;
+    spending(config)?;
+    providers(config)?;
+    for (name, host) in &config.hosts {
+        host_key(name, host)?;
+        if let Some(path) = &host.key_file {
+            key_in(name, path)?;
+        }
+    }
+    if config.docker.enabled {
+        game_ids(config)?;
+        Docker::connect(endpoint(config).as_deref()).context("`endpoint` under [docker], or DOCKER_HOST")?;
+    }
+    Ok(())
+}
+
 /// Who types an option is answered from the lists at hand, so these are asked for before anybody types.
 async fn keep_offers_at_hand(app: &App, stop: CancellationToken) {
     loop {
@@ -240,12 +279,16 @@ async fn keep_offers_at_hand(app: &App, stop: CancellationToken) {
 /// The key that this machine lets in.
 pub fn machine_key(config: &Config, name: &str, host: &OwnHost) -> anyhow::Result<Arc<KeyPair>> {
     let key = match &host.key_file {
-        Some(path) => KeyPair::load(path).with_context(|| format!("`key_file` under [hosts.{name}]"))?,
+        Some(path) => key_in(name, path)?,
         None => {
             KeyPair::load_or_make(&config.data_dir.join("ssh/id_ed25519")).context("making Spawnpoint's own SSH key")?
         }
     };
     Ok(Arc::new(key))
+}
+
+fn key_in(name: &str, path: &Path) -> anyhow::Result<KeyPair> {
+    KeyPair::load(path).with_context(|| format!("`key_file` under [hosts.{name}]"))
 }
 
 /// The machines that somebody has trusted by `spawnpoint trust`.

@@ -5,9 +5,7 @@ use crate::{program, recipes};
 
 /// Prints what is wrong; true when nothing is.
 pub fn check(config: &Config) -> anyhow::Result<bool> {
-    // The instance is in the database, which nobody needs for this; any will do.
-    program::names(config, "check")?;
-    program::spending(config)?;
+    program::check(config)?;
     println!("The configuration is fine.");
     let problems = recipes::problems(&config.game_scripts);
     for problem in &problems {

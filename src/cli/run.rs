@@ -3,7 +3,8 @@
 
 use crate::config::Config;
 use crate::discord;
-use crate::program::Program;
+use crate::program::{self, Program};
+use crate::recipes::Recipes;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +18,10 @@ const EXIT_CONFIG: u8 = 78;
 
 pub async fn run(config: &Config, with_discord: bool) -> ExitCode {
     start_log();
+    if let Err(error) = program::check(config).and_then(|()| Recipes::load(&config.game_scripts).map(drop)) {
+        tracing::error!("Spawnpoint could not start, and starting it again will not help: {error:#}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let program = match Program::build(config).await {
         Ok(program) => program,
         Err(error) => {
