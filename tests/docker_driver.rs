@@ -9,6 +9,9 @@ use spawnpoint::model::job::Step;
 use spawnpoint::model::server::State;
 use stage::{Stage, docker_or_skip, test_image};
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 async fn toy() -> Option<Stage> {
     if !docker_or_skip().await {
@@ -22,6 +25,27 @@ async fn turns(stage: &Stage, name: &str, count: usize) {
     for _ in 0..count {
         stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
     }
+}
+
+/// A shell has what it puts into the background ignore that signal, and some games are stopped by it.
+#[tokio::test]
+async fn a_start_script_can_listen_to_sigint() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("keeper");
+    let home = tempfile::tempdir().unwrap();
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/drivers/docker/run.sh");
+    std::fs::copy(run, home.path().join("run")).unwrap();
+    let start = home.path().join("start");
+    std::fs::write(&start, "#!/usr/bin/env bash\ntrap 'echo heard; exit 5' INT\nkill -INT $$\nexit 3\n").unwrap();
+    std::fs::set_permissions(&start, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let volume = format!("{}:/opt/spawnpoint:ro", home.path().display());
+    let ran = Command::new("docker")
+        .args(["run", "--rm", "--volume", &volume, "spawnpoint-test/keeper:1", "sh", "/opt/spawnpoint/run"])
+        .output()
+        .unwrap();
+    assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stdout).trim()), (Some(5), "heard"), "{ran:?}");
 }
 
 #[tokio::test]

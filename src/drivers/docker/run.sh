@@ -3,7 +3,11 @@
 # when nothing else runs any more: a start script may return and leave its game in the background.
 # A shell gives a background process nothing to read, before it looks at `<&0`: the input has to be kept aside first.
 exec 3<&0
-/opt/spawnpoint/start <&3 3<&- &
+# It also has it ignore SIGINT and SIGQUIT, which a script can never listen to again and a game may need. busybox has no
+# way around that; Debian's env does.
+set --
+if env --default-signal=INT,QUIT true 2>/dev/null; then set -- env --default-signal=INT,QUIT; fi
+"$@" /opt/spawnpoint/start <&3 3<&- &
 start=$!
 trap 'kill -TERM "$start" 2>/dev/null' TERM INT
 code=0
