@@ -138,7 +138,8 @@ impl Stage {
         self
     }
 
-    async fn rest(&mut self) {
+    /// Nobody carries jobs out or watches, until [`Stage::work_now`].
+    pub async fn rest(&mut self) {
         self.stop.cancel();
         if let Some(work) = self.work.take() {
             work.await.unwrap();

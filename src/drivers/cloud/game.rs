@@ -125,6 +125,7 @@ impl CloudDriver {
     }
 
     pub(super) async fn undo_start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        self.note_players(cx.server()?).await?;
         self.stop_game(cx).await
     }
 

@@ -1,5 +1,6 @@
 //! Giving a host back. It bills until its provider says that it is gone, so accepted is never taken for done.
 
+use super::played::kept_for_its_world;
 use super::rent::{ASK_EVERY, PATIENCE_MAX};
 use super::saved::Mark;
 use super::{CloudDriver, cloud_error, now_ms};
@@ -41,6 +42,9 @@ impl CloudDriver {
                 let owned = Owned { host: Some(HostRef { played, ..host }), ..server.owned.clone() };
                 return Ok(Gain::owned(owned).with_note("the game's folder was there before and stays"));
             }
+            if let Some(why) = self.may_hold_play(cx, server, &host).await? {
+                return Ok(kept_for_its_world(cx, &why, "the game's folder stays"));
+            }
             self.clear_name(cx, &host).await;
             self.remove_folder(server).await?;
             return Ok(Gain::owned(nothing));
@@ -59,8 +63,15 @@ impl CloudDriver {
             Some(host) => api.host(&host.id).await.map_err(cloud_error("looking for the host"))?.is_some(),
             None => false,
         };
-        for host in &mine {
+        let kept = match on_record.as_ref().filter(|host| mine.iter().any(|one| one.id == host.id)) {
+            Some(host) => self.may_hold_play(cx, server, host).await?.map(|why| (host.id.as_str(), why)),
+            None => None,
+        };
+        for host in mine.iter().filter(|one| kept.as_ref().is_none_or(|(id, _)| one.id != *id)) {
             self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
+        }
+        if let Some((_, why)) = kept {
+            return Ok(kept_for_its_world(cx, &why, "the host stays, and bills"));
         }
         if others {
             // This start only used it: whether it exists, and what is on it, is for a stop.
@@ -104,7 +115,11 @@ impl CloudDriver {
         self.forget_link(&server.id);
         if host.provider == OWN_MACHINE {
             let forced = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Forced);
-            if forced && host.played && self.mark_of(&server.id, &host.provider, &host.id).await?.is_none() {
+            let unsaved = match self.mark_of(&server.id, &host.provider, &host.id).await? {
+                Some(Mark::Saved | Mark::Left { .. }) => false,
+                Some(Mark::Played) | None => host.played,
+            };
+            if forced && unsaved {
                 self.set_mark(&server.id, host, Mark::Left { newest: server.owned.world.clone() }).await?;
             }
             return Ok(Gain::owned(gone));

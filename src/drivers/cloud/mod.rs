@@ -3,9 +3,9 @@
 //!
 //! `rent` makes a host, `arrive` waits for it, `give_back` sees it go; `choose` decides which size, `quote` says what it
 //! costs, `boot` is what a new host is told, `keys` are what it is known by, `setup` prepares it, `worlds` moves worlds by
-//! rsync, `saved` remembers where nothing new is, `names` lets a name in DNS follow, `game` starts and stops, `talk`
-//! speaks to the game, `sweep` finds what was forgotten. On the host itself works keeper.sh (docs/cloud-host.md):
-//! everything about a game's processes is its business, reached over SSH.
+//! rsync, `saved` remembers where nothing new is, `played` guesses where something may be, `names` lets a name in DNS
+//! follow, `game` starts and stops, `talk` speaks to the game, `sweep` finds what was forgotten. On the host itself works
+//! keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached over SSH.
 //!
 //! What exists outside is found by its labels, never by memory. The host goes last: until a verified backup is kept it
 //! holds the only copy of the world.
@@ -17,6 +17,7 @@ mod game;
 mod give_back;
 mod keys;
 mod names;
+mod played;
 mod quote;
 mod rent;
 mod saved;

@@ -21,12 +21,15 @@ pub(super) enum Mark {
     /// A folder on a machine of your own that went off the record with what was never saved, when this was the newest
     /// backup. Of a rented host the open bill says so.
     Left { newest: Option<BackupId> },
+    /// Somebody was on when a start that nobody had seen ready was undone.
+    Played,
 }
 
 impl Mark {
     fn text(&self) -> String {
         match self {
             Mark::Saved => "saved".to_owned(),
+            Mark::Played => "played".to_owned(),
             Mark::Left { newest } => format!("left {}", newest.as_ref().map_or("", |newest| newest.0.as_str())),
         }
     }
@@ -34,6 +37,7 @@ impl Mark {
     fn parse(text: &str) -> Option<Mark> {
         match text.split_once(' ') {
             None if text == "saved" => Some(Mark::Saved),
+            None if text == "played" => Some(Mark::Played),
             Some(("left", newest)) => {
                 Some(Mark::Left { newest: Some(BackupId(newest.to_owned())).filter(|_| !newest.is_empty()) })
             }

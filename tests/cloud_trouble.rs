@@ -1,0 +1,102 @@
+//! The cloud backend when things go wrong that nobody watches: hours without Spawnpoint, a token that sees other hosts, a
+//! provider in trouble, an answer that comes too late. Hosts and machines are real, the provider is not.
+
+mod common {
+    pub mod beds;
+    pub mod cloud;
+    pub mod stage;
+}
+
+use common::beds::{OwnMachine, nothing_left, rent_at};
+use common::cloud::{Clouds, Options};
+use common::stage::{Stage, docker_or_skip, test_image};
+use spawnpoint::model::JobId;
+use spawnpoint::model::job::{Outcome, Step};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    let clouds = Clouds::start(&Options::default())?;
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, provider)).await;
+    Some((clouds, stage))
+}
+
+async fn own_machine(recipes: &str) -> Option<(OwnMachine, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    test_image("host");
+    let mut machine = None;
+    let stage = Stage::open(recipes, |config| machine = Some(OwnMachine::start(config))).await;
+    Some((machine.expect("it was started"), stage))
+}
+
+/// The game says how many turns its world has.
+async fn starts_with(stage: &Stage, turns: usize) {
+    stage.start("world").await;
+    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains(&format!("with {turns} turns")), "{log}");
+}
+
+async fn until_begun(stage: &Stage, job: JobId, step: Step) {
+    let begun = async || stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(step).then_some(());
+    stage.until(step.label(), begun).await;
+}
+
+fn shell(clouds: &Clouds, script: &str) -> String {
+    let container = clouds.living().remove(0).container.expect("it is a container");
+    let ran = Command::new("docker").args(["exec", &container, "bash", "-euc", script]).output().unwrap();
+    assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+}
+
+/// Two hours of play, and then nobody watches over it any more and the host stops the game.
+const HOURS: &str = r#"cd /srv/spawnpoint/*/state; id=$(basename "$(dirname "$PWD")")
+    for turn in 1 2 3; do echo turn | /opt/spawnpoint/keeper type "$id"; done
+    until [ "$(cat ../game/world/turns 2>/dev/null)" = 3 ]; do sleep 0.1; done
+    printf '%-60s\n' "$(($(date +%s) - 7200))" >started_at
+    /opt/spawnpoint/keeper stop "$id" deadman"#;
+
+/// Spawnpoint went away before it had seen the game ready, and comes back when all is over.
+async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: impl Fn(&str)) -> Stage {
+    stage.create("world", "toy", &[("BEHAVIOUR", "never-ready")]).await;
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    until_begun(&stage, job, Step::AwaitReady).await;
+    stage.rest().await;
+    on_the_host(HOURS);
+    let stage = stage.work_now();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let said = stage.program.store.job_output(job, Some(Step::CreateHost), 100).await.unwrap().join("\n");
+    assert!(said.contains("people may have played"), "{said}");
+    // Nobody wants it on: what is left is stopped like anything else, with a backup.
+    let app = &stage.program.app;
+    let saved = async || {
+        let view = app.status(&stage.caller, "world").await.unwrap();
+        (view.job.is_none() && !app.backups(&stage.caller, "world").await.unwrap().is_empty()).then_some(())
+    };
+    stage.until("the world to be saved", saved).await;
+    app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
+    starts_with(&stage, 3).await;
+    stage.stop_server("world").await;
+    stage
+}
+
+#[tokio::test]
+async fn a_host_that_was_played_on_while_nobody_watched_is_saved_and_not_undone() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let stage = a_start_is_taken_up_after_hours_of_play(stage, |script| drop(shell(&clouds, script))).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_was_played_in_while_nobody_watched_is_saved_and_not_undone() {
+    let Some((machine, stage)) = own_machine("tests/recipes").await else { return };
+    let stage = a_start_is_taken_up_after_hours_of_play(stage, |script| drop(machine.shell(script))).await;
+    assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
+    stage.close().await;
+}
