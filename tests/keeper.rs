@@ -625,6 +625,18 @@ fn who_follows_hears_new_lines_across_files_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn who_follows_from_the_beginning_hears_what_was_put_aside() {
+    let start = "echo early; head -c 30000000 < <(yes); echo last; sleep 600";
+    let Some(host) = Host::with_game(&[], "", start) else { return };
+    host.does(&["start", ID]);
+    host.until_log("last");
+    assert!(host.exists("state/log.1"), "nothing was put aside");
+    let follow = format!("timeout 20 /opt/spawnpoint/keeper follow {ID} all | grep -m 2 -v '^y$'");
+    assert_eq!(host.shell(&follow), "early\nlast");
+    host.does(&["kill", ID]);
+}
+
+#[test]
 fn a_game_that_needs_too_much_memory_is_told_as_such() {
     let start = r#"echo up; perl -e 'my @a; push @a, "x" x 1000000 for 1..400'; echo survived"#;
     let Some(host) = Host::with_game(&["--memory", "96m", "--memory-swap", "96m"], "", start) else { return };

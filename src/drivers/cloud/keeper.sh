@@ -31,7 +31,7 @@
 #   kill ID                      ends it at once; prints `killed` or `was-off`
 #   status ID                    key=value lines, see status()
 #   logs ID LINES                the last lines of this run, or of the last one
-#   follow ID [all]              the log from now on, or from this run's beginning, until nobody reads
+#   follow ID [all]              the log from now on, or all that is kept of this run and then on, until nobody reads
 #   type ID                      a line of standard input for the game's console
 #   ask ID                       the same, and then the log from that moment on, until nobody reads
 #   beat ID                      Spawnpoint is there: puts off the dead-man switch
@@ -927,8 +927,17 @@ logs() {
 
 # Ends when nobody reads, which tail sees on a pipe, and when the connection is gone.
 follow() {
-    local from='-n 0'
-    [ "${1:-}" != all ] || from='-c +1'
+    local from='-n 0' now
+    if [ "${1:-}" = all ]; then
+        from='-c +1'
+        if [ -f "$state/log" ]; then
+            # Held before the older lines are read: what is put aside in the meantime is read all the same.
+            exec {now}<"$state/log"
+            [ ! -f "$state/log.1" ] || cat "$state/log.1" 2>/dev/null || true
+            [ "$state/log" -ef "/proc/self/fd/$now" ] || cat <&"$now" || true
+            exec {now}<&-
+        fi
+    fi
     # shellcheck disable=SC2086 # an option and its value
     exec tail --pid="$PPID" -s "$FOLLOW_LOOK_S" $from -F "$state/log" 2>/dev/null
 }
