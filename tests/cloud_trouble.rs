@@ -8,10 +8,12 @@ mod common {
 }
 
 use common::beds::{OwnMachine, nothing_left, rent_at};
-use common::cloud::{Clouds, Options};
+use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip, test_image};
+use spawnpoint::app::Choice;
 use spawnpoint::model::JobId;
 use spawnpoint::model::job::{Outcome, Step};
+use spawnpoint::model::view::JobView;
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -41,9 +43,27 @@ async fn starts_with(stage: &Stage, turns: usize) {
     assert!(log.contains(&format!("with {turns} turns")), "{log}");
 }
 
+async fn plays(stage: &Stage, turns: usize) {
+    for _ in 0..turns {
+        let answer = stage.program.app.console(&stage.caller, "world", "turn").await.unwrap();
+        assert!(answer.contains("turn "), "{answer:?}");
+    }
+}
+
 async fn until_begun(stage: &Stage, job: JobId, step: Step) {
     let begun = async || stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(step).then_some(());
     stage.until(step.label(), begun).await;
+}
+
+async fn until_succeeded(stage: &Stage, job: JobId) {
+    let end =
+        async || (stage.program.app.job_view(job).await.unwrap().outcome == Some(Outcome::Succeeded)).then_some(());
+    stage.until("the end of the job", end).await;
+}
+
+fn error_of(job: &JobView, step: Step) -> String {
+    let found = job.steps.iter().find(|one| one.label == step.label()).expect("the job has this step");
+    found.error.clone().unwrap_or_default()
 }
 
 fn shell(clouds: &Clouds, script: &str) -> String {
@@ -98,5 +118,31 @@ async fn a_folder_that_was_played_in_while_nobody_watched_is_saved_and_not_undon
     let Some((machine, stage)) = own_machine("tests/recipes").await else { return };
     let stage = a_start_is_taken_up_after_hours_of_play(stage, |script| drop(machine.shell(script))).await;
     assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_see_the_host_costs_neither_the_world_nor_the_host() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    plays(&stage, 2).await;
+    // As a token of another project is answered.
+    for method in ["GET", "DELETE"] {
+        clouds.fail(Failure::status(404).of("hetzner").on(method, "^/servers/").times(None));
+    }
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    assert!(error_of(&held, Step::DestroyHost).contains("another project"), "{held:#?}");
+    assert_eq!(clouds.living().len(), 1, "{:#?}", clouds.living());
+    assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), 1, "its world was saved over SSH");
+    clouds.heal();
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    until_succeeded(&stage, job).await;
+    nothing_left(&clouds);
+    starts_with(&stage, 2).await;
+    stage.stop_server("world").await;
     stage.close().await;
 }

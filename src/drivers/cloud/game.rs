@@ -3,7 +3,7 @@
 
 use super::arrive::{private_ports, written};
 use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read, write};
-use super::{CloudDriver, cloud_error, ssh_error};
+use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
 use crate::engine::{StepCx, StepError};
 use crate::model::config_edit;
@@ -172,33 +172,26 @@ impl CloudDriver {
         }
     }
 
-    /// Whether the provider itself says that the host exists no more. No answer is no proof.
-    pub(super) async fn is_host_gone(&self, server: &Server) -> Result<bool, StepError> {
-        let Some(host) = &server.owned.host else { return Ok(true) };
-        if host.provider == OWN_MACHINE {
-            return Ok(false);
-        }
-        let api = &self.provider(&host.provider)?.api;
-        Ok(api.host(&host.id).await.map_err(cloud_error("asking the provider for the host"))?.is_none())
-    }
-
     pub(super) async fn look_at(&self, servers: &[Server]) -> Vec<Seen> {
         let looks: Vec<_> = servers.iter().map(|server| self.look_closer(server)).collect();
         futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await
     }
 
     async fn look_closer(&self, server: &Server) -> Seen {
-        if server.owned.host.is_none() {
-            return Seen::Gone;
-        }
-        let looked = tokio::time::timeout(LOOK_LIMIT, self.look_over_ssh(server)).await;
-        let why = match looked {
+        let Some(host) = &server.owned.host else { return Seen::Gone };
+        let (why, answered) = match tokio::time::timeout(LOOK_LIMIT, self.look_over_ssh(server)).await {
             Ok(Ok(seen)) => return seen,
-            Ok(Err(StepError::Retry(error) | StepError::Fatal(error))) => format!("{error:#}"),
-            Err(_) => format!("the host did not answer within {} s", LOOK_LIMIT.as_secs()),
+            // Something did: the host, or another with its address.
+            Ok(Err(StepError::Fatal(error))) => (format!("{error:#}"), true),
+            Ok(Err(StepError::Retry(error))) => (format!("{error:#}"), false),
+            Err(_) => (format!("the host did not answer within {} s", LOOK_LIMIT.as_secs()), false),
         };
         // Only the provider can say that it is gone; a host that cannot be reached may well run.
-        match self.is_host_gone(server).await {
+        let gone = match answered {
+            true => self.is_host_gone(server).await,
+            false => self.is_unknown(host).await,
+        };
+        match gone {
             Ok(true) => Seen::Gone,
             Ok(false) | Err(_) => Seen::Unknown { why },
         }
@@ -244,10 +237,14 @@ impl CloudDriver {
     }
 
     pub(super) async fn is_running(&self, server: &Server) -> Result<bool, StepError> {
-        if server.owned.host.is_none() || self.is_host_gone(server).await? {
+        if server.owned.host.is_none() {
             return Ok(false);
         }
-        Ok(self.status(server, false).await?.get("state").is_some_and(|state| state == "running"))
+        match self.status(server, false).await {
+            Ok(status) => Ok(status.get("state").is_some_and(|state| state == "running")),
+            Err(_) if self.is_host_gone(server).await? => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn log_lines(&self, server: &Server, lines: usize) -> anyhow::Result<Vec<String>> {

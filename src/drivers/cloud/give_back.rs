@@ -60,7 +60,9 @@ impl CloudDriver {
             all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect();
         let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
             // Nor is it there where an earlier try of this undoing has destroyed it.
-            Some(host) => api.host(&host.id).await.map_err(cloud_error("looking for the host"))?.is_some(),
+            Some(host) => {
+                self.is_unknown(host).await.map(|unknown| !unknown)? || self.must_be_silent(host).await.is_err()
+            }
             None => false,
         };
         let kept = match on_record.as_ref().filter(|host| mine.iter().any(|one| one.id == host.id)) {
@@ -68,7 +70,8 @@ impl CloudDriver {
             None => None,
         };
         for host in mine.iter().filter(|one| kept.as_ref().is_none_or(|(id, _)| one.id != *id)) {
-            self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
+            let known = on_record.as_ref().filter(|known| known.id == host.id);
+            self.destroy_and_wait(cx, api.as_ref(), &host.id, known).await?;
         }
         if let Some((_, why)) = kept {
             return Ok(kept_for_its_world(cx, &why, "the host stays, and bills"));
@@ -91,13 +94,17 @@ impl CloudDriver {
         if !host.played || self.backups.worldless(&server.game) {
             self.set_mark(&server.id, host, Mark::Saved).await?;
         }
-        // Before the address can be somebody else's.
-        self.clear_name(cx, host).await;
         if host.provider == OWN_MACHINE {
+            // Before the address can be somebody else's.
+            self.clear_name(cx, host).await;
             self.remove_folder(server).await?;
             return Ok(Gain::note("the game's folder is gone from your machine"));
         }
         let api = &self.provider(&host.provider)?.api;
+        if self.is_unknown(host).await? {
+            self.must_be_silent(host).await?;
+        }
+        self.clear_name(cx, host).await;
         match api.destroy(&host.id).await {
             Ok(()) => Ok(Gain::note("asked for; it bills until it is gone")),
             Err(CloudError::Busy { why, after }) => {
@@ -125,7 +132,7 @@ impl CloudDriver {
             return Ok(Gain::owned(gone));
         }
         let api = &self.provider(&host.provider)?.api;
-        self.destroy_and_wait(cx, api.as_ref(), &host.id).await?;
+        self.destroy_and_wait(cx, api.as_ref(), &host.id, Some(host)).await?;
         self.tidy_up(cx, api.as_ref(), server, Some(host)).await?;
         let cost = host.price.as_ref().map(|price| {
             format!(
@@ -137,12 +144,24 @@ impl CloudDriver {
         Ok(Gain::owned(gone).with_note(format!("billing is OFF{}", cost.unwrap_or_default())))
     }
 
-    /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then.
-    async fn destroy_and_wait(&self, cx: &StepCx<'_>, api: &dyn CloudApi, id: &str) -> Result<(), StepError> {
+    /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then. One
+    /// that was on record must be silent as well.
+    async fn destroy_and_wait(
+        &self,
+        cx: &StepCx<'_>,
+        api: &dyn CloudApi,
+        id: &str,
+        known: Option<&HostRef>,
+    ) -> Result<(), StepError> {
         let mut asked: Option<Instant> = None;
         loop {
             let wait = match api.host(id).await {
-                Ok(None) => return self.forget_mark(&cx.server()?.id, api.name(), id).await,
+                Ok(None) => {
+                    if let Some(host) = known {
+                        self.must_be_silent(host).await?;
+                    }
+                    return self.forget_mark(&cx.server()?.id, api.name(), id).await;
+                }
                 Ok(Some(_)) => {
                     if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
                         if asked.is_some() {
@@ -187,7 +206,7 @@ impl CloudDriver {
         let Some(own) = all.iter().find(|one| one.id == host.id).map(|one| one.labels.clone()) else { return Ok(()) };
         for twin in all.iter().filter(|one| one.id != host.id && one.labels == own) {
             cx.out.line(format!("The provider has made a second host, {}; destroying it.", twin.id));
-            match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id)).await {
+            match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id, None)).await {
                 Ok(destroyed) => destroyed?,
                 Err(_) => cx.out.line("It is still there; going on without waiting for its end."),
             }

@@ -1,11 +1,12 @@
 //! The cloud backend: a server runs on a host that exists only while people play. The host is rented from a provider
 //! for the evening, or it is a machine of your own on which only a game's folder comes and goes.
 //!
-//! `rent` makes a host, `arrive` waits for it, `give_back` sees it go; `choose` decides which size, `quote` says what it
-//! costs, `boot` is what a new host is told, `keys` are what it is known by, `setup` prepares it, `worlds` moves worlds by
-//! rsync, `saved` remembers where nothing new is, `played` guesses where something may be, `names` lets a name in DNS
-//! follow, `game` starts and stops, `talk` speaks to the game, `sweep` finds what was forgotten. On the host itself works
-//! keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached over SSH.
+//! `rent` makes a host, `arrive` waits for it, `give_back` sees it go, `gone` knows whether it is; `choose` decides which
+//! size, `quote` says what it costs, `boot` is what a new host is told, `keys` are what it is known by, `setup` prepares
+//! it, `worlds` moves worlds by rsync, `saved` remembers where nothing new is, `played` guesses where something may be,
+//! `names` lets a name in DNS follow, `game` starts and stops, `talk` speaks to the game, `sweep` finds what was forgotten.
+//! On the host itself works keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached
+//! over SSH.
 //!
 //! What exists outside is found by its labels, never by memory. The host goes last: until a verified backup is kept it
 //! holds the only copy of the world.
@@ -15,6 +16,7 @@ mod boot;
 mod choose;
 mod game;
 mod give_back;
+mod gone;
 mod keys;
 mod names;
 mod played;

@@ -73,11 +73,11 @@ impl CloudDriver {
                         return Ok(Gain::note("the host is there already"));
                     }
                     // It is on its way out or gone: a new one is rented below.
-                    Some(_) | None => {
-                        self.forget_link(&server.id);
-                        cx.out.line(lost(server, host));
-                    }
+                    Some(_) => {}
+                    None => self.must_be_silent(host).await?,
                 }
+                self.forget_link(&server.id);
+                cx.out.line(lost(server, host));
             } else if provider == OWN_MACHINE && place.region.as_deref() == Some(host.id.as_str()) {
                 return Ok(Gain::note("the game is on this machine already"));
             } else if host.played {

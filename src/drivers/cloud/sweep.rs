@@ -1,6 +1,7 @@
 //! What carries this instance's label at the providers and belongs to no server, and the hosts on record that a
 //! provider does not have. Another Spawnpoint on the same account has another instance's label and is none of it.
 
+use super::gone::unseen;
 use super::setup::{CALL_LIMIT, as_root, home, keeper};
 use super::{CloudDriver, Machine, Provider, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Extra, Host, HostState};
@@ -77,10 +78,17 @@ impl CloudDriver {
                 found.orphans.push(self.orphan_host(name, api, host).await);
             }
         }
+        let mut missing = vec![];
         for (server, host) in here() {
             // A list may lag behind; gone is what the provider says when it is asked for this very host.
             if !hosts.iter().any(|seen| seen.id == host.id) && api.host(&host.id).await?.is_none() {
-                found.lost.push(Lost { server: server.id.clone(), host: host.clone() });
+                missing.push(async move { (server, host, self.still_answers(host).await) });
+            }
+        }
+        for (server, host, answers) in futures::future::join_all(missing).await {
+            match answers {
+                true => found.unasked.push(Unasked { provider: name.to_owned(), why: unseen(host) }),
+                false => found.lost.push(Lost { server: server.id.clone(), host: host.clone() }),
             }
         }
         for extra in api.extras(instance).await? {
