@@ -146,3 +146,25 @@ async fn a_token_that_does_not_see_the_host_costs_neither_the_world_nor_the_host
     stage.stop_server("world").await;
     stage.close().await;
 }
+
+#[tokio::test]
+async fn a_provider_in_trouble_holds_up_no_stop_that_nobody_watches() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    plays(&stage, 2).await;
+    clouds.fail(Failure::status(503).of("hetzner").times(None));
+    let asked = clouds.requests().len();
+    let job = stage.program.app.stop(&stage.caller, "world", None).await.unwrap();
+    let many = async || {
+        let view = stage.program.app.job_view(job).await.unwrap();
+        assert_eq!(view.outcome, None, "{view:#?}");
+        let about_it = |one: &&common::cloud::Request| one.path.starts_with("/servers/");
+        (clouds.requests().iter().skip(asked).filter(about_it).count() > 18).then_some(())
+    };
+    stage.until("many tries", many).await;
+    clouds.heal();
+    stage.succeeds(job).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}

@@ -55,7 +55,7 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let api = &self.provider(&provider)?.api;
-        let all = api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for the host"))?;
+        let all = patiently(cx, "looking for the host", || api.hosts(&self.settings.instance)).await?;
         let mine: Vec<Host> =
             all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect();
         let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
@@ -101,18 +101,12 @@ impl CloudDriver {
             return Ok(Gain::note("the game's folder is gone from your machine"));
         }
         let api = &self.provider(&host.provider)?.api;
-        if self.is_unknown(host).await? {
+        if patiently(cx, "asking the provider for the host", || api.host(&host.id)).await?.is_none() {
             self.must_be_silent(host).await?;
         }
         self.clear_name(cx, host).await;
-        match api.destroy(&host.id).await {
-            Ok(()) => Ok(Gain::note("asked for; it bills until it is gone")),
-            Err(CloudError::Busy { why, after }) => {
-                tokio::time::sleep(after.unwrap_or_default().min(PATIENCE_MAX)).await;
-                Err(StepError::retry(format!("Destroying the host: {why}")))
-            }
-            Err(error) => Err(cloud_error("Destroying the host")(error)),
-        }
+        patiently(cx, "Destroying the host", || api.destroy(&host.id)).await?;
+        Ok(Gain::note("asked for; it bills until it is gone"))
     }
 
     pub(super) async fn confirm_gone(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -233,7 +227,7 @@ impl CloudDriver {
     ) -> Result<(), StepError> {
         let mut firewalls: Vec<String> = host.and_then(|host| host.firewall.clone()).into_iter().collect();
         if firewalls.is_empty() {
-            let extras = api.extras(&self.settings.instance).await.map_err(cloud_error("looking for the firewall"))?;
+            let extras = patiently(cx, "looking for the firewall", || api.extras(&self.settings.instance)).await?;
             firewalls = extras
                 .into_iter()
                 .filter(|extra| extra.kind == "firewall" && extra.server.as_deref() == Some(server.id.0.as_str()))
@@ -241,17 +235,8 @@ impl CloudDriver {
                 .collect();
         }
         for id in firewalls {
-            loop {
-                match api.delete_firewall(&id).await {
-                    Ok(()) => break,
-                    // It is still held by the host that has just left.
-                    Err(CloudError::Busy { why, after }) => {
-                        cx.out.line(&why);
-                        tokio::time::sleep(after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)).await;
-                    }
-                    Err(error) => return Err(cloud_error("deleting the firewall")(error)),
-                }
-            }
+            // It may still be held by the host that has just left.
+            patiently(cx, "deleting the firewall", || api.delete_firewall(&id)).await?;
         }
         // A host that was left behind elsewhere is known by its key, too.
         let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;
@@ -259,6 +244,24 @@ impl CloudDriver {
             return Ok(());
         }
         self.forget_keys(server).await
+    }
+}
+
+/// A provider that asks for patience is given all that the step has: nobody may be there to try the step again.
+async fn patiently<T, Asked: Future<Output = Result<T, CloudError>>>(
+    cx: &StepCx<'_>,
+    what: &str,
+    ask: impl Fn() -> Asked,
+) -> Result<T, StepError> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(CloudError::Busy { why, after }) => {
+                cx.out.line(&why);
+                tokio::time::sleep(after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)).await;
+            }
+            Err(error) => return Err(cloud_error(what)(error)),
+        }
     }
 }
 
