@@ -16,6 +16,7 @@ use spawnpoint::model::job::{Outcome, Step};
 use spawnpoint::model::view::JobView;
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
     if !docker_or_skip().await {
@@ -166,5 +167,25 @@ async fn a_provider_in_trouble_holds_up_no_stop_that_nobody_watches() {
     clouds.heal();
     stage.succeeds(job).await;
     nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_comes_after_its_start_was_called_off_is_destroyed() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("hetzner").on("POST", "^/servers$"));
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let asked =
+        async || clouds.requests().iter().any(|one| one.method == "POST" && one.path == "/servers").then_some(());
+    stage.until("the request for a host", asked).await;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    assert_eq!(clouds.hosts().len(), 1, "it came: {:#?}", clouds.hosts());
+    nothing_left(&clouds);
+    let keys: Vec<_> = std::fs::read_dir(stage.config.data_dir.join("ssh/hosts")).unwrap().flatten().collect();
+    assert!(keys.is_empty(), "{keys:?}");
     stage.close().await;
 }

@@ -1,7 +1,7 @@
 //! Giving a host back. It bills until its provider says that it is gone, so accepted is never taken for done.
 
 use super::played::kept_for_its_world;
-use super::rent::{ASK_EVERY, PATIENCE_MAX};
+use super::rent::{ASK_EVERY, LATE_HOST_LIMIT, PATIENCE_MAX};
 use super::saved::Mark;
 use super::{CloudDriver, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Host};
@@ -55,9 +55,15 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let api = &self.provider(&provider)?.api;
-        let all = patiently(cx, "looking for the host", || api.hosts(&self.settings.instance)).await?;
-        let mine: Vec<Host> =
-            all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect();
+        let mut mine = self.hosts_of_job(cx, api.as_ref(), server).await?;
+        if on_record.is_none() && mine.is_empty() && self.was_asked(cx, server).await? {
+            cx.out.line("A host was asked for, and there was no answer; looking whether it comes.");
+            let until = Instant::now() + LATE_HOST_LIMIT;
+            while mine.is_empty() && Instant::now() < until {
+                tokio::time::sleep(ASK_EVERY).await;
+                mine = self.hosts_of_job(cx, api.as_ref(), server).await?;
+            }
+        }
         let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
             // Nor is it there where an earlier try of this undoing has destroyed it.
             Some(host) => {
@@ -84,7 +90,14 @@ impl CloudDriver {
             self.clear_name(cx, host).await;
         }
         self.tidy_up(cx, api.as_ref(), server, on_record.as_ref()).await?;
-        Ok(Gain::owned(nothing).with_note("the host is gone; billing is OFF"))
+        let seen = on_record.is_some() || !mine.is_empty();
+        Ok(Gain::owned(nothing).with_note(if seen { "the host is gone; billing is OFF" } else { "no host was seen" }))
+    }
+
+    async fn hosts_of_job(&self, cx: &StepCx<'_>, api: &dyn CloudApi, server: &Server) -> Result<Vec<Host>, StepError> {
+        let all = patiently(cx, "looking for the host", || api.hosts(&self.settings.instance)).await?;
+        let job = cx.job.id.to_string();
+        Ok(all.into_iter().filter(|host| host.labels.server == server.id.0 && host.labels.job == job).collect())
     }
 
     pub(super) async fn destroy_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {

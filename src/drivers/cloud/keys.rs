@@ -1,4 +1,5 @@
-//! The keys that hosts are given before they exist, by which the first connection knows them.
+//! The keys that hosts are given before they exist, by which the first connection knows them. Beside a key stands a mark
+//! while nobody knows whether its host was made.
 
 use super::CloudDriver;
 use crate::clients::ssh::HostKey;
@@ -7,7 +8,8 @@ use crate::engine::{StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::server::Server;
 use secrecy::ExposeSecret;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -50,6 +52,39 @@ impl CloudDriver {
         .await
     }
 
+    /// From now on a host of this job may come to be at any moment, whether or not anybody hears the answer. Says whether
+    /// that is new. The mark goes with the key, if not before.
+    pub(super) async fn note_asked(&self, cx: &StepCx<'_>, server: &Server) -> Result<bool, StepError> {
+        let path = self.asked_path(&server.id, &cx.job.id.to_string());
+        let work = move || -> io::Result<bool> {
+            match File::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                created => created?.sync_all()?,
+            }
+            File::open(path.parent().expect("the path has a folder"))?.sync_all()?;
+            Ok(true)
+        };
+        blocking(work).await?.map_err(not_noted)
+    }
+
+    pub(super) async fn forget_asked(&self, cx: &StepCx<'_>, server: &Server) -> Result<(), StepError> {
+        let path = self.asked_path(&server.id, &cx.job.id.to_string());
+        let work = move || match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        blocking(work).await?.map_err(not_noted)
+    }
+
+    pub(super) async fn was_asked(&self, cx: &StepCx<'_>, server: &Server) -> Result<bool, StepError> {
+        let path = self.asked_path(&server.id, &cx.job.id.to_string());
+        blocking(move || path.exists()).await
+    }
+
+    fn asked_path(&self, server: &ServerId, job: &str) -> PathBuf {
+        self.host_key_path(server, job).with_extension("asked")
+    }
+
     pub(super) async fn forget_keys(&self, server: &Server) -> Result<(), StepError> {
         let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
         blocking(move || {
@@ -61,6 +96,10 @@ impl CloudDriver {
         })
         .await
     }
+}
+
+fn not_noted(error: io::Error) -> StepError {
+    StepError::fatal(format!("noting that a host was asked for: {error}"))
 }
 
 /// A host's key as it lies on our disk.

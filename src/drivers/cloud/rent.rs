@@ -22,6 +22,8 @@ use std::time::Duration;
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(3);
 /// A provider that asks for patience is given this much within one try; the next try has more.
 pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// A request for a host that nobody waits for any more is carried out within this time, or never.
+pub(super) const LATE_HOST_LIMIT: Duration = Duration::from_secs(75);
 /// The size of a machine of your own.
 pub(super) const YOUR_OWN: &str = "your own";
 /// A host's name is a DNS label.
@@ -179,7 +181,13 @@ impl CloudDriver {
                 user_data: user_data.clone(),
                 firewall: firewall.clone(),
             };
-            match api.create(&spec).await {
+            let first_time = self.note_asked(cx, server).await?;
+            let made = api.create(&spec).await;
+            // What became of an earlier request is no more known than before.
+            if first_time && is_definite(&made) {
+                self.forget_asked(cx, server).await?;
+            }
+            match made {
                 Ok(host) => {
                     let public = host_key.public_line.clone();
                     return Ok(self.rented(server, &name, host, Some(offer), firewall, public));
@@ -340,6 +348,16 @@ impl CloudDriver {
         let spec =
             FirewallSpec { name: format!("spawnpoint-{}", server.id.0), labels: self.labels(cx, &server.id), ports };
         api.open_firewall(&spec).await.map_err(cloud_error("opening the provider's firewall"))
+    }
+}
+
+/// Whether an answer to a request for a host says all that there is to know. One that was carried out and whose answer
+/// was lost or cannot be read has made a host all the same, perhaps later.
+fn is_definite(made: &Result<Host, CloudError>) -> bool {
+    match made {
+        Ok(_) => true,
+        Err(CloudError::NoCapacity(_) | CloudError::Quota(_) | CloudError::Denied(_) | CloudError::Refused(_)) => true,
+        Err(CloudError::Busy { .. } | CloudError::Strange(_)) => false,
     }
 }
 
