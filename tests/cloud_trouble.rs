@@ -15,6 +15,7 @@ use spawnpoint::model::JobId;
 use spawnpoint::model::job::{Outcome, Step};
 use spawnpoint::model::view::JobView;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -187,5 +188,49 @@ async fn a_host_that_comes_after_its_start_was_called_off_is_destroyed() {
     nothing_left(&clouds);
     let keys: Vec<_> = std::fs::read_dir(stage.config.data_dir.join("ssh/hosts")).unwrap().flatten().collect();
     assert!(keys.is_empty(), "{keys:?}");
+    stage.close().await;
+}
+
+/// A recipe whose game is the toy, with a file of settings that Spawnpoint edits; `install` runs as the game's user.
+fn toy_with_a_config(folder: &Path, install: &str) {
+    let toy = folder.join("toy");
+    std::fs::create_dir_all(&toy).unwrap();
+    for file in ["bootstrap", "install", "recipe.toml", "start", "stop"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/toy").join(file);
+        std::fs::copy(from, toy.join(file)).unwrap();
+    }
+    let add = |file: &str, text: &str| {
+        let path = toy.join(file);
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, before + text).unwrap();
+    };
+    let edit = "\n[[config]]\nfile = \"etc/toy.conf\"\nformat = \"properties\"\nset = { name = \"{SERVER_NAME}\" }\n";
+    add("recipe.toml", edit);
+    add("install", &format!("\n{install}\n"));
+}
+
+#[tokio::test]
+async fn a_link_that_a_game_lays_leads_nobody_with_more_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipes = folder.path().display().to_string();
+    toy_with_a_config(folder.path(), "mkdir -p etc; ln -s /root/planted etc/toy.conf.part");
+    let Some((machine, stage)) = own_machine(&recipes).await else { return };
+    stage.create("world", "toy", &[]).await;
+    let end = stage.end_of(stage.program.app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(machine.shell("cat /root/planted"), "", "root wrote where the game said");
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    assert!(error_of(&end, Step::StartGame).contains("toy.conf"), "{end:#?}");
+    stage.close().await;
+
+    toy_with_a_config(folder.path(), "mkdir -p etc; ln -s /root/secret etc/toy.conf");
+    let Some((machine, stage)) = own_machine(&recipes).await else { return };
+    machine.shell("echo password=hunter2 >/root/secret");
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    // What the game may not see is not there for it, and the file is its own.
+    let file =
+        "cd /srv/spawnpoint/*/game/etc && cat toy.conf && stat -c %a toy.conf && stat -c %U toy.conf | cut -c 1-3";
+    assert_eq!(machine.shell(file), "name=world\n644\nsp-");
+    stage.stop_server("world").await;
     stage.close().await;
 }

@@ -2,7 +2,7 @@
 //! process, and stops by itself when nobody has watched it for too long.
 
 use super::arrive::{private_ports, written};
-use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read, write};
+use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read_game, write, write_game};
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
 use crate::engine::{StepCx, StepError};
@@ -35,11 +35,11 @@ impl CloudDriver {
         let recipe = self.recipe(&server.game)?;
         let ssh = self.link(server).await?;
         let env = self.write_environment(cx, &ssh, server, recipe).await?;
+        // What was written as root goes to the game's user, who edits its own files.
+        self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
         self.edit_config_files(cx, &ssh, server, recipe, &env).await?;
         write(&ssh, &format!("{}/settings", home(&server.id)), self.keeper_settings(server, recipe), "600").await?;
         self.write_warning(&ssh, server, recipe, &env).await?;
-        // What was written as root goes to the game's user.
-        self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
         self.call(cx, &ssh, "beat", &server.id, &[], CALL_LIMIT).await?;
         if let Some(host) = &server.owned.host {
             self.forget_mark(&server.id, &host.provider, &host.id).await?;
@@ -94,11 +94,11 @@ impl CloudDriver {
     ) -> Result<(), StepError> {
         for edit in &recipe.config {
             let path = format!("{}/{}", game_dir(&server.id), edit.file);
-            let before = read(ssh, &path).await?.unwrap_or_default();
+            let before = read_game(ssh, &server.id, &path).await?.unwrap_or_default();
             let after = config_edit::apply(edit, &before, env)
                 .map_err(|why| StepError::fatal(format!("Editing {} as the recipe says: {why}", edit.file)))?;
             if after.trim_end() != before.trim_end() {
-                write(ssh, &path, after, "644").await?;
+                write_game(ssh, &server.id, &path, after).await?;
                 cx.out.line(format!("Wrote {}", edit.file));
             }
         }

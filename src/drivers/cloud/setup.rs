@@ -21,6 +21,8 @@ pub(super) const KEEPER_PATH: &str = "/opt/spawnpoint/keeper";
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// For each question of a look at a machine, which a person waits for.
 const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
+/// So much of a server's id is in the name of its user on a host.
+const USER_ID_CHARS: usize = 8;
 /// Debian and its like; the recipes need them.
 const CHECK_SYSTEM: &str = "command -v apt-get >/dev/null && command -v bash >/dev/null";
 /// Writes standard input to a file at once or not at all, with these permissions.
@@ -42,13 +44,43 @@ pub(super) fn as_root(ssh: &Ssh, argv: &[&str], limit: Duration) -> Exec {
     Exec::new(sudo.iter().chain(argv).copied(), limit)
 }
 
+/// A command as the user of a game, for files that are this user's own: where root looks, a link that a game has laid
+/// would lead to anything on the machine.
+pub(super) fn as_game(ssh: &Ssh, id: &ServerId, argv: &[&str], limit: Duration) -> Exec {
+    let user = user_of(id);
+    let become_user = ["setpriv", "--reuid", &user, "--regid", &user, "--init-groups", "--no-new-privs", "--"];
+    as_root(ssh, &[&become_user[..], argv].concat(), limit)
+}
+
+/// As the keeper names it.
+fn user_of(id: &ServerId) -> String {
+    format!("sp-{}", id.0.chars().take(USER_ID_CHARS).collect::<String>())
+}
+
 /// A call of the keeper about one server.
 pub(super) fn keeper(ssh: &Ssh, verb: &str, id: &ServerId, more: &[&str], limit: Duration) -> Exec {
     as_root(ssh, &[&[KEEPER_PATH, verb, id.0.as_str()], more].concat(), limit)
 }
 
 pub(super) async fn write(ssh: &Ssh, path: &str, content: impl Into<Bytes>, mode: &str) -> Result<(), StepError> {
-    let mut exec = as_root(ssh, &["sh", "-c", WRITE, "sh", path, mode], CALL_LIMIT);
+    write_by(as_root(ssh, &write_command(path, mode), CALL_LIMIT), ssh, path, content).await
+}
+
+/// The same for a file within a game's own folder.
+pub(super) async fn write_game(
+    ssh: &Ssh,
+    id: &ServerId,
+    path: &str,
+    content: impl Into<Bytes>,
+) -> Result<(), StepError> {
+    write_by(as_game(ssh, id, &write_command(path, "644"), CALL_LIMIT), ssh, path, content).await
+}
+
+fn write_command<'a>(path: &'a str, mode: &'a str) -> [&'a str; 6] {
+    ["sh", "-c", WRITE, "sh", path, mode]
+}
+
+async fn write_by(mut exec: Exec, ssh: &Ssh, path: &str, content: impl Into<Bytes>) -> Result<(), StepError> {
     exec.stdin = Some(content.into());
     let exited = ssh.run_quietly(exec).await.map_err(ssh_error("writing to the host"))?;
     exited.ok().map(drop).map_err(ssh_error(&format!("writing {path} on the host")))
@@ -56,8 +88,20 @@ pub(super) async fn write(ssh: &Ssh, path: &str, content: impl Into<Bytes>, mode
 
 /// The text of a small file; `None` where there is none.
 pub(super) async fn read(ssh: &Ssh, path: &str) -> Result<Option<String>, StepError> {
+    read_by(as_root(ssh, &read_command(path), CALL_LIMIT), ssh, path).await
+}
+
+/// The same for a file within a game's own folder.
+pub(super) async fn read_game(ssh: &Ssh, id: &ServerId, path: &str) -> Result<Option<String>, StepError> {
+    read_by(as_game(ssh, id, &read_command(path), CALL_LIMIT), ssh, path).await
+}
+
+fn read_command(path: &str) -> [&str; 5] {
+    ["sh", "-c", "[ -e \"$1\" ] || exit 44; exec cat \"$1\"", "sh", path]
+}
+
+async fn read_by(exec: Exec, ssh: &Ssh, path: &str) -> Result<Option<String>, StepError> {
     let mut lines = vec![];
-    let exec = as_root(ssh, &["sh", "-c", "[ -e \"$1\" ] || exit 44; exec cat \"$1\"", "sh", path], CALL_LIMIT);
     let exited =
         ssh.run(exec, &mut |line| lines.push(line.to_owned())).await.map_err(ssh_error("reading from the host"))?;
     match exited.ended {
