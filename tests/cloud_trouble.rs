@@ -191,6 +191,22 @@ async fn a_host_that_comes_after_its_start_was_called_off_is_destroyed() {
     stage.close().await;
 }
 
+#[tokio::test]
+async fn a_list_that_cannot_be_had_ends_no_start_that_is_ready() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    until_begun(&stage, job, Step::Bootstrap).await;
+    // Longer than the recipe gives the game to be ready.
+    clouds.fail(Failure::status(503).of("hetzner").header("Retry-After", "10").on("GET", "^/servers$").times(None));
+    stage.succeeds(job).await;
+    clouds.heal();
+    plays(&stage, 1).await;
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 /// A recipe whose game is the toy, with a file of settings that Spawnpoint edits; `install` runs as the game's user.
 fn toy_with_a_config(folder: &Path, install: &str) {
     let toy = folder.join("toy");

@@ -6,9 +6,11 @@ use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, re
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
 use crate::engine::{StepCx, StepError};
+use crate::model::Ms;
 use crate::model::config_edit;
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::Gain;
+use crate::model::job::{Gain, Step};
+use crate::model::lease::spoken;
 use crate::model::recipe::{ConsoleProtocol, ReadyWhen, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use futures::StreamExt;
@@ -262,7 +264,13 @@ impl CloudDriver {
         }
     }
 
+    /// Within the recipe's own limit: the step has more time than that, for what follows.
     pub(super) async fn await_ready(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        let limit = Duration::from_secs(self.recipe(&cx.server()?.game)?.ready.timeout_s);
+        tokio::time::timeout(limit, self.see_ready(cx, limit)).await.unwrap_or_else(|_| Err(took_too_long(limit)))
+    }
+
+    async fn see_ready(&self, cx: &StepCx<'_>, limit: Duration) -> Result<Gain, StepError> {
         let server = cx.server()?;
         let recipe = self.recipe(&server.game)?;
         let ssh = self.link(server).await?;
@@ -273,7 +281,6 @@ impl CloudDriver {
                 ready.store(true, Ordering::Relaxed);
             }
         };
-        let limit = self.time_limit_of_ready(recipe);
         // From the first line of this run, so that none falls between; and again where the connection broke.
         let following = async {
             loop {
@@ -300,10 +307,6 @@ impl CloudDriver {
             result = looking => result,
             () = following => unreachable!("it goes on until it is dropped"),
         }
-    }
-
-    fn time_limit_of_ready(&self, recipe: &Recipe) -> Duration {
-        Duration::from_secs(recipe.ready.timeout_s)
     }
 
     /// Whether people can join, by whatever the recipe asks other than the log.
@@ -347,6 +350,12 @@ impl CloudDriver {
         let Some(recipe) = self.recipes.get(&server.game) else { return Players::default() };
         self.ask_players(server, recipe).await.unwrap_or_default()
     }
+}
+
+/// As the engine says it of any step.
+fn took_too_long(limit: Duration) -> StepError {
+    let (step, limit) = (Step::AwaitReady.label(), spoken(limit.as_millis() as Ms));
+    StepError::fatal(format!("{step} took longer than {limit}, which is its limit."))
 }
 
 fn died(status: &HashMap<String, String>, words: &[String]) -> StepError {

@@ -3,7 +3,7 @@
 use super::played::kept_for_its_world;
 use super::rent::{ASK_EVERY, LATE_HOST_LIMIT, PATIENCE_MAX};
 use super::saved::Mark;
-use super::{CloudDriver, cloud_error, now_ms};
+use super::{CloudDriver, LATE_TWINS_S, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Host};
 use crate::engine::{StepCx, StepError};
 use crate::model::cost::spoken as money;
@@ -225,9 +225,12 @@ impl CloudDriver {
     /// play by then, so nothing that goes wrong here ends the start.
     pub(super) async fn destroy_late_twins(&self, cx: &StepCx<'_>) {
         let Some(host) = cx.server().ok().and_then(|server| server.owned.host.as_ref()) else { return };
-        if let Err(StepError::Retry(error) | StepError::Fatal(error)) = self.destroy_twins(cx, host).await {
-            cx.out.line(format!("Whether the provider has made a second host is not known: {error:#}"));
-        }
+        let why = match tokio::time::timeout(Duration::from_secs(LATE_TWINS_S), self.destroy_twins(cx, host)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(StepError::Retry(error) | StepError::Fatal(error))) => format!("{error:#}"),
+            Err(_) => format!("that takes longer than {LATE_TWINS_S} s"),
+        };
+        cx.out.line(format!("Whether the provider has made a second host is not known: {why}"));
     }
 
     /// What came with the host goes with it: its firewall at the provider, and its key on our disk.

@@ -61,6 +61,8 @@ const SHORT_STEP_S: u64 = 120;
 /// A provider may take a while to boot a host, and its system to finish its first boot.
 const HOST_STEP_S: u64 = 900;
 const TRANSFER_STEP_S: u64 = 4 * 3600;
+/// The last look for hosts that were made by mistake, when people can play already.
+const LATE_TWINS_S: u64 = 45;
 /// Past the recipe's own limit for stopping: the kill that follows, and the way there and back.
 const STOP_SLACK_S: u64 = 120;
 
@@ -317,7 +319,7 @@ impl Driver for CloudDriver {
             Step::CreateHost | Step::AwaitHost | Step::DestroyHost | Step::ConfirmGone => HOST_STEP_S,
             Step::Bootstrap => of_recipe(|recipe| recipe.timeouts.bootstrap_s, TRANSFER_STEP_S) + SHORT_STEP_S,
             Step::Install => of_recipe(|recipe| recipe.timeouts.install_s, TRANSFER_STEP_S) + SHORT_STEP_S,
-            Step::AwaitReady => of_recipe(|recipe| recipe.ready.timeout_s, SHORT_STEP_S),
+            Step::AwaitReady => of_recipe(|recipe| recipe.ready.timeout_s, SHORT_STEP_S) + LATE_TWINS_S,
             Step::StopGame => of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S,
             Step::PushWorld | Step::PullWorld | Step::VerifyWorld | Step::KeepBackup => TRANSFER_STEP_S,
             // Undoing it stops the game.
