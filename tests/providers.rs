@@ -163,6 +163,34 @@ async fn an_end_without_an_answer_is_asked_for_again() {
     }
 }
 
+/// DigitalOcean's tags are things of their own: who deletes one takes it from everything that carries it.
+#[tokio::test]
+async fn a_host_keeps_its_labels_when_another_with_the_same_ones_is_destroyed() {
+    let Some(clouds) = clouds() else { return };
+    for provider in ["digitalocean", "vultr"] {
+        let api = open(&clouds, provider);
+        let first = api.create(&wish(provider)).await.expect("a host");
+        let second = api.create(&wish(provider)).await.expect("its twin");
+        clouds.fail(Failure::half_delete(Some(3)).of(provider));
+        api.destroy(&first.id).await.expect("accepted");
+        for host in api.hosts(INSTANCE).await.expect("a list") {
+            assert_eq!(host.labels, wish(provider).labels, "{provider}: {host:?}");
+        }
+        looked_at_until(&api, &first.id, |host| host.is_none()).await;
+        api.forget_labels(&wish(provider).labels).await;
+        let found = api.hosts(INSTANCE).await.expect("a list");
+        let [left] = &found[..] else { panic!("{provider}: {found:?}") };
+        assert_eq!((&left.id, &left.labels), (&second.id, &wish(provider).labels), "{provider}");
+
+        api.destroy(&second.id).await.expect("accepted");
+        looked_at_until(&api, &second.id, |host| host.is_none()).await;
+        api.forget_labels(&wish(provider).labels).await;
+        let tag = |request: &&common::cloud::Request| request.path.starts_with("/tags/spawnpoint-j-");
+        let forgotten = clouds.requests().iter().filter(tag).filter(|request| request.provider == provider).count();
+        assert_eq!(forgotten, usize::from(provider == "digitalocean"), "{provider}");
+    }
+}
+
 #[tokio::test]
 async fn a_firewall_without_an_answer_is_found_and_not_made_twice() {
     let Some(clouds) = clouds() else { return };

@@ -7,11 +7,11 @@
 //! are taken away with what they were for.
 
 use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
+use super::instance_tag;
 use super::{
     CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
     is_fit,
 };
-use super::{TAG_JOB, instance_tag};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -145,12 +145,7 @@ impl CloudApi for DigitalOcean {
 
     async fn destroy(&self, id: &str) -> Result<(), CloudError> {
         let path = format!("/droplets/{}", number(id)?);
-        let Some(found) = self.http.find::<OneDroplet>(&path).await? else { return Ok(()) };
-        self.http.delete(&path).await?;
-        for tag in found.droplet.tags.iter().filter(|tag| tag.starts_with(TAG_JOB)) {
-            self.forget_tag(tag).await;
-        }
-        Ok(())
+        self.http.delete(&path).await
     }
 
     async fn offers(&self) -> Result<Vec<Offer>, CloudError> {
@@ -200,6 +195,19 @@ impl CloudApi for DigitalOcean {
             self.forget_tag(tag).await;
         }
         Ok(())
+    }
+
+    /// The job's tag. A droplet that has not left yet, a second one that was made by mistake, or one of another instance
+    /// whose jobs count alike would lose it with the tag.
+    async fn forget_labels(&self, labels: &Labels) {
+        let [_, _, tag] = labels.tags();
+        match self.list::<Droplet>("/droplets", "droplets", Some(&tag)).await {
+            Ok(carriers) if carriers.is_empty() => self.forget_tag(&tag).await,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(tag, %error, "Whether a tag is in use at DigitalOcean is not known; it stays.")
+            }
+        }
     }
 
     /// Firewalls and volumes. SSH keys carry no tags here, and none are made.

@@ -60,6 +60,9 @@ pub trait CloudApi: Send + Sync {
     async fn open_firewall(&self, spec: &FirewallSpec) -> Result<Option<String>, CloudError>;
     /// Fine when it is gone already. [`CloudError::Busy`] while a host that leaves still holds on to it.
     async fn delete_firewall(&self, id: &str) -> Result<(), CloudError>;
+    /// Takes away what only said whose something was, where labels are things of their own and nothing carries them any
+    /// more. Costs nothing where it stays, so it fails nothing.
+    async fn forget_labels(&self, _labels: &Labels) {}
     /// Everything else with this instance's label: firewalls, keys, volumes.
     async fn extras(&self, instance: &str) -> Result<Vec<Extra>, CloudError>;
     /// Fine when it is gone already.

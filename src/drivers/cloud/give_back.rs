@@ -4,7 +4,7 @@ use super::played::kept_for_its_world;
 use super::rent::{ASK_EVERY, LATE_HOST_LIMIT, PATIENCE_MAX};
 use super::saved::Mark;
 use super::{CloudDriver, LATE_TWINS_S, cloud_error, now_ms};
-use crate::clients::cloud::{CloudApi, CloudError, Host};
+use crate::clients::cloud::{CloudApi, CloudError, Host, Labels};
 use crate::engine::{StepCx, StepError};
 use crate::model::cost::spoken as money;
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -253,6 +253,10 @@ impl CloudDriver {
         for id in firewalls {
             // It may still be held by the host that has just left.
             patiently(cx, "deleting the firewall", || api.delete_firewall(&id)).await?;
+        }
+        for job in self.jobs_with_keys(server).await? {
+            let labels = Labels { instance: self.settings.instance.clone(), server: server.id.0.clone(), job };
+            api.forget_labels(&labels).await;
         }
         // A host that was left behind elsewhere is known by its key, too.
         let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;

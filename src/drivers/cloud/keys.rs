@@ -85,6 +85,20 @@ impl CloudDriver {
         self.host_key_path(server, job).with_extension("asked")
     }
 
+    /// The jobs that had hosts made for a server, as far as their keys are still here.
+    pub(super) async fn jobs_with_keys(&self, server: &Server) -> Result<Vec<String>, StepError> {
+        let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
+        blocking(move || {
+            let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names
+                .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
+                .filter(|job| is_number(job))
+                .collect()
+        })
+        .await
+    }
+
     pub(super) async fn forget_keys(&self, server: &Server) -> Result<(), StepError> {
         let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
         blocking(move || {
@@ -96,6 +110,10 @@ impl CloudDriver {
         })
         .await
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn not_noted(error: io::Error) -> StepError {

@@ -287,6 +287,7 @@ fn host_ref(orphan: &Orphan, found: &Host, created_at: i64, host_key: String) ->
 
 /// Accepted is not gone: the bill goes on until the provider does not have it any more.
 async fn end_host(api: &dyn CloudApi, id: &str) -> anyhow::Result<()> {
+    let labels = api.host(id).await?.map(|host| host.labels);
     api.destroy(id).await?;
     let until = Instant::now() + GONE_WITHIN;
     while api.host(id).await?.is_some() {
@@ -296,6 +297,9 @@ async fn end_host(api: &dyn CloudApi, id: &str) -> anyhow::Result<()> {
              few minutes"
         );
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+    if let Some(labels) = labels {
+        api.forget_labels(&labels).await;
     }
     Ok(())
 }
