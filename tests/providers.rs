@@ -154,6 +154,12 @@ async fn an_end_without_an_answer_is_asked_for_again() {
         }
         assert!(clouds.living().iter().all(|host| host.provider != provider), "{provider}");
 
+        // Nor is a host that something else is done with refused for good.
+        let made = api.create(&wish(provider)).await.expect("a host");
+        clouds.fail(Failure::pending().of(provider).on("DELETE", hosts_path(provider)));
+        api.destroy(&made.id).await.expect("accepted at the second try");
+        looked_at_until(&api, &made.id, |host| host.is_none()).await;
+
         // A right that was taken away is no end.
         let made = api.create(&wish(provider)).await.expect("a host");
         clouds.fail(Failure::denied().of(provider).on("DELETE", hosts_path(provider)));

@@ -93,6 +93,7 @@ class DigitalOcean(Provider):
             "broken": Refusal(503, "Server is unavailable.", "service_unavailable"),
             "capacity": _unprocessable("Size is not available in this region."),
             "quota": _unprocessable("creating this/these droplet(s) will exceed your droplet limit"),
+            "pending": _unprocessable("Droplet already has a pending event."),
         }[kind]
 
     def default_host(self) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = frozenset("slow late status drop_before drop_after capacity quota denied half_delete".split())
+KINDS = frozenset("slow late status drop_before drop_after capacity quota denied pending half_delete".split())
 
 
 @dataclass

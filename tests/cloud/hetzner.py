@@ -92,6 +92,7 @@ class Hetzner(Provider):
             "broken": Refusal(503, "service unavailable", "unavailable"),
             "capacity": Refusal(412, "error during placement", "resource_unavailable"),
             "quota": Refusal(403, "server limit exceeded", "resource_limit_exceeded"),
+            "pending": Refusal(423, "server is locked", "locked"),
         }[kind]
 
     def default_host(self) -> tuple[str, str, str]:

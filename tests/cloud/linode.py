@@ -94,6 +94,7 @@ class Linode(Provider):
                 400, "The selected plan is not currently available in this region. Please select another.", field="type"
             ),
             "quota": Refusal(400, "Account Limit reached. Please open a support ticket."),
+            "pending": Refusal(400, "Linode busy."),
         }[kind]
 
     def check(self, call: Call) -> list[str]:

@@ -59,7 +59,7 @@ class Provider:
         raise NotImplementedError
 
     def known_refusal(self, kind: str) -> Refusal:
-        """What it says for `capacity`, `quota`, `denied`, `unauthorized`, `missing`, `busy`, `broken`."""
+        """What it says for `capacity`, `quota`, `denied`, `pending`, `unauthorized`, `missing`, `busy`, `broken`."""
         raise NotImplementedError
 
     def check(self, call: Call) -> list[str]:

@@ -90,7 +90,7 @@ class Clouds:
             kind = {429: "busy", 404: "missing", 401: "unauthorized", 403: "denied"}.get(rule.code, "broken")
             body = rule.body if rule.body is not None else provider.refusal(provider.known_refusal(kind))
             return rule.code, body, rule.headers
-        if rule is not None and rule.kind in ("capacity", "quota", "denied"):
+        if rule is not None and rule.kind in ("capacity", "quota", "denied", "pending"):
             refused = provider.known_refusal(rule.kind)
             return refused.status, provider.refusal(refused), rule.headers
 

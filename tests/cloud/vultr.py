@@ -88,6 +88,7 @@ class Vultr(Provider):
             "broken": Refusal(503, "Service unavailable"),
             "capacity": Refusal(400, "Unable to create server: The selected plan is not available in the selected location."),
             "quota": Refusal(400, "Unable to create server: You have reached the maximum number of instances of your account."),
+            "pending": Refusal(400, "Unable to destroy server: Server is currently locked"),
         }[kind]
 
     def default_host(self) -> tuple[str, str, str]:

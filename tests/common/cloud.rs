@@ -316,6 +316,11 @@ impl Failure {
         Failure::kind("quota")
     }
 
+    /// Something else is done with it at this moment.
+    pub fn pending() -> Failure {
+        Failure::kind("pending")
+    }
+
     /// The token lacks a right.
     pub fn denied() -> Failure {
         Failure::kind("denied")

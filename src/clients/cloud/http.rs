@@ -326,7 +326,7 @@ fn pause_asked_for(headers: &HeaderMap, now_s: i64, allowance_trickles: bool) ->
 /// messages that people reported: "Account Limit reached. Please open a support ticket" (pulumi/templates, issue 184),
 /// "creating this/these droplet(s) will exceed your droplet limit" (DigitalOcean), "sold out", "not available in the
 /// selected location" (Vultr), "Size is not available in this region" (DigitalOcean), "No open slots for this plan"
-/// (vagrant-linode, issue 24).
+/// (vagrant-linode, issue 24), "Droplet already has a pending event." (DigitalOcean), "Linode busy." (Linode).
 pub(super) fn meaning_of_words(status: u16, words: &str) -> Meaning {
     const QUOTA: [&str; 6] = [
         "limit reached",
@@ -348,6 +348,7 @@ pub(super) fn meaning_of_words(status: u16, words: &str) -> Meaning {
         "out of stock",
     ];
     const IN_USE: [&str; 4] = ["in use", "still attached", "is attached", "is linked"];
+    const AT_WORK: [&str; 3] = ["pending event", "linode busy", "currently locked"];
     // A token that lacks a right, too many requests and trouble of their own are what their status says.
     if !matches!(status, 400 | 403 | 409 | 412 | 422) {
         return Meaning::AsStatus;
@@ -358,7 +359,7 @@ pub(super) fn meaning_of_words(status: u16, words: &str) -> Meaning {
         Meaning::Quota
     } else if status != 403 && has(&CAPACITY) {
         Meaning::NoCapacity
-    } else if status != 403 && has(&IN_USE) {
+    } else if status != 403 && (has(&IN_USE) || has(&AT_WORK)) {
         Meaning::Busy
     } else {
         Meaning::AsStatus
@@ -432,6 +433,9 @@ mod tests {
             (400, "Plan is sold out", Meaning::NoCapacity),
             (422, "Size is not available in this region.", Meaning::NoCapacity),
             (400, "Firewall group is in use", Meaning::Busy),
+            (422, "Droplet already has a pending event.", Meaning::Busy),
+            (400, "Linode busy.", Meaning::Busy),
+            (400, "Unable to destroy server: Server is currently locked", Meaning::Busy),
             (400, "region is not valid", Meaning::AsStatus),
             (429, "API limit reached", Meaning::AsStatus),
             (403, "You are not authorized: capacity", Meaning::AsStatus),
