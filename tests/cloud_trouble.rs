@@ -8,11 +8,14 @@ mod common {
 }
 
 use common::beds::{OwnMachine, nothing_left, rent_at};
-use common::cloud::{Clouds, Failure, Options};
+use common::cloud::{Clouds, Failure, Machines, Options};
 use common::stage::{Stage, docker_or_skip, test_image};
-use spawnpoint::app::Choice;
+use spawnpoint::app::{Choice, NewServer};
 use spawnpoint::model::JobId;
+use spawnpoint::model::access::Actor;
+use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Outcome, Step};
+use spawnpoint::model::server::{Backend, Seen, Server};
 use spawnpoint::model::view::JobView;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -249,4 +252,51 @@ async fn a_link_that_a_game_lays_leads_nobody_with_more_rights() {
     assert_eq!(machine.shell(file), "name=world\n644\nsp-");
     stage.stop_server("world").await;
     stage.close().await;
+}
+
+async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str) -> (Server, String) {
+    let place = spawnpoint::model::host::Place { provider: Some(provider.into()), ..Default::default() };
+    let new = NewServer {
+        name: provider.into(),
+        game: "toy".into(),
+        backend: Some("cloud".into()),
+        settings: BTreeMap::new(),
+        place,
+        channel: None,
+    };
+    stage.program.app.create(&stage.caller, new).await.unwrap();
+    let store = &stage.program.store;
+    let found = async || store.server_by_name(&stage.caller.guild, provider).await.unwrap().expect("it was created");
+    let planted = clouds.plant(provider, "host", &[], &[]).id;
+    // Nobody listens there.
+    let host: HostRef = serde_json::from_value(serde_json::json!({
+        "provider": provider, "id": planted, "region": "r", "size": "s", "created_at": 0, "address": "127.0.0.9",
+        "host_key": spawnpoint::clients::ssh::HostKey::generate().public_line,
+    }))
+    .unwrap();
+    assert!(store.adopt_host(&found().await.id, &host, &Actor::Operator, 0).await.unwrap());
+    (found().await, planted)
+}
+
+#[tokio::test]
+async fn a_provider_that_says_nothing_hides_only_its_own_server() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let mut stage = Stage::open("tests/recipes", |config| {
+        ["linode", "hetzner"].iter().for_each(|provider| rent_at(config, &clouds, provider));
+    })
+    .await;
+    stage.rest().await;
+    let (silent, silent_id) = server_with_a_host(&stage, &clouds, "linode").await;
+    let (gone, gone_id) = server_with_a_host(&stage, &clouds, "hetzner").await;
+    clouds.die(&gone_id, "gone");
+    clouds.fail(Failure::slow(Duration::from_secs(55)).of("linode").times(None));
+    let driver = stage.program.engine.driver(Backend::Cloud).expect("it is set up");
+    // The engine waits no longer, and would know nothing of either.
+    let looked = tokio::time::timeout(Duration::from_secs(29), driver.look(&[silent, gone])).await;
+    let [silent, gone] = &looked.expect("an answer")[..] else { panic!("two answers") };
+    assert!(matches!(silent, Seen::Unknown { .. }), "{silent:?}");
+    assert_eq!(*gone, Seen::Gone);
+    clouds.heal();
+    clouds.die(&silent_id, "gone");
+    stage.work_now().close().await;
 }

@@ -17,11 +17,15 @@ use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Servers that are looked at side by side.
 const LOOKS_AT_ONCE: usize = 32;
 /// One look at a host, connecting included. A host that takes longer is unknown until the next look.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// All looks of one round, with what providers are asked about hosts that did not answer. Who asked waits little longer,
+/// and would know nothing of any server then.
+const ROUND_LIMIT: Duration = Duration::from_secs(25);
 /// How often a query, a port, a health check or the game's life is tried while it starts.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// Lines of a dying game's output that its failure quotes.
@@ -175,13 +179,15 @@ impl CloudDriver {
     }
 
     pub(super) async fn look_at(&self, servers: &[Server]) -> Vec<Seen> {
-        let looks: Vec<_> = servers.iter().map(|server| self.look_closer(server)).collect();
+        let until = Instant::now() + ROUND_LIMIT;
+        let looks: Vec<_> = servers.iter().map(|server| self.look_closer(server, until)).collect();
         futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await
     }
 
-    async fn look_closer(&self, server: &Server) -> Seen {
+    async fn look_closer(&self, server: &Server, until: Instant) -> Seen {
         let Some(host) = &server.owned.host else { return Seen::Gone };
-        let (why, answered) = match tokio::time::timeout(LOOK_LIMIT, self.look_over_ssh(server)).await {
+        let limit = until.min(Instant::now() + LOOK_LIMIT);
+        let (why, answered) = match tokio::time::timeout_at(limit, self.look_over_ssh(server)).await {
             Ok(Ok(seen)) => return seen,
             // Something did: the host, or another with its address.
             Ok(Err(StepError::Fatal(error))) => (format!("{error:#}"), true),
@@ -189,13 +195,15 @@ impl CloudDriver {
             Err(_) => (format!("the host did not answer within {} s", LOOK_LIMIT.as_secs()), false),
         };
         // Only the provider can say that it is gone; a host that cannot be reached may well run.
-        let gone = match answered {
-            true => self.is_host_gone(server).await,
-            false => self.is_unknown(host).await,
+        let gone = async {
+            match answered {
+                true => self.is_host_gone(server).await,
+                false => self.is_unknown(host).await,
+            }
         };
-        match gone {
-            Ok(true) => Seen::Gone,
-            Ok(false) | Err(_) => Seen::Unknown { why },
+        match tokio::time::timeout_at(until, gone).await {
+            Ok(Ok(true)) => Seen::Gone,
+            Ok(Ok(false) | Err(_)) | Err(_) => Seen::Unknown { why },
         }
     }
 
