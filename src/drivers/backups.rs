@@ -2,8 +2,8 @@
 //! are told of it, which old ones may go, and how one that is called off is taken back.
 
 use super::blocking;
-use super::talk::resume_saves;
-use crate::engine::{Driver, StepCx, StepError};
+use super::talk::{Typist, resume_saves};
+use crate::engine::{StepCx, StepError};
 use crate::model::job::{Action, Gain, Step, StepState};
 use crate::model::recipe::Recipe;
 use crate::model::server::Server;
@@ -206,14 +206,14 @@ fn reason(action: &Action) -> Reason {
 ///
 /// # Errors
 /// None but that of a job without a server.
-pub async fn undo_quiesce(driver: &dyn Driver, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+pub async fn undo_quiesce(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
     cx.server()?;
     let mut why = String::new();
     for attempt in 1..=RESUME_TRIES {
         if attempt > 1 {
             tokio::time::sleep(RESUME_PAUSE).await;
         }
-        match resume_saves(driver, recipe, cx).await {
+        match resume_saves(typist, recipe, cx).await {
             Ok(gain) => return Ok(gain),
             Err(StepError::Retry(error) | StepError::Fatal(error)) => why = format!("{error:#}"),
         }

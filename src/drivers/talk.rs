@@ -164,10 +164,10 @@ pub async fn resume_saves(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>)
     type_all(typist, recipe, cx.server()?, &cx.out, &quiesce.after).await
 }
 
-/// How long [`quiesce`] or [`resume_saves`] may take, in seconds.
+/// How long [`quiesce`] or [`resume_saves`] may take, in seconds, with room for one more try of the latter.
 pub fn quiesce_limit_s(recipe: &Recipe) -> u64 {
     let lines = recipe.quiesce.as_ref().map_or(0, |quiesce| quiesce.before.len().max(quiesce.after.len()));
-    (lines.max(1) as u64) * (SAVING_LIMIT + COMMAND_LIMIT).as_secs()
+    (lines.max(1) as u64) * 2 * (SAVING_LIMIT + COMMAND_LIMIT).as_secs()
 }
 
 async fn type_all(
