@@ -5,8 +5,8 @@ mod postgres;
 
 use futures::future::join_all;
 use postgres::Postgres;
-use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::engine::run::CLAIM_MS;
+use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
 use spawnpoint::model::cost::{Price, Rental};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
