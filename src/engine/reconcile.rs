@@ -343,7 +343,8 @@ mod tests {
         };
         let same = |facts: Facts| facts;
         type Change<'a> = &'a dyn Fn(Facts) -> Facts;
-        let table: [(&str, Wanted, Option<Ms>, Change, &[i64]); 8] = [
+        type Case<'a> = (&'a str, Wanted, Option<Ms>, Change<'a>, &'a [i64]);
+        let table: [Case; 8] = [
             ("off", Wanted::Off, None, &same, &[5]),
             ("wanted for ever", Wanted::On, None, &same, &[]),
             ("lease not over", Wanted::On, lease_over_at(99), &same, &[]),
