@@ -285,6 +285,11 @@ fn scripts_get_their_environment_and_nobody_else_sees_it() {
         "apt waits for whoever else installs something"
     );
 
+    // An installing that a broken connection ended in the middle.
+    host.shell(": >/var/lib/dpkg/updates/0001");
+    host.script("bootstrap", "apt-get install -y bash >/dev/null 2>&1 && echo installs");
+    assert_eq!(host.does(&["run-script", ID, "bootstrap", "as-root"]), "installs");
+
     // The user of the game cannot become another one, and sees neither the settings nor the log.
     host.script("try", &format!("grep NoNewPrivs /proc/self/status; cat {DIR}/env {DIR}/state/log 2>&1 || true"));
     let tried = host.does(&["run-script", ID, "try"]);

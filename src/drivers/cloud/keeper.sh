@@ -308,6 +308,16 @@ end_leftover() {
     rm -f "$run/scripts/$1"
 }
 
+# An installing that was ended in the middle is finished first: apt refuses to go on from there.
+finish_packages() {
+    local journal
+    for journal in /var/lib/dpkg/updates/[0-9]*; do
+        [ -e "$journal" ] || continue
+        DEBIAN_FRONTEND=noninteractive dpkg --configure -a </dev/null || true
+        return 0
+    done
+}
+
 run_script() {
     local name=$1 as=game pid code=0
     check_script "$name"
@@ -321,6 +331,7 @@ run_script() {
     exec {script_lock}>"$run/run-$name.lock"
     flock -w "$SCRIPT_WAIT_S" "$script_lock" || fail 75 "an earlier $name is still running"
     end_leftover "$name"
+    [ "$as" = game ] || finish_packages
     begin_script "$name" "$as"
     pid=$REPLY
     trap 'end_session "$pid" || true; rm -f "$run/scripts/$name"; exit 143' TERM INT HUP
