@@ -54,7 +54,7 @@ async fn create(
     #[autocomplete = "complete::size"]
     #[max_length = 100]
     size: Option<String>,
-    #[description = "The system of its host, Debian or Ubuntu; without it, Debian 12"]
+    #[description = "The system of its host, Debian or Ubuntu; without it, what the game needs"]
     #[autocomplete = "complete::image"]
     #[max_length = 100]
     image: Option<String>,
