@@ -12,6 +12,7 @@ const GROWS: &str = "dd if=/dev/urandom of=\"world/region-$i\" bs=1048576 count=
 /// So much of it goes through before it is cut off.
 const A_PART: usize = 3 << 20;
 
+/// Each test has a game of its own: it takes the images away at its end, and another's container would stand on them.
 fn large_worlds(game: &str) -> Variants {
     let grow = ("start", "echo \"region $i\" >\"world/region-$i\"; i=$((i + 1)); done; echo \"it is large\"", GROWS);
     Variants::new().with(game, &[grow])
@@ -95,10 +96,10 @@ async fn a_backup_that_is_called_off_half_way_lets_the_game_save_again() {
         return;
     }
     let relay = Relay::open().await;
-    let variants = large_worlds("regions");
+    let variants = large_worlds("off-half-way");
     let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
     let app = &stage.program.app;
-    stage.create("world", "regions", &[]).await;
+    stage.create("world", "off-half-way", &[]).await;
     stage.start("world").await;
     turns(&stage, "world", 1).await;
     let answer = app.console(&stage.caller, "world", "grow").await.unwrap();
