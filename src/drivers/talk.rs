@@ -33,8 +33,36 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// A backend, as far as it types into consoles.
 #[async_trait]
 pub trait Typist: Send + Sync {
-    /// The answer may begin so much later than that of other lines, where the console can tell work from silence.
-    async fn type_patiently(&self, server: &Server, line: &str, patience: Duration) -> Result<Reply, ConsoleFault>;
+    /// Types one line. With `patience` the answer may begin so much later than that of other lines, where the console
+    /// can tell work from silence.
+    async fn type_within(&self, server: &Server, line: &str, patience: Option<Duration>)
+    -> Result<Reply, ConsoleFault>;
+
+    /// What people read of the answer to one line.
+    async fn type_line(&self, server: &Server, line: &str) -> Result<String, ConsoleFault> {
+        self.type_within(server, line, None).await.map(text_of)
+    }
+}
+
+/// One line at a console that `reach` opens, with whatever has to be held for as long as it is open.
+///
+/// # Errors
+/// What reaching or typing came to, or silence: [`COMMAND_LIMIT`] and the patience are over.
+pub async fn type_at<'a, Held>(
+    line: &str,
+    patience: Option<Duration>,
+    reach: impl Future<Output = Result<(Box<dyn Console + 'a>, Held), ConsoleFault>>,
+) -> Result<Reply, ConsoleFault> {
+    let limit = COMMAND_LIMIT + patience.unwrap_or_default();
+    tokio::time::timeout(limit, async {
+        let (mut console, _held) = reach.await?;
+        if let Some(patience) = patience {
+            console.be_patient(patience);
+        }
+        console.command(line).await.map_err(fault)
+    })
+    .await
+    .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", limit.as_secs())))?
 }
 
 /// Asks a game who is on; `None` when it does not answer, which is not zero.
@@ -179,7 +207,7 @@ async fn type_all(
 ) -> Result<Gain, StepError> {
     let always_answers = recipe.console.as_ref().is_some_and(|console| always_answers(console.protocol));
     for line in lines {
-        match typist.type_patiently(server, line, SAVING_LIMIT).await {
+        match typist.type_within(server, line, Some(SAVING_LIMIT)).await {
             // It may still be saving, or have lost the line: a world that is read now may be half a world.
             Ok(Reply { answered: false, .. }) if always_answers => {
                 return Err(StepError::retry(format!("`{line}`: the game did not answer, so it may not have saved.")));
@@ -201,7 +229,7 @@ fn always_answers(protocol: ConsoleProtocol) -> bool {
 }
 
 /// What people read of an answer.
-pub fn text_of(reply: Reply) -> String {
+fn text_of(reply: Reply) -> String {
     match reply {
         Reply { answered: false, .. } => String::new(),
         Reply { truncated: true, text, .. } => format!("{text}\n(the answer was longer and is cut here)"),
@@ -222,7 +250,7 @@ fn players_of(answer: Answer) -> Players {
     }
 }
 
-pub fn fault(error: ConsoleError) -> ConsoleFault {
+fn fault(error: ConsoleError) -> ConsoleFault {
     match error {
         ConsoleError::LineRefused(why) => ConsoleFault::Refused(why.to_owned()),
         ConsoleError::Unreachable(_)
@@ -248,7 +276,7 @@ mod tests {
 
     #[async_trait]
     impl Typist for Silent {
-        async fn type_patiently(&self, _: &Server, line: &str, _: Duration) -> Result<Reply, ConsoleFault> {
+        async fn type_within(&self, _: &Server, line: &str, _: Option<Duration>) -> Result<Reply, ConsoleFault> {
             self.typed.lock().unwrap().push(line.to_owned());
             Ok(Reply { text: "done".into(), answered: line != self.to, truncated: false })
         }

@@ -1,10 +1,10 @@
 //! Waiting for a host: until it runs, lets us in, and has ports and a name that friends can use.
 
-use super::rent::{ASK_EVERY, PATIENCE_MAX};
+use super::patience::{ASK_EVERY, patiently};
 use super::saved::Mark;
 use super::setup::home;
-use super::{CloudDriver, cloud_error, spoken, ssh_error};
-use crate::clients::cloud::{CloudError, Host, HostState};
+use super::{CloudDriver, spoken, ssh_error};
+use crate::clients::cloud::{Host, HostState};
 use crate::clients::ssh::{Exec, SshError};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -77,30 +77,23 @@ impl CloudDriver {
         let api = &self.provider(&host.provider)?.api;
         let mut said = None;
         loop {
-            let wait = match api.host(&host.id).await {
-                Ok(None) => return Err(StepError::fatal("The provider says that the host is gone.")),
-                Ok(Some(Host { state: HostState::Running, address: Some(address), .. })) => return Ok(address),
-                Ok(Some(found)) => {
-                    if said != Some(found.state) {
-                        cx.out.line(match found.state {
-                            HostState::Starting => "The host is being made.",
-                            HostState::Running => "The host runs and has no address yet.",
-                            HostState::Off => "The host is powered off; somebody has to power it on at the provider.",
-                            HostState::Leaving => {
-                                return Err(StepError::fatal("The host is being destroyed by somebody."));
-                            }
-                        });
-                        said = Some(found.state);
-                    }
-                    ASK_EVERY
+            match patiently(cx, "waiting for the host", || api.host(&host.id)).await? {
+                None => return Err(StepError::fatal("The provider says that the host is gone.")),
+                Some(Host { state: HostState::Running, address: Some(address), .. }) => return Ok(address),
+                Some(found) if said != Some(found.state) => {
+                    cx.out.line(match found.state {
+                        HostState::Starting => "The host is being made.",
+                        HostState::Running => "The host runs and has no address yet.",
+                        HostState::Off => "The host is powered off; somebody has to power it on at the provider.",
+                        HostState::Leaving => {
+                            return Err(StepError::fatal("The host is being destroyed by somebody."));
+                        }
+                    });
+                    said = Some(found.state);
                 }
-                Err(CloudError::Busy { why, after }) => {
-                    cx.out.line(&why);
-                    after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)
-                }
-                Err(error) => return Err(cloud_error("waiting for the host")(error)),
-            };
-            tokio::time::sleep(wait).await;
+                Some(_) => {}
+            }
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! Giving a host back. It bills until its provider says that it is gone, so accepted is never taken for done.
 
+use super::patience::{ASK_EVERY, patiently};
 use super::played::kept_for_its_world;
-use super::rent::{ASK_EVERY, LATE_HOST_LIMIT, PATIENCE_MAX};
+use super::rent::LATE_HOST_LIMIT;
 use super::saved::Mark;
 use super::{CloudDriver, LATE_TWINS_S, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Host, Labels};
@@ -161,37 +162,24 @@ impl CloudDriver {
         known: Option<&HostRef>,
     ) -> Result<(), StepError> {
         let mut asked: Option<Instant> = None;
-        loop {
-            let wait = match api.host(id).await {
-                Ok(None) => {
-                    if let Some(host) = known {
-                        self.must_be_silent(host).await?;
-                    }
-                    return self.forget_mark(&cx.server()?.id, api.name(), id).await;
+        while patiently(cx, "waiting until the host is gone", || api.host(id)).await?.is_some() {
+            if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
+                if asked.is_some() {
+                    cx.out.line("The provider accepted the end of the host and it is still there; asking again.");
                 }
-                Ok(Some(_)) => {
-                    if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
-                        if asked.is_some() {
-                            cx.out
-                                .line("The provider accepted the end of the host and it is still there; asking again.");
-                        }
-                        match api.destroy(id).await {
-                            Ok(()) => {}
-                            Err(CloudError::Busy { why, .. }) => cx.out.line(&why),
-                            Err(error) => return Err(cloud_error("Destroying the host")(error)),
-                        }
-                        asked = Some(Instant::now());
-                    }
-                    ASK_EVERY
+                match api.destroy(id).await {
+                    Ok(()) => {}
+                    Err(CloudError::Busy { why, .. }) => cx.out.line(&why),
+                    Err(error) => return Err(cloud_error("Destroying the host")(error)),
                 }
-                Err(CloudError::Busy { why, after }) => {
-                    cx.out.line(&why);
-                    after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)
-                }
-                Err(error) => return Err(cloud_error("waiting until the host is gone")(error)),
-            };
-            tokio::time::sleep(wait).await;
+                asked = Some(Instant::now());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
         }
+        if let Some(host) = known {
+            self.must_be_silent(host).await?;
+        }
+        self.forget_mark(&cx.server()?.id, api.name(), id).await
     }
 
     /// A request to rent may reach the provider when the one who sent it was killed, and another host was rented since.
@@ -264,24 +252,6 @@ impl CloudDriver {
             return Ok(());
         }
         self.forget_keys(server).await
-    }
-}
-
-/// A provider that asks for patience is given all that the step has: nobody may be there to try the step again.
-async fn patiently<T, Asked: Future<Output = Result<T, CloudError>>>(
-    cx: &StepCx<'_>,
-    what: &str,
-    ask: impl Fn() -> Asked,
-) -> Result<T, StepError> {
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(CloudError::Busy { why, after }) => {
-                cx.out.line(&why);
-                tokio::time::sleep(after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)).await;
-            }
-            Err(error) => return Err(cloud_error(what)(error)),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! says: a token of another project does not see it, and answers every question as if it were gone. Only where nobody
 //! answers is the provider asked, and its silence is no proof.
 
-use super::rent::ASK_EVERY;
+use super::patience::ASK_EVERY;
 use super::{CloudDriver, cloud_error};
 use crate::clients::ssh::{Ssh, SshError};
 use crate::engine::StepError;

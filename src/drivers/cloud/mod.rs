@@ -1,10 +1,11 @@
 //! The cloud backend: a server runs on a host that exists only while people play. The host is rented from a provider
 //! for the evening, or it is a machine of your own on which only a game's folder comes and goes.
 //!
-//! `rent` makes a host, `arrive` waits for it, `give_back` sees it go, `gone` knows whether it is; `choose` decides which
-//! size, `quote` says what it costs, `boot` is what a new host is told, `keys` are what it is known by, `setup` prepares
-//! it, `worlds` moves worlds by rsync, `saved` remembers where nothing new is, `played` guesses where something may be,
-//! `names` lets a name in DNS follow, `game` starts and stops, `talk` speaks to the game, `sweep` finds what was forgotten.
+//! `rent` makes a host, `arrive` waits for it, `give_back` sees it go, `gone` knows whether it is, `patience` is how a
+//! provider is asked again; `choose` decides which size, `quote` says what it costs, `boot` is what a new host is told,
+//! `keys` are what it is known by, `setup` prepares it, `worlds` moves worlds by rsync, `saved` remembers where nothing
+//! new is, `played` guesses where something may be, `names` lets a name in DNS follow, `game` starts and stops, `talk`
+//! speaks to the game, `sweep` finds what was forgotten.
 //! On the host itself works keeper.sh (docs/cloud-host.md): everything about a game's processes is its business, reached
 //! over SSH.
 //!
@@ -19,6 +20,7 @@ mod give_back;
 mod gone;
 mod keys;
 mod names;
+mod patience;
 mod played;
 mod quote;
 mod rent;
@@ -35,7 +37,7 @@ use super::backups::{Backups, undo_quiesce};
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
-use crate::drivers::talk::{quiesce, quiesce_limit_s, resume_saves, say, warn_players};
+use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;

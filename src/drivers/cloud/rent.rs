@@ -3,6 +3,7 @@
 
 use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
+use super::patience::PATIENCE_MAX;
 use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
 use crate::clients::cloud::{
@@ -18,10 +19,6 @@ use crate::model::{JobId, ServerId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often a provider is asked whether a host is up or gone.
-pub(super) const ASK_EVERY: Duration = Duration::from_secs(3);
-/// A provider that asks for patience is given this much within one try; the next try has more.
-pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// A request for a host that nobody waits for any more is carried out within this time, or never.
 pub(super) const LATE_HOST_LIMIT: Duration = Duration::from_secs(75);
 /// The size of a machine of your own.

@@ -7,7 +7,7 @@ use super::setup::keeper;
 use crate::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use crate::clients::ssh::{LocalTcp, LocalUdp, Ssh, SshError};
 use crate::drivers::talk::{
-    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, fault, listen, text_of,
+    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, listen, type_at,
 };
 use crate::engine::{ConsoleFault, StepError};
 use crate::model::ServerId;
@@ -68,41 +68,19 @@ impl CloudDriver {
         Ok(Way { address: forward.address, _tcp: Some(forward), _udp: None })
     }
 
-    pub(super) async fn type_line(&self, server: &Server, line: &str) -> Result<String, ConsoleFault> {
-        self.type_within(server, line, None).await.map(text_of)
-    }
-
-    async fn type_within(
+    async fn console_of(
         &self,
         server: &Server,
-        line: &str,
-        patience: Option<Duration>,
-    ) -> Result<Reply, ConsoleFault> {
-        let recipe = self.recipes.get(&server.game).ok_or(ConsoleFault::None)?;
+        recipe: &Recipe,
+    ) -> Result<(Box<dyn Console>, Option<Way>), ConsoleFault> {
         let console = recipe.console.as_ref().ok_or(ConsoleFault::None)?;
-        if server.owned.host.is_none() {
-            return Err(ConsoleFault::NotRunning);
+        if console.protocol == ConsoleProtocol::Stdin {
+            let ssh = self.link(server).await.map_err(silent)?;
+            return Ok((Box::new(Stdin { ssh, server: server.id.clone() }), None));
         }
-        let status = self.status(server, true).await.map_err(silent)?;
-        if status.get("state").is_none_or(|state| state != "running") {
-            return Err(ConsoleFault::NotRunning);
-        }
-        let limit = COMMAND_LIMIT + patience.unwrap_or_default();
-        tokio::time::timeout(limit, async {
-            if console.protocol == ConsoleProtocol::Stdin {
-                let ssh = self.link(server).await.map_err(silent)?;
-                return Stdin { ssh, server: server.id.clone() }.command(line).await.map_err(fault);
-            }
-            let way = self.way(server, recipe, console.port.as_deref().unwrap_or_default()).await?;
-            let password = self.console_password(server).await?;
-            let mut console = console_at(console.protocol, way.address, &password).await?;
-            if let Some(patience) = patience {
-                console.be_patient(patience);
-            }
-            console.command(line).await.map_err(fault)
-        })
-        .await
-        .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", limit.as_secs())))?
+        let way = self.way(server, recipe, console.port.as_deref().unwrap_or_default()).await?;
+        let password = self.console_password(server).await?;
+        Ok((console_at(console.protocol, way.address, &password).await?, Some(way)))
     }
 
     /// The password that this game was started with, as its host knows it: it cannot differ from the game's.
@@ -117,8 +95,22 @@ impl CloudDriver {
 
 #[async_trait]
 impl Typist for CloudDriver {
-    async fn type_patiently(&self, server: &Server, line: &str, patience: Duration) -> Result<Reply, ConsoleFault> {
-        self.type_within(server, line, Some(patience)).await
+    async fn type_within(
+        &self,
+        server: &Server,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> Result<Reply, ConsoleFault> {
+        let recipe = self.recipes.get(&server.game).filter(|recipe| recipe.console.is_some());
+        let recipe = recipe.ok_or(ConsoleFault::None)?;
+        if server.owned.host.is_none() {
+            return Err(ConsoleFault::NotRunning);
+        }
+        let status = self.status(server, true).await.map_err(silent)?;
+        if status.get("state").is_none_or(|state| state != "running") {
+            return Err(ConsoleFault::NotRunning);
+        }
+        type_at(line, patience, self.console_of(server, recipe)).await
     }
 }
 

@@ -23,7 +23,7 @@ pub use leftovers::{Leftovers, OnRecord};
 use crate::clients::docker::{Docker, DockerError};
 use crate::drivers::backups::{Backups, undo_quiesce};
 use crate::drivers::blocking;
-use crate::drivers::talk::{quiesce, quiesce_limit_s, resume_saves, say, warn_players};
+use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::drive::Snapshot;

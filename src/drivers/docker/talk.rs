@@ -4,9 +4,7 @@
 use super::DockerDriver;
 use crate::clients::console::{Console, ConsoleError, Reply};
 use crate::clients::docker::DockerError;
-use crate::drivers::talk::{
-    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, fault, listen, text_of,
-};
+use crate::drivers::talk::{COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, listen, type_at};
 use crate::engine::{ConsoleFault, StepError};
 use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Recipe};
 use crate::model::server::{Players, Server};
@@ -49,33 +47,6 @@ impl DockerDriver {
         Some(self.reach(recipe.ports.get(port)?.private, *number))
     }
 
-    pub(super) async fn type_line(&self, server: &Server, line: &str) -> Result<String, ConsoleFault> {
-        self.type_within(server, line, None).await.map(text_of)
-    }
-
-    async fn type_within(
-        &self,
-        server: &Server,
-        line: &str,
-        patience: Option<Duration>,
-    ) -> Result<Reply, ConsoleFault> {
-        let recipe = self.recipes.get(&server.game).ok_or(ConsoleFault::None)?;
-        let running = self.is_running(server).await.map_err(|error| ConsoleFault::Silent(sentence(&error)))?;
-        if !running {
-            return Err(ConsoleFault::NotRunning);
-        }
-        let limit = COMMAND_LIMIT + patience.unwrap_or_default();
-        tokio::time::timeout(limit, async {
-            let mut console = self.console_of(server, recipe).await?;
-            if let Some(patience) = patience {
-                console.be_patient(patience);
-            }
-            console.command(line).await.map_err(fault)
-        })
-        .await
-        .map_err(|_| ConsoleFault::Silent(format!("no answer within {} s", limit.as_secs())))?
-    }
-
     async fn console_of(&self, server: &Server, recipe: &Recipe) -> Result<Box<dyn Console + '_>, ConsoleFault> {
         let console = recipe.console.as_ref().ok_or(ConsoleFault::None)?;
         if console.protocol == ConsoleProtocol::Stdin {
@@ -101,8 +72,18 @@ impl DockerDriver {
 
 #[async_trait]
 impl Typist for DockerDriver {
-    async fn type_patiently(&self, server: &Server, line: &str, patience: Duration) -> Result<Reply, ConsoleFault> {
-        self.type_within(server, line, Some(patience)).await
+    async fn type_within(
+        &self,
+        server: &Server,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> Result<Reply, ConsoleFault> {
+        let recipe = self.recipes.get(&server.game).ok_or(ConsoleFault::None)?;
+        let running = self.is_running(server).await.map_err(|error| ConsoleFault::Silent(sentence(&error)))?;
+        if !running {
+            return Err(ConsoleFault::NotRunning);
+        }
+        type_at(line, patience, async { Ok((self.console_of(server, recipe).await?, ())) }).await
     }
 }
 
