@@ -11,7 +11,7 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{nothing_left, rent_at};
+use common::beds::{evening, nothing_left, rent_at};
 use common::binary::{Binary, Chaos};
 use common::cloud::{Clouds, Failure, Options};
 use common::stage::{Stage, docker_or_skip};
@@ -182,18 +182,9 @@ async fn a_kill_at_any_moment_leaves_no_host_without_a_server_and_no_world_lost(
 
 // What a kill meets once in a thousand times, made on purpose.
 
-async fn at(provider: &str) -> Option<(Clouds, Stage)> {
-    if !docker_or_skip().await {
-        return None;
-    }
-    let clouds = Clouds::start(&Options::default())?;
-    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, provider)).await;
-    Some((clouds, stage))
-}
-
 #[tokio::test]
 async fn a_request_that_outlived_its_sender_leaves_no_second_host() {
-    let Some((clouds, stage)) = at("digitalocean").await else { return };
+    let Some((clouds, stage)) = evening("digitalocean").await else { return };
     stage.create("world", "toy", &[]).await;
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     let first = stage.until("a host", async || clouds.living().into_iter().next()).await;
@@ -210,7 +201,7 @@ async fn a_request_that_outlived_its_sender_leaves_no_second_host() {
 /// A kill between the end of the host and the word of it leaves just this: a host on record that is no more.
 #[tokio::test]
 async fn a_start_whose_host_has_vanished_is_undone_to_nothing() {
-    let Some((clouds, stage)) = at("hetzner").await else { return };
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
     stage.create("world", "toy", &[("BEHAVIOUR", "never-ready")]).await;
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     stage

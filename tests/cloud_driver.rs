@@ -7,7 +7,7 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{OwnMachine, nothing_left, rent_at};
+use common::beds::{OwnMachine, evening, nothing_left, rent_at};
 use common::cloud::{Clouds, Failure, Options, StandinHost};
 use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
@@ -20,22 +20,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
-    if !docker_or_skip().await {
-        return None;
-    }
-    let clouds = Clouds::start(&Options::default())?;
-    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, provider)).await;
-    Some((clouds, stage))
-}
-
-async fn turns(stage: &Stage, name: &str, count: usize) {
-    for _ in 0..count {
-        let answer = stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
-        assert!(answer.contains("turn "), "{answer:?}");
-    }
-}
-
 fn note(job: &JobView, step: Step) -> String {
     let found = job.steps.iter().find(|one| one.label == step.label()).expect("the job has this step");
     found.note.clone().or(found.error.clone()).unwrap_or_default()
@@ -43,10 +27,8 @@ fn note(job: &JobView, step: Step) -> String {
 
 /// One start, some play, one stop.
 async fn play(stage: &Stage, clouds: &Clouds, before: usize, more: usize) {
-    stage.start("world").await;
-    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
-    assert!(log.contains(&format!("with {before} turns")), "{log}");
-    turns(stage, "world", more).await;
+    stage.starts_with("world", before).await;
+    stage.turns("world", more).await;
     stage.stop_server("world").await;
     nothing_left(clouds);
 }
@@ -115,7 +97,7 @@ async fn an_evening_at(provider: &str) {
     if provider == "linode" {
         only_its_ports_are_open_on_the_host(&hosts[0]);
     }
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
     let stop = stage.stop_server("world").await;
     assert!(note(&stop, Step::ConfirmGone).contains("billing is OFF"), "{stop:#?}");
     nothing_left(&clouds);
@@ -159,7 +141,7 @@ async fn a_destroy_that_is_accepted_and_not_done_is_waited_for_and_asked_for_aga
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     clouds.fail(Failure::status(500).of("hetzner").on("DELETE", "^/servers/").times(Some(2)));
     clouds.fail(Failure::half_delete(Some(3)).of("hetzner"));
     only_its_ports_are_open_at_the_provider(&clouds);
@@ -188,7 +170,7 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
     stage.create("world", "toy", &[]).await;
     play(&stage, &clouds, 0, 2).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     let host = clouds.living().remove(0);
     // Its machine is dead, and the provider goes on saying that it runs.
     clouds.die(&host.id, "running");
@@ -224,7 +206,7 @@ async fn a_restore_that_breaks_off_leaves_the_newest_world_the_newest() {
     play(&stage, &clouds, 0, 2).await;
     let old = app.backups(&stage.caller, "world").await.unwrap().remove(0).id;
     stage.start("world").await;
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
     let container = clouds.living().remove(0).container.expect("it is a container");
     let torn = r#"printf '%s\n' '#!/bin/sh' 'case "$*" in *--sender*) exec /usr/bin/rsync "$@" ;; esac' \
         'echo 99 >"$(echo /srv/spawnpoint/*/game/world)/turns"; exit 23' >/usr/local/bin/rsync
@@ -251,7 +233,7 @@ async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_ne
     stage.create("world", "toy", &[]).await;
     play(&stage, &clouds, 0, 1).await;
     stage.start("world").await;
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
     // As if an old copy of the database had been put back: nothing on record says that there is a host.
     let url = format!("sqlite:{}", stage.config.data_dir.join("spawnpoint.db").display());
     let database = sqlx::SqlitePool::connect(&url).await.unwrap();
@@ -338,7 +320,7 @@ async fn a_provider_that_is_busy_is_given_time_and_a_name_server_that_is_away_ta
     assert_eq!(start.address, Some(format!("{}:27100", host.address)), "{start:#?}");
     let said = stage.program.store.job_output(start.id, Some(Step::AwaitHost), 100).await.unwrap().join("\n");
     assert!(said.contains("The server has no name this time"), "{said}");
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.stop_server("world").await;
     nothing_left(&clouds);
     play(&stage, &clouds, 2, 0).await;
@@ -466,7 +448,7 @@ async fn a_full_disk_is_named_and_costs_no_world_neither_here_nor_on_the_host() 
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     let container = clouds.living().remove(0).container.expect("it is a container");
     let shell = |script: &str| docker(&["exec", &container, "bash", "-euc", script]);
     shell("cd /srv/spawnpoint/*/game/world; head -c 4000000 /dev/urandom >large");

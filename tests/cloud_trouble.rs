@@ -7,9 +7,9 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{OwnMachine, nothing_left, rent_at};
+use common::beds::{evening, nothing_left, own_machine, rent_at};
 use common::cloud::{Clouds, Failure, Machines, Options};
-use common::stage::{Stage, docker_or_skip, test_image};
+use common::stage::Stage;
 use spawnpoint::app::{Choice, NewServer};
 use spawnpoint::model::JobId;
 use spawnpoint::model::access::Actor;
@@ -21,39 +21,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-
-async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
-    if !docker_or_skip().await {
-        return None;
-    }
-    let clouds = Clouds::start(&Options::default())?;
-    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, provider)).await;
-    Some((clouds, stage))
-}
-
-async fn own_machine(recipes: &str) -> Option<(OwnMachine, Stage)> {
-    if !docker_or_skip().await {
-        return None;
-    }
-    test_image("host");
-    let mut machine = None;
-    let stage = Stage::open(recipes, |config| machine = Some(OwnMachine::start(config))).await;
-    Some((machine.expect("it was started"), stage))
-}
-
-/// The game says how many turns its world has.
-async fn starts_with(stage: &Stage, turns: usize) {
-    stage.start("world").await;
-    let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
-    assert!(log.contains(&format!("with {turns} turns")), "{log}");
-}
-
-async fn plays(stage: &Stage, turns: usize) {
-    for _ in 0..turns {
-        let answer = stage.program.app.console(&stage.caller, "world", "turn").await.unwrap();
-        assert!(answer.contains("turn "), "{answer:?}");
-    }
-}
 
 async fn until_begun(stage: &Stage, job: JobId, step: Step) {
     let begun = async || stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(step).then_some(());
@@ -105,7 +72,7 @@ async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: 
     };
     stage.until("the world to be saved", saved).await;
     app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
-    starts_with(&stage, 3).await;
+    stage.starts_with("world", 3).await;
     stage.stop_server("world").await;
     stage
 }
@@ -132,7 +99,7 @@ async fn a_token_that_does_not_see_the_host_costs_neither_the_world_nor_the_host
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    plays(&stage, 2).await;
+    stage.turns("world", 2).await;
     // As a token of another project is answered.
     for method in ["GET", "DELETE"] {
         clouds.fail(Failure::status(404).of("hetzner").on(method, "^/servers/").times(None));
@@ -147,7 +114,7 @@ async fn a_token_that_does_not_see_the_host_costs_neither_the_world_nor_the_host
     app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
     until_succeeded(&stage, job).await;
     nothing_left(&clouds);
-    starts_with(&stage, 2).await;
+    stage.starts_with("world", 2).await;
     stage.stop_server("world").await;
     stage.close().await;
 }
@@ -157,7 +124,7 @@ async fn a_provider_in_trouble_holds_up_no_stop_that_nobody_watches() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    plays(&stage, 2).await;
+    stage.turns("world", 2).await;
     clouds.fail(Failure::status(503).of("hetzner").times(None));
     let asked = clouds.requests().len();
     let job = stage.program.app.stop(&stage.caller, "world", None).await.unwrap();
@@ -204,7 +171,7 @@ async fn a_list_that_cannot_be_had_ends_no_start_that_is_ready() {
     clouds.fail(Failure::status(503).of("hetzner").header("Retry-After", "10").on("GET", "^/servers$").times(None));
     stage.succeeds(job).await;
     clouds.heal();
-    plays(&stage, 1).await;
+    stage.turns("world", 1).await;
     stage.stop_server("world").await;
     nothing_left(&clouds);
     stage.close().await;

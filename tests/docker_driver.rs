@@ -21,12 +21,6 @@ async fn toy() -> Option<Stage> {
     Some(Stage::open("tests/recipes", |_| {}).await)
 }
 
-async fn turns(stage: &Stage, name: &str, count: usize) {
-    for _ in 0..count {
-        stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
-    }
-}
-
 /// A shell has what it puts into the background ignore that signal, and some games are stopped by it.
 #[tokio::test]
 async fn a_start_script_can_listen_to_sigint() {
@@ -69,7 +63,7 @@ async fn a_first_start_installs_the_game_and_a_stop_keeps_the_world() {
     ");
     assert!(start.address.is_some());
     assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Running);
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
 
     stage.stop_server("world").await;
     assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Offline);
@@ -122,7 +116,7 @@ async fn an_update_moves_a_server_to_the_newest_snapshot_with_its_world() {
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 4).await;
+    stage.turns("world", 4).await;
     stage.succeeds(app.snapshot_build(&stage.caller, "toy", None).await.unwrap()).await;
     let view = app.status(&stage.caller, "world").await.unwrap();
     assert_eq!((view.snapshot.as_deref(), view.newer_snapshot.as_deref()), (Some("toy-1"), Some("toy-2")));
@@ -165,7 +159,7 @@ async fn drives_can_be_copies_behind_the_same_words() {
     let stage = Stage::open("tests/recipes", |config| config.docker.drives = spawnpoint::config::DriveKind::Copy).await;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.stop_server("world").await;
     stage.start("world").await;
     let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
@@ -221,7 +215,7 @@ async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
     let stage = Stage::open(recipes.path().to_str().unwrap(), |_| {}).await;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     let stop = stage.stop_server("world").await;
     let step = stop.steps.iter().find(|step| step.label == Step::StopGame.label()).unwrap();
     let note = step.note.as_deref().unwrap_or_default();

@@ -53,22 +53,13 @@ on_every_backend!(
     a_chatty_game_and_a_long_answer_stay_within_bounds,
 );
 
-async fn turns(stage: &Stage, name: &str, count: usize) {
-    for _ in 0..count {
-        let answer = stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
-        assert!(answer.contains("turn "), "{answer:?}");
-    }
-}
-
 async fn a_stop_keeps_the_world_and_the_next_start_brings_it(stage: Stage) -> Stage {
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     for evening in 0..3 {
-        stage.start("world").await;
+        stage.starts_with("world", evening * 2).await;
         assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Running);
-        let log = app.logs(&stage.caller, "world", 50).await.unwrap();
-        assert!(log.contains(&format!("with {} turns", evening * 2)), "{log}");
-        turns(&stage, "world", 2).await;
+        stage.turns("world", 2).await;
         stage.stop_server("world").await;
         assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Offline);
         let backups = app.backups(&stage.caller, "world").await.unwrap();
@@ -94,10 +85,10 @@ async fn a_backup_of_a_live_world_is_restored_with_the_present_state_kept_first(
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
     let live = app.backups(&stage.caller, "world").await.unwrap()[0].clone();
-    turns(&stage, "world", 5).await;
+    stage.turns("world", 5).await;
     // While it runs: it is stopped, saved, put back and started.
     stage.succeeds(app.restore(&stage.caller, "world", &live.id, None).await.unwrap()).await;
     let log = app.logs(&stage.caller, "world", 50).await.unwrap();
@@ -155,7 +146,7 @@ async fn a_game_that_does_not_stop_is_ended_by_force_and_its_world_is_still_kept
     for behaviour in ["stop-hangs", "stop-fails"] {
         stage.create(behaviour, "toy", &[("BEHAVIOUR", behaviour)]).await;
         stage.start(behaviour).await;
-        turns(&stage, behaviour, 2).await;
+        stage.turns(behaviour, 2).await;
         let end = stage.stop_server(behaviour).await;
         let note = end.steps.iter().find(|step| step.label == Step::StopGame.label()).unwrap().note.clone();
         // Where the script is broken, a signal may still end the game in peace.
@@ -171,7 +162,7 @@ async fn a_crash_is_started_again_and_a_killed_game_is_not(stage: Stage) -> Stag
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
     let before = app.server_names(&stage.caller.guild).await;
     assert_eq!(before, ["world"]);
     // The console goes silent because the game dies under it.
@@ -211,7 +202,7 @@ async fn settings_reach_the_game_and_secrets_reach_nobody_else(stage: Stage) -> 
 async fn a_restarted_program_finds_its_servers_and_goes_on_with_its_jobs(stage: Stage) -> Stage {
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     let stage = stage.restart().await;
     let app = &stage.program.app;
     assert_eq!(app.status(&stage.caller, "world").await.unwrap().state, State::Running);

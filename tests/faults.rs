@@ -86,12 +86,6 @@ pub fn root_or_skip(what: &str) -> bool {
     root
 }
 
-pub async fn turns(stage: &Stage, name: &str, count: usize) {
-    for _ in 0..count {
-        stage.program.app.console(&stage.caller, name, "turn").await.unwrap();
-    }
-}
-
 pub async fn log_of(stage: &Stage, name: &str) -> String {
     stage.program.app.logs(&stage.caller, name, 100).await.unwrap()
 }

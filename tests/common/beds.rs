@@ -48,6 +48,27 @@ pub fn rent_at(config: &mut Config, clouds: &Clouds, provider: &str) {
     account.api_url = Some(clouds.url(provider));
 }
 
+/// A stand-in for the providers with real hosts, and a stage that rents at one of them.
+pub async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    let clouds = Clouds::start(&Options::default())?;
+    let stage = Stage::open(RECIPES, |config| rent_at(config, &clouds, provider)).await;
+    Some((clouds, stage))
+}
+
+/// A machine of one's own, and a stage that plays on it with these recipes.
+pub async fn own_machine(recipes: &str) -> Option<(OwnMachine, Stage)> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    test_image("host");
+    let mut machine = None;
+    let stage = Stage::open(recipes, |config| machine = Some(OwnMachine::start(config))).await;
+    Some((machine.expect("it was started"), stage))
+}
+
 impl Bed {
     pub async fn docker() -> Option<Bed> {
         if !docker_or_skip().await {
@@ -59,22 +80,13 @@ impl Bed {
     }
 
     pub async fn cloud() -> Option<Bed> {
-        if !docker_or_skip().await {
-            return None;
-        }
-        let clouds = Clouds::start(&Options::default())?;
-        let stage = Stage::open(RECIPES, |config| rent_at(config, &clouds, "hetzner")).await;
+        let (clouds, stage) = evening("hetzner").await?;
         Some(Bed { stage: Some(stage), clouds: Some(clouds), machine: None, outside: None })
     }
 
     pub async fn own_machine() -> Option<Bed> {
-        if !docker_or_skip().await {
-            return None;
-        }
-        test_image("host");
-        let mut machine = None;
-        let stage = Stage::open(RECIPES, |config| machine = Some(OwnMachine::start(config))).await;
-        Some(Bed { stage: Some(stage), clouds: None, machine, outside: None })
+        let (machine, stage) = own_machine(RECIPES).await?;
+        Some(Bed { stage: Some(stage), clouds: None, machine: Some(machine), outside: None })
     }
 
     pub async fn fake_container() -> Option<Bed> {

@@ -196,6 +196,21 @@ impl Stage {
         self.succeeds(self.program.app.stop(&self.caller, name, None).await.unwrap()).await
     }
 
+    /// Plays so many turns of the toy.
+    pub async fn turns(&self, name: &str, count: usize) {
+        for _ in 0..count {
+            let answer = self.program.app.console(&self.caller, name, "turn").await.unwrap();
+            assert!(answer.contains("turn "), "{answer:?}");
+        }
+    }
+
+    /// Starts the toy, which says how many turns its world has.
+    pub async fn starts_with(&self, name: &str, turns: usize) {
+        self.start(name).await;
+        let log = self.program.app.logs(&self.caller, name, 50).await.unwrap();
+        assert!(log.contains(&format!("with {turns} turns")), "{log}");
+    }
+
     /// Looks again and again until there is something, never longer than [`PATIENCE`].
     pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;

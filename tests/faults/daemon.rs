@@ -81,7 +81,7 @@ async fn an_answer_that_is_lost_at_any_kind_of_request_loses_nothing_else() {
         stage.succeeds(job).await;
         let log = log_of(&stage, "world").await;
         assert!(log.contains(&format!("with {had} turns")), "after {stop:?}: {log}");
-        turns(&stage, "world", 1).await;
+        stage.turns("world", 1).await;
         had += 1;
 
         relay.fall_at(stop);
@@ -141,6 +141,6 @@ async fn a_server_that_nobody_can_see_is_unknown_and_is_left_alone() {
         .await;
     assert!(stage.program.store.open_jobs_all().await.unwrap().is_empty());
     assert_eq!(container_of(&stage), container, "the game was left alone");
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     stage.close().await;
 }

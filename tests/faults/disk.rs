@@ -70,7 +70,7 @@ async fn a_backup_that_does_not_fit_holds_the_stop_until_there_is_room() {
     let app = &stage.program.app;
     stage.create("world", "large", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     let others = disk.fill_but(4 << 20);
     let job = app.stop(&stage.caller, "world", None).await.unwrap();
     let said = sentence(&stage, job, Outcome::Held).await;

@@ -17,7 +17,7 @@ async fn a_large_world_of_several_paths_is_kept() {
     let app = &stage.program.app;
     stage.create("world", "wide", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
     stage.stop_server("world").await;
     let backups = app.backups(&stage.caller, "world").await.unwrap();
@@ -33,7 +33,7 @@ async fn after_a_restart_of_the_program_the_log_and_the_console_go_on() {
     let stage = Stage::open("tests/recipes", |_| {}).await;
     stage.create("world", "toy", &[("MOTTO", "said before the restart")]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     let container = container_of(&stage);
     let stage = stage.restart().await;
     let answer = stage.program.app.console(&stage.caller, "world", "turn").await.unwrap();
@@ -52,7 +52,7 @@ async fn a_container_that_somebody_removes_is_started_again_with_its_world() {
     let stage = Stage::open("tests/recipes", |_| {}).await;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 3).await;
+    stage.turns("world", 3).await;
     let removed = container_of(&stage);
     docker(&["rm", "-f", &removed]);
     stage
@@ -83,7 +83,7 @@ async fn a_volume_that_somebody_prunes_is_declared_again() {
         volumes.lines().for_each(|volume| drop(docker(&["volume", "rm", volume])));
     };
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.stop_server("world").await;
     prune();
     // Its world can be read without a start, and it starts.
@@ -108,7 +108,7 @@ async fn a_drive_that_somebody_deletes_is_begun_again_from_a_backup() {
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.stop_server("world").await;
     let backup = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
     let delete_drive = || drive_folders(&stage).iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
@@ -119,7 +119,7 @@ async fn a_drive_that_somebody_deletes_is_begun_again_from_a_backup() {
     assert!(log.contains("with 2 turns"), "{log}");
 
     // Played on since, and nothing of that is in the vault: that is said, and not played over.
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     app.kill(&stage.caller, "world").await.unwrap();
     stage
         .until("the end of the killed game", async || {
@@ -164,7 +164,7 @@ async fn a_drive_whose_deletion_breaks_off_is_not_played_on_again() {
     let app = &stage.program.app;
     stage.create("world", "toy", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.stop_server("world").await;
     let old = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
     let folder = drive_folders(&stage).remove(0);

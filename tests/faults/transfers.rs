@@ -50,13 +50,13 @@ async fn a_restore_that_is_called_off_half_way_leaves_nothing_under_the_newest_w
         let app = &stage.program.app;
         stage.create("world", "regions", &[]).await;
         stage.start("world").await;
-        turns(&stage, "world", 1).await;
+        stage.turns("world", 1).await;
         let answer = app.console(&stage.caller, "world", "grow").await.unwrap();
         assert!(answer.contains("it is large"), "{answer}");
         stage.stop_server("world").await;
         let old = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
         stage.start("world").await;
-        turns(&stage, "world", 1).await;
+        stage.turns("world", 1).await;
         app.console(&stage.caller, "world", "wipe").await.unwrap();
         stage.stop_server("world").await;
 
@@ -101,7 +101,7 @@ async fn a_backup_that_is_called_off_half_way_lets_the_game_save_again() {
     let app = &stage.program.app;
     stage.create("world", "off-half-way", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     let answer = app.console(&stage.caller, "world", "grow").await.unwrap();
     assert!(answer.contains("it is large"), "{answer}");
     // The daemon falls silent in the middle of the world.
@@ -145,10 +145,10 @@ async fn a_world_of_which_a_part_was_read_is_never_kept_as_a_backup() {
     let app = &stage.program.app;
     stage.create("world", "blocked", &[]).await;
     stage.start("world").await;
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
     let good = app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
-    turns(&stage, "world", 1).await;
+    stage.turns("world", 1).await;
     let answer = app.console(&stage.caller, "world", "colours").await.unwrap();
     assert!(answer.contains("it is blocked"), "{answer}");
     let job = app.stop(&stage.caller, "world", None).await.unwrap();

@@ -106,7 +106,7 @@ async fn an_ordinary_user_starts_backs_up_stops_and_deletes_servers() {
     stage.start("world").await;
     let game = docker(&["inspect", "--format", "{{.Config.User}}", &container_of(&stage)]);
     assert_eq!(game, format!("{UID}:{UID}"));
-    turns(&stage, "world", 2).await;
+    stage.turns("world", 2).await;
     stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
     stage.stop_server("world").await;
     stage.start("world").await;
