@@ -18,6 +18,8 @@ mod restoring;
 mod stored;
 #[path = "engine/sweeping.rs"]
 mod sweeping;
+#[path = "engine/waiting.rs"]
+mod waiting;
 #[path = "engine/watching.rs"]
 mod watching;
 

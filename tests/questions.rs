@@ -141,7 +141,7 @@ async fn job(home: &Home, guild: &GuildId, server: &ServerId, action: Action, he
     let id = store.open(new, Default::default(), 10).await.unwrap();
     assert!(store.claim(id, "e", 0, 100).await.unwrap());
     let mut job = store.load(id).await.unwrap();
-    let failed = held.then(|| Event::Failed { step, error: "the disk is full".into() });
+    let failed = held.then(|| Event::Failed { step, error: "the disk is full".into(), may_pass: false });
     for event in [Event::Started { step }].into_iter().chain(failed) {
         let recorded = Recorded { at: 11, event };
         store.append(&job, Some("e"), &recorded).await.unwrap();

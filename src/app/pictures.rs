@@ -255,6 +255,7 @@ fn drawn_job(ended: Ended, server: Option<&Server>, times: &Times, output: Vec<S
         subject: server.map_or_else(|| game.clone(), |server| server.name.to_string()),
         steps: JobView::steps_of(&job, |step| times.get(&step).copied()),
         outcome: outcome.or_else(|| job.rest().filter(|rest| *rest == Outcome::Held)),
+        tries_again_at: job.tries_again_at().filter(|_| outcome.is_none()),
         cancel_requested: job.cancel.is_some(),
         can_cancel: job.can_cancel() && outcome.is_none(),
         created_at: job.created_at,

@@ -141,6 +141,9 @@ fn ending(view: &JobView) -> String {
         Some(Outcome::Succeeded) => format!("The {what} is done{took}."),
         Some(Outcome::Failed) => format!("The {what} failed{took}; what it had made was undone."),
         Some(Outcome::Cancelled) => format!("The {what} was called off{took}."),
+        Some(Outcome::Held) if view.tries_again_at.is_some() => {
+            format!("The {what} waits, and is tried again by itself.")
+        }
         Some(Outcome::Held) => format!("The {what} waits for a person."),
         Some(Outcome::Abandoned) => format!("The {what} was closed as it was."),
         None => format!("The {what} is under way."),

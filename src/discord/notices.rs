@@ -69,7 +69,7 @@ async fn behind(app: &App, guild: &GuildId, notice: &Notice) -> Option<ServerId>
         Notice::LeaseEnds { server, .. } | Notice::IdleStop { server, .. } | Notice::Shrunk { server, .. } => server,
         Notice::BudgetNear { server, .. } | Notice::BudgetStuck { server, .. } => server,
         Notice::Orphan { .. } | Notice::HostLost { .. } => return None,
-        Notice::HostSilent { .. } | Notice::HostBack { .. } => return None,
+        Notice::HostSilent { .. } | Notice::HostBack { .. } | Notice::StillBills { .. } => return None,
     };
     let servers = app.servers(&Caller::operator(guild.clone())).await.ok()?;
     servers.into_iter().find(|server| server.name == *name).map(|server| ServerId(server.id))

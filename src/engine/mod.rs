@@ -21,7 +21,7 @@ use crate::model::cost::{Quote, Rental};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
-use crate::model::lease::{Memo, Rules};
+use crate::model::lease::{self, Memo, Rules};
 use crate::model::plan::{Situation, plan};
 use crate::model::recipe::without_ansi;
 use crate::model::server::{Backend, Limits, Owned, Seen, Server, Wanted};
@@ -135,6 +135,12 @@ impl StepError {
     pub fn retry(text: impl Into<String>) -> StepError {
         StepError::Retry(anyhow::Error::msg(text.into()))
     }
+}
+
+/// What people read of a step that was ended by its limit.
+pub fn too_slow(step: Step, limit: Duration) -> String {
+    let limit = lease::spoken(limit.as_millis() as Ms);
+    format!("{} took longer than {limit}, which is its limit.", step.label())
 }
 
 /// What a driver is told about the step at hand.

@@ -2,7 +2,7 @@
 //! is missing. Unknown is unknown, never gone.
 
 use crate::model::bill::{Bill, Standing};
-use crate::model::job::{Action, Cause};
+use crate::model::job::{Action, Cause, Job, Outcome};
 use crate::model::lease::{self, Memo, Rules};
 use crate::model::server::{Seen, Wanted};
 use crate::model::{HOUR_MS, MINUTE_MS, Ms};
@@ -12,6 +12,9 @@ pub const CRASHES_MAX: usize = 3;
 pub const CRASH_WINDOW_MS: Ms = HOUR_MS;
 /// A rented host that should be off and has not answered for so long is told of. Shorter is a network that hiccups.
 pub const SILENT_MS: Ms = 5 * MINUTE_MS;
+
+/// A rented host that waits for people is told of again after this time.
+pub const REMIND_MS: Ms = 24 * HOUR_MS;
 
 /// All that is known about one server at one moment.
 #[derive(Clone, Debug)]
@@ -32,17 +35,26 @@ pub struct Facts {
     pub bill: Bill,
 }
 
-/// What an open job, working or waiting for a person, does to the game.
+/// What an open job does to the game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {
     No,
     /// It starts or stops the game, or both.
     Moving,
+    /// It does so, and waits for a person.
+    Held,
     /// The game goes on beside it.
     Beside,
 }
 
 impl Busy {
+    pub fn with(job: &Job) -> Busy {
+        match (Busy::of(&job.action), job.rest()) {
+            (Busy::Moving, Some(Outcome::Held)) => Busy::Held,
+            (busy, _) => busy,
+        }
+    }
+
     pub fn of(action: &Action) -> Busy {
         match action {
             Action::Start | Action::Stop | Action::Restart => Busy::Moving,
@@ -76,6 +88,11 @@ pub enum Decision {
     HostSilent {
         since: Ms,
     },
+    /// Only people can go on with it, and its host bills on.
+    StillBills {
+        /// The budget that is spent by now, where one is.
+        standing: Option<Standing>,
+    },
 }
 
 /// What to do about one server, and what to remember.
@@ -87,12 +104,17 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     match (facts.busy, &facts.seen) {
         (Busy::No, _) => {}
         (Busy::Moving, _) => return (memo.between_games(), None),
+        (Busy::Held, _) => {
+            let waits = Memo { bills_told: facts.memo.bills_told, ..memo.between_games() };
+            return waiting(now, facts, waits);
+        }
         // It is watched on, but the job has to end first.
         (Busy::Beside, Seen::Running { players }) => return (memo.observe(now, players), None),
         (Busy::Beside, Seen::Unknown { .. } | Seen::Gone | Seen::Stopped { .. }) => return (blind(memo), None),
     }
     if memo.left_alone && facts.seen != Seen::Gone {
-        return (memo.clone(), None);
+        let waits = Memo { bills_told: facts.memo.bills_told, ..memo.clone() };
+        return waiting(now, facts, waits);
     }
     let should_be_off = Some(Decision::Open { action: Action::Stop, cause: Cause::ShouldBeOff });
     match (facts.wanted, &facts.seen) {
@@ -126,11 +148,28 @@ fn unseen(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         Wanted::Off => true,
         Wanted::On => facts.lease_until.is_some_and(|until| facts.bill.stop_at(until) <= now),
     };
-    if should_be_off && !memo.silent_told && now - since >= SILENT_MS {
-        memo.silent_told = true;
+    if !should_be_off || now - since < SILENT_MS {
+        return (memo, None);
+    }
+    if !memo.silent_told {
+        (memo.silent_told, memo.bills_told) = (true, Some(now));
         return (memo, Some(Decision::HostSilent { since }));
     }
-    (memo, None)
+    waiting(now, facts, memo)
+}
+
+/// Only people can go on with it. A rented host bills meanwhile, so they are reminded.
+fn waiting(now: Ms, facts: &Facts, mut memo: Memo) -> (Memo, Option<Decision>) {
+    if !facts.rented {
+        return (memo, None);
+    }
+    let told = *memo.bills_told.get_or_insert(now);
+    let standing = facts.bill.spent.clone().filter(|_| !facts.bill.spent_told);
+    if standing.is_none() && now - told < REMIND_MS {
+        return (memo, None);
+    }
+    memo.bills_told = Some(now);
+    (memo, Some(Decision::StillBills { standing }))
 }
 
 /// Its budget is spent, which nobody has been told yet.
@@ -286,14 +325,28 @@ mod tests {
                             for busy in [Busy::Moving, Busy::Beside] {
                                 assert_eq!(reconcile(now, &Facts { busy, ..facts.clone() }).1, None);
                             }
+                            // Who waits for people is told what it costs, and nothing happens to it by itself.
                             let left_alone = Memo { left_alone: true, ..facts.memo.clone() };
-                            let quiet = reconcile(now, &Facts { memo: left_alone, ..facts.clone() }).1;
-                            assert!(quiet.is_none() || facts.seen == Seen::Gone);
+                            for waits in [
+                                Facts { busy: Busy::Held, ..facts.clone() },
+                                Facts { memo: left_alone, ..facts.clone() },
+                            ] {
+                                match reconcile(now, &waits).1 {
+                                    None => {}
+                                    Some(Decision::StillBills { standing }) => {
+                                        assert!(host && standing.is_some(), "{standing:?}");
+                                    }
+                                    Some(other) => {
+                                        assert!(waits.memo.left_alone && facts.seen == Seen::Gone, "{other:?}");
+                                    }
+                                }
+                            }
                             let (_, decision) = reconcile(now, &facts);
                             let decision = match decision {
                                 None => "-".to_owned(),
                                 Some(Decision::WarnBudget { .. }) => "WarnBudget".to_owned(),
                                 Some(Decision::BudgetStuck { .. }) => "BudgetStuck".to_owned(),
+                                Some(Decision::StillBills { .. }) => "StillBills".to_owned(),
                                 Some(decision) => format!("{decision:?}"),
                             };
                             table += &format!(

@@ -1,10 +1,11 @@
 //! Drives one job to rest: asks the job what is next, writes the intent, does it, writes the result, and so on.
 //! Takes up every open job at the start of the program, which is all that resuming after a crash means.
 
-use super::{AppendError, Driver, Engine, Output, StepCx, StepError, aftermath, leaves_alone};
+use super::{AppendError, Driver, Engine, Output, StepCx, StepError, aftermath, leaves_alone, too_slow};
 use crate::bus::Nudge;
+use crate::model::access::Actor;
 use crate::model::job::{Event, Gain, Job, Next, Outcome, Recorded, Step, Subject};
-use crate::model::lease::{self, Memo};
+use crate::model::lease::Memo;
 use crate::model::server::{Backend, Server};
 use crate::model::{JobId, Ms, SECOND_MS};
 use anyhow::Context;
@@ -41,8 +42,8 @@ impl Engine {
             match self.inner.journal.open_jobs().await {
                 Ok(jobs) => {
                     for job in jobs {
-                        // A held job waits for a person; every other open job wants to be driven or closed.
-                        let fresh = job.rest() != Some(Outcome::Held);
+                        // A held job waits; every other open job wants to be driven or closed.
+                        let fresh = job.rest() != Some(Outcome::Held) || self.tried_again(&job).await;
                         if fresh && running.lock().expect("no holder can panic").insert(job.id) {
                             let (engine, running) = (self.clone(), running.clone());
                             tasks.spawn(async move {
@@ -74,6 +75,24 @@ impl Engine {
         for id in left {
             if let Err(error) = self.inner.journal.release(id, &self.inner.id).await {
                 tracing::warn!(job = %id, "The claim on a job could not be given back; it runs out by itself: {error:#}");
+            }
+        }
+    }
+
+    /// Whether a held job goes on by itself, because what held it may have passed.
+    async fn tried_again(&self, job: &Job) -> bool {
+        let now = self.now();
+        if job.tries_again_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        let again = Recorded { at: now, event: Event::RetryRequested { by: Actor::Watcher } };
+        match self.inner.journal.append(job, None, &again).await {
+            Ok(()) => true,
+            // A person, or another engine, was faster.
+            Err(AppendError::Conflict | AppendError::ClaimLost) => false,
+            Err(AppendError::Other(error)) => {
+                tracing::error!(job = %job.id, "A held job could not be tried again: {error:#}");
+                false
             }
         }
     }
@@ -118,7 +137,7 @@ impl Engine {
                     self.record(&mut job, Event::UndoStarted { step }).await?;
                     match self.attempt_with_retries(step, &mut job, Way::Undo, poke).await? {
                         Ok(gain) => Event::Undone { step, gain },
-                        Err(error) => Event::UndoFailed { step, error },
+                        Err(GaveUp { error, may_pass }) => Event::UndoFailed { step, error, may_pass },
                     }
                 }
             };
@@ -130,39 +149,41 @@ impl Engine {
         // The proof is checked here, once for every backend, and not left to a plan or a driver.
         if step.destroys_world() && !job.world_is_safe() {
             let error = "The world has no verified backup from this job, so nothing is destroyed.".to_owned();
-            return Ok(Event::Failed { step, error });
+            return Ok(Event::Failed { step, error, may_pass: false });
         }
         Ok(match self.attempt_with_retries(step, job, Way::Run, poke).await? {
             Ok(gain) => Event::Finished { step, gain },
             // A game that says nothing to its players is no reason to keep it running.
-            Err(error) if step == Step::WarnPlayers && !self.called_off(job).await? => {
-                Event::Finished { step, gain: Gain::note(format!("The players could not be told: {error}")) }
+            Err(gave_up) if step == Step::WarnPlayers && !self.called_off(job).await? => {
+                Event::Finished { step, gain: Gain::note(format!("The players could not be told: {}", gave_up.error)) }
             }
-            Err(error) => Event::Failed { step, error },
+            Err(GaveUp { error, may_pass }) => Event::Failed { step, error, may_pass },
         })
     }
 
-    /// The outer error is ours (the store, a lost claim); the inner one is the step's, as a sentence for people.
+    /// The outer error is ours (the store, a lost claim); the inner one is the step's.
     async fn attempt_with_retries(
         &self,
         step: Step,
         job: &mut Job,
         way: Way,
         poke: &Notify,
-    ) -> anyhow::Result<Result<Gain, String>> {
+    ) -> anyhow::Result<Result<Gain, GaveUp>> {
         let mut backoff = BACKOFF_FIRST;
         // Telling the players may fail, and a stop is not kept waiting for it.
         let attempts = if step == Step::WarnPlayers { 1 } else { ATTEMPTS_MAX };
         for attempt in 1.. {
-            let (error, retry) = match self.attempt(step, job, way, poke).await? {
+            let (error, retry, may_pass) = match self.attempt(step, job, way, poke).await? {
                 Tried::Done(gain) => return Ok(Ok(*gain)),
-                Tried::CalledOff => return Ok(Err("Called off.".to_owned())),
-                Tried::Failed(StepError::Fatal(error)) => (format!("{error:#}"), false),
-                Tried::Failed(StepError::Retry(error)) => (format!("{error:#}"), attempt < attempts),
+                Tried::CalledOff => return Ok(Err(GaveUp::called_off())),
+                Tried::Failed(StepError::Fatal(error)) => (format!("{error:#}"), false, false),
+                Tried::Failed(StepError::Retry(error)) => (format!("{error:#}"), attempt < attempts, true),
+                // Another try now would only take as long again.
+                Tried::TooSlow(limit) => (too_slow(step, limit), false, true),
             };
             tracing::warn!(job = %job.id, ?step, attempt, "A step failed: {error}");
             if !retry {
-                return Ok(Err(error));
+                return Ok(Err(GaveUp { error, may_pass }));
             }
             if way == Way::Run {
                 self.record(job, Event::Retrying { step, attempt, error }).await?;
@@ -174,7 +195,7 @@ impl Engine {
             }
             self.renew(job.id).await?;
             if way == Way::Run && self.called_off(job).await? {
-                return Ok(Err("Called off.".to_owned()));
+                return Ok(Err(GaveUp::called_off()));
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
@@ -218,9 +239,7 @@ impl Engine {
                 Ok(Err(StepError::Fatal(error))) => Tried::Failed(StepError::Fatal(masked(&out, error))),
                 Err(_) => Tried::Failed(StepError::fatal("Spawnpoint made a mistake in this step. The log has the details.")),
             },
-            () = tokio::time::sleep(limit) => Tried::Failed(StepError::fatal(format!(
-                "{} took longer than {}, which is its limit.", step.label(), lease::spoken(limit.as_millis() as Ms)
-            ))),
+            () = tokio::time::sleep(limit) => Tried::TooSlow(limit),
             called_off = oversight => {
                 called_off?;
                 Tried::CalledOff
@@ -360,6 +379,20 @@ enum Tried {
     Done(Box<Gain>),
     CalledOff,
     Failed(StepError),
+    TooSlow(Duration),
+}
+
+/// Why a step was given up, for people.
+struct GaveUp {
+    error: String,
+    /// The same again may go well by itself, later.
+    may_pass: bool,
+}
+
+impl GaveUp {
+    fn called_off() -> GaveUp {
+        GaveUp { error: "Called off.".to_owned(), may_pass: false }
+    }
 }
 
 /// Longer errors and notes are cut: they are read in a message, and the output has the rest.

@@ -6,7 +6,7 @@ use super::{Ask, Engine, OpenError};
 use crate::bus::Nudge;
 use crate::model::access::Actor;
 use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
-use crate::model::cost::{Month, Rental, running};
+use crate::model::cost::{Month, Rental, running, spoken};
 use crate::model::job::{Action, Cause, Job};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
@@ -61,7 +61,7 @@ impl Engine {
 
     async fn busy(&self) -> anyhow::Result<HashMap<ServerId, Busy>> {
         let open = self.inner.journal.open_jobs().await?;
-        let busy = |job: &Job| Some((job.subject.server()?.clone(), Busy::of(&job.action)));
+        let busy = |job: &Job| Some((job.subject.server()?.clone(), Busy::with(job)));
         Ok(open.iter().filter_map(busy).collect())
     }
 
@@ -128,7 +128,28 @@ impl Engine {
                 let notice = Notice::HostSilent { server: server.name.to_string(), provider, host, since };
                 self.warn(&server, notice, "").await
             }
+            Some(Decision::StillBills { standing }) => {
+                if let Some(standing) = &standing {
+                    journal.set_told(&self.key(&server, standing, STUCK)).await?;
+                }
+                self.still_bills(&server, busy, standing).await
+            }
         }
+    }
+
+    async fn still_bills(&self, server: &Server, busy: Busy, standing: Option<Standing>) -> anyhow::Result<()> {
+        let Some(host) = server.owned.rented() else { return Ok(()) };
+        let now = self.now();
+        let price = host.price.as_ref();
+        let notice = Notice::StillBills {
+            server: server.name.to_string(),
+            provider: host.provider.clone(),
+            host: host.id.clone(),
+            cost: price.map(|price| spoken(price.of(host.created_at, now), &price.currency)),
+            standing,
+            held: busy == Busy::Held,
+        };
+        self.warn(server, notice, "").await
     }
 
     /// What its bill means for a server. Servers in containers have none.

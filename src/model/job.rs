@@ -7,9 +7,15 @@ use super::bill::BudgetOf;
 use super::drive::Snapshot;
 use super::server::{Backend, Owned};
 use super::world::BackupId;
-use super::{GuildId, JobId, Ms, ServerId};
+use super::{GuildId, HOUR_MS, JobId, MINUTE_MS, Ms, ServerId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// The pause before a held job is first tried again by itself.
+pub const TRY_AGAIN_FIRST_MS: Ms = 5 * MINUTE_MS;
+pub const TRY_AGAIN_PAUSE_MAX_MS: Ms = HOUR_MS;
+/// After so many tries, about a day, only people go on with a held job.
+pub const TRIES_AGAIN_MAX: u32 = 26;
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +240,9 @@ pub enum Event {
     Failed {
         step: Step,
         error: String,
+        /// The same again may go well by itself, as after an outage.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        may_pass: bool,
     },
     UndoStarted {
         step: Step,
@@ -246,11 +255,13 @@ pub enum Event {
     UndoFailed {
         step: Step,
         error: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        may_pass: bool,
     },
     CancelRequested {
         by: Actor,
     },
-    /// A person looked at a held job and says: try the step again.
+    /// A person looked at a held job and says: try the step again. Or nobody did, and what held it may have passed.
     RetryRequested {
         by: Actor,
     },
@@ -335,6 +346,8 @@ pub struct StepRecord {
     pub started_at: Option<Ms>,
     pub ended_at: Option<Ms>,
     pub error: Option<String>,
+    /// Of a failed one: the same again may go well by itself.
+    pub may_pass: bool,
     pub note: Option<String>,
 }
 
@@ -345,7 +358,7 @@ pub enum Outcome {
     /// Undone; nothing is left behind.
     Failed,
     Cancelled,
-    /// Waits for a person. The only outcome of a job that stays open.
+    /// Waits for a person, or until what held it has passed. The only outcome of a job that stays open.
     Held,
     /// A person closed it as it was.
     Abandoned,
@@ -374,6 +387,10 @@ pub struct Job {
     pub seq: i64,
     pub cancel: Option<Actor>,
     pub abandoned: bool,
+    /// When the latest event happened.
+    pub last_at: Ms,
+    /// How often it was tried again by itself since a person last said so.
+    pub tried_again: u32,
 }
 
 /// What a job is made from.
@@ -406,6 +423,7 @@ impl Job {
             started_at: None,
             ended_at: None,
             error: None,
+            may_pass: false,
             note: None,
         };
         Job {
@@ -421,6 +439,8 @@ impl Job {
             seq: 0,
             cancel: None,
             abandoned: false,
+            last_at: created_at,
+            tried_again: 0,
         }
     }
 
@@ -491,10 +511,10 @@ impl Job {
                 record.error = None;
                 record.note = gain.note.clone();
             })?,
-            Event::Failed { step, error } => self.step(recorded, *step, &[Running], |record| {
+            Event::Failed { step, error, may_pass } => self.step(recorded, *step, &[Running], |record| {
                 record.state = Failed;
                 record.ended_at = Some(at);
-                record.error = Some(error.clone());
+                (record.error, record.may_pass) = (Some(error.clone()), *may_pass);
             })?,
             // What stops or saves is never taken back.
             Event::UndoStarted { step } if self.on_failure(*step) == OnFailure::Hold => {
@@ -504,9 +524,9 @@ impl Job {
                 self.step(recorded, *step, &[Running, Done, Failed, Undoing], |record| record.state = Undoing)?
             }
             Event::Undone { step, .. } => self.step(recorded, *step, &[Undoing], |record| record.state = Undone)?,
-            Event::UndoFailed { step, error } => self.step(recorded, *step, &[Undoing], |record| {
+            Event::UndoFailed { step, error, may_pass } => self.step(recorded, *step, &[Undoing], |record| {
                 record.state = UndoFailed;
-                record.error = Some(error.clone());
+                (record.error, record.may_pass) = (Some(error.clone()), *may_pass);
             })?,
             Event::CancelRequested { by } => {
                 if self.abandoned {
@@ -514,7 +534,7 @@ impl Job {
                 }
                 self.cancel = self.cancel.take().or_else(|| Some(by.clone()));
             }
-            Event::RetryRequested { .. } => {
+            Event::RetryRequested { by } => {
                 let record = self.held_step(recorded)?;
                 match record.state {
                     UndoFailed => record.state = Undoing,
@@ -526,6 +546,7 @@ impl Job {
                     }
                     Pending | Running | Done | Forced | Undoing | Undone => return Err(self.impossible(recorded)),
                 }
+                self.tried_again = if *by == Actor::Watcher { self.tried_again + 1 } else { 0 };
             }
             Event::Forced { .. } => {
                 let record = self.held_step(recorded)?;
@@ -543,6 +564,7 @@ impl Job {
             }
         }
         self.seq += 1;
+        self.last_at = at;
         Ok(())
     }
 
@@ -628,10 +650,22 @@ impl Job {
         self.steps.iter().find(busy)
     }
 
-    /// The step that an open job waits at for a person.
+    /// The step that an open job waits at.
     pub fn held_at(&self) -> Option<Step> {
+        self.held_record().map(|record| record.step)
+    }
+
+    fn held_record(&self) -> Option<&StepRecord> {
         let held = self.rest() == Some(Outcome::Held);
-        self.steps.iter().find(|record| held && record.state.is_failed()).map(|record| record.step)
+        self.steps.iter().find(|record| held && record.state.is_failed())
+    }
+
+    /// When a held job is tried again by itself, if what holds it may pass: an outage in the night must not leave a
+    /// host that bills until the morning. Each pause is twice the one before, up to an hour, for about a day.
+    pub fn tries_again_at(&self) -> Option<Ms> {
+        let held = self.held_record().filter(|record| record.may_pass && self.tried_again < TRIES_AGAIN_MAX);
+        let pause = TRY_AGAIN_FIRST_MS << self.tried_again.min(4);
+        held.map(|_| self.last_at + pause.min(TRY_AGAIN_PAUSE_MAX_MS))
     }
 
     /// Whether everything before this step is done, or was forced.
@@ -744,10 +778,10 @@ mod tests {
             0 => Event::Started { step },
             1 => Event::Retrying { step, attempt: 1, error },
             2 => Event::Finished { step, gain },
-            3 => Event::Failed { step, error },
+            3 => Event::Failed { step, error, may_pass: true },
             4 => Event::UndoStarted { step },
             5 => Event::Undone { step, gain },
-            6 => Event::UndoFailed { step, error },
+            6 => Event::UndoFailed { step, error, may_pass: false },
             7 => Event::CancelRequested { by },
             8 => Event::RetryRequested { by },
             9 => Event::Forced { by },
@@ -859,7 +893,7 @@ mod tests {
             let mut say = |event| job.apply(&Recorded { at: 0, event }).expect("it is its turn");
             say(Event::Started { step });
             if forced == Some(step) {
-                say(Event::Failed { step, error: "no".into() });
+                say(Event::Failed { step, error: "no".into(), may_pass: false });
                 say(Event::Forced { by: Actor::Operator });
             } else {
                 say(Event::Finished { step, gain: Gain::default() });

@@ -48,6 +48,9 @@ pub struct Memo {
     /// That it should be off and bills was told since then.
     #[serde(default)]
     pub silent_told: bool,
+    /// When people last heard that its rented host bills while it waits for them, or when that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bills_told: Option<Ms>,
 }
 
 impl Memo {
@@ -64,7 +67,7 @@ impl Memo {
 
     /// Somebody could look.
     pub fn heard(&self) -> Memo {
-        Memo { silent_since: None, silent_told: false, ..self.clone() }
+        Memo { silent_since: None, silent_told: false, bills_told: None, ..self.clone() }
     }
 
     /// What is left of it when the game is started or stopped: no idle time passes and the crashes are counted on.

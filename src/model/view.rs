@@ -25,6 +25,9 @@ pub struct JobView {
     pub steps: Vec<StepView>,
     /// `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// When a held one is tried again by itself.
+    #[serde(default)]
+    pub tries_again_at: Option<Ms>,
     pub cancel_requested: bool,
     pub can_cancel: bool,
     pub created_at: Ms,
@@ -67,7 +70,7 @@ impl JobView {
         job.steps.iter().map(view).collect()
     }
 
-    /// The step that it waits at for a person. A step that was left out keeps its error, so errors do not tell.
+    /// The step that it waits at. A step that was left out keeps its error, so errors do not tell.
     pub fn held_at(&self) -> Option<&StepView> {
         let held = self.outcome == Some(Outcome::Held);
         self.steps.iter().find(|step| held && step.state.is_failed())
@@ -210,6 +213,18 @@ pub enum Notice {
         provider: String,
         host: String,
         since: Ms,
+    },
+    /// Its host bills on, and only people can go on with it. Told again each day.
+    StillBills {
+        server: String,
+        provider: String,
+        host: String,
+        /// Of this host so far, for people.
+        cost: Option<String>,
+        /// The budget that is spent by now.
+        standing: Option<Standing>,
+        /// A job waits for a person. Otherwise somebody has closed one as it was, or the host does not answer.
+        held: bool,
     },
     /// A host that was taken for gone is there, and bills.
     HostBack {

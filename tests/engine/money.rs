@@ -12,12 +12,12 @@ fn spent(whose: BudgetOf) -> String {
     format!("stop {:?} {DONE}", Cause::BudgetSpent { whose })
 }
 
-fn guild(text: &str) -> Spending {
+pub fn guild(text: &str) -> Spending {
     Spending { guild: vec![text.parse().unwrap()], ..Spending::default() }
 }
 
 /// A server that runs on a rented host, somebody on it, and its world played.
-async fn begun(spending: Spending, change: impl Fn(&mut Server)) -> Evening {
+pub async fn begun(spending: Spending, change: impl Fn(&mut Server)) -> Evening {
     let scene = Scene::new(Backend::Cloud);
     scene.outside.get().hosts_have_age = true;
     {

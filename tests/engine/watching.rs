@@ -70,6 +70,13 @@ impl Evening {
                 format!("stuck, {:?} budget: {}", standing.whose, standing.spoken())
             }
             Notice::HostLost { lost_since, .. } => format!("host lost, with what was played since {lost_since:?}"),
+            Notice::StillBills { held, standing, .. } => {
+                format!(
+                    "still bills{}{}",
+                    if *held { ", held" } else { "" },
+                    if standing.is_some() { ", spent" } else { "" }
+                )
+            }
             Notice::HostSilent { since, .. } => format!("should be off, and silent since minute {}", since / MINUTE_MS),
             Notice::HostBack { host, .. } => format!("host {host} is there after all"),
             Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),

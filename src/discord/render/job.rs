@@ -93,7 +93,10 @@ fn headline(view: &JobView, now: Ms) -> String {
         Some(Outcome::Succeeded) => succeeded(view),
         Some(Outcome::Failed) => format!("**{what} failed**"),
         Some(Outcome::Cancelled) => format!("**{what} was called off**"),
-        Some(Outcome::Held) => format!("**{what} waits for a person**"),
+        Some(Outcome::Held) => match view.tries_again_at {
+            Some(_) => format!("**{what} waits, and is tried again by itself**"),
+            None => format!("**{what} waits for a person**"),
+        },
         Some(Outcome::Abandoned) => format!("**{what} was closed as it is**"),
     }
 }
@@ -257,11 +260,17 @@ fn what_now(view: &JobView) -> Option<String> {
             Action::BuildSnapshot => "What was made was undone.".to_owned(),
         }),
         Some(Outcome::Cancelled) => Some("What was made was undone.".to_owned()),
-        Some(Outcome::Held) => Some(
-            "Nothing was undone and nothing destroyed. Try again, go on without that step (admins; it is asked first \
-             what is lost), or leave everything as it is."
-                .to_owned(),
-        ),
+        Some(Outcome::Held) => {
+            let choices = "go on without that step (admins; it is asked first what is lost), or leave everything as it \
+                           is.";
+            Some(match view.tries_again_at {
+                Some(at) => format!(
+                    "Nothing was undone and nothing destroyed. The next try is {}. Or try now, {choices}",
+                    relative(at)
+                ),
+                None => format!("Nothing was undone and nothing destroyed. Try again, {choices}"),
+            })
+        }
         Some(Outcome::Abandoned) => Some("Nothing was undone and nothing destroyed.".to_owned()),
     }
 }
@@ -305,6 +314,7 @@ mod tests {
             game: "openttd".into(),
             steps: labels.into_iter().zip(states).map(|(label, state)| step(label, state)).collect(),
             outcome: None,
+            tries_again_at: None,
             cancel_requested: false,
             can_cancel: true,
             created_at: T0,
@@ -491,6 +501,9 @@ mod tests {
         Nothing was undone and nothing destroyed. Try again, go on without that step (admins; it is asked first what is lost), or leave everything as it is.
         [Try again] [Go on without it] [Leave it]
         ");
+        let later = drawn(&JobView { tries_again_at: Some(T0 + 300_000), ..view.clone() });
+        assert!(later.starts_with("**Stopping `world` waits, and is tried again by itself**"), "{later}");
+        assert!(later.contains("The next try is <t:1795000300:R>. Or try now, go on without that step"), "{later}");
         insta::assert_snapshot!(drawn(&ended(view, Outcome::Abandoned)), @r"
         **Stopping `world` was closed as it is**
         -# Job 42 · openttd · nobody was on for 15 min · took 1 min

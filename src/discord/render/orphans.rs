@@ -179,6 +179,21 @@ pub fn silent(server: &str, provider: &str, host: &str, since: Ms) -> String {
     )
 }
 
+/// A host that waits for people.
+pub fn still_bills(server: &str, provider: &str, host: &str, cost: Option<&str>, held: bool) -> String {
+    let so_far = cost.map(|cost| format!(", {cost} so far")).unwrap_or_default();
+    let what_now = match held {
+        true => "A job of it waits: `/server retry` tries it again now, and its message has the other choices.",
+        false => "`/server stop` saves its world and ends the host.",
+    };
+    format!(
+        "The host of {} still bills: {} at {}{so_far}. {what_now}",
+        code(server),
+        code(host),
+        plain(provider, NAME_SHOWN)
+    )
+}
+
 /// A host that was taken for gone and is not.
 pub fn back(server: &str, provider: &str, host: &str) -> String {
     format!(

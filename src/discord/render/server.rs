@@ -255,6 +255,14 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
         Notice::HostSilent { server, provider, host, since } => {
             Said::new(orphans::silent(server, provider, host, *since))
         }
+        Notice::StillBills { server, provider, host, cost, standing, held } => {
+            let still = orphans::still_bills(server, provider, host, cost.as_deref(), *held);
+            let spent = standing.as_ref().map(|standing| {
+                let (month, amounts) = (standing.month.spoken(), standing.spoken());
+                format!(" {} for {month} is spent ({amounts}).", whose_budget(server, standing))
+            });
+            Said::new(format!("{still}{}", spent.unwrap_or_default()))
+        }
         Notice::HostBack { server, provider, host } => Said::new(orphans::back(server, provider, host)),
     }
 }
@@ -554,6 +562,14 @@ mod tests {
         };
         let firewall =
             Orphan { kind: OrphanKind::Firewall, since: None, price: None, adoptable: false, ..orphan.clone() };
+        let still_bills = |held, standing| Notice::StillBills {
+            server: "world".into(),
+            provider: "hetzner".into(),
+            host: "4711".into(),
+            cost: Some("0.24 €".into()),
+            standing,
+            held,
+        };
         let lost = |lost_since: Option<Ms>, backup: Option<&str>| Notice::HostLost {
             server: "world".into(),
             provider: "hetzner".into(),
@@ -578,6 +594,8 @@ mod tests {
             lost(None, backup),
             Notice::HostBack { server: "world".into(), provider: "hetzner".into(), host: "4711".into() },
             Notice::HostSilent { server: "world".into(), provider: "hetzner".into(), host: "4711".into(), since: T0 },
+            still_bills(true, None),
+            still_bills(false, Some(standing(BudgetOf::Server))),
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Server) },
             Notice::BudgetNear {
@@ -611,6 +629,10 @@ mod tests {
         The host of `world` is there after all: hetzner has the host `4711`, though it said before that there was none. It has billed all the time, and it bills on until it is stopped.
 
         `world` should be off, and its host `4711` at hetzner has not answered since <t:1795000000:f>. It bills until it is stopped, and it is stopped as soon as it answers. Look at hetzner's page, or try `/server stop`.
+
+        The host of `world` still bills: `4711` at hetzner, 0.24 € so far. A job of it waits: `/server retry` tries it again now, and its message has the other choices.
+
+        The host of `world` still bills: `4711` at hetzner, 0.24 € so far. `/server stop` saves its world and ends the host. The budget of `world` for November 2026 is spent (8.10 $ of 10.00 $).
 
         This guild's budget for November 2026 is 81 % spent: 8.10 $ of 10.00 $. When it is all spent, every server that rents a host stops, with worlds kept. `/cost` shows where it went.
 

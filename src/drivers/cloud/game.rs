@@ -5,12 +5,10 @@ use super::arrive::{private_ports, written};
 use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read_game, write, write_game};
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
-use crate::engine::{StepCx, StepError};
-use crate::model::Ms;
+use crate::engine::{StepCx, StepError, too_slow};
 use crate::model::config_edit;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
-use crate::model::lease::spoken;
 use crate::model::recipe::{ConsoleProtocol, ReadyWhen, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use futures::StreamExt;
@@ -275,7 +273,9 @@ impl CloudDriver {
     /// Within the recipe's own limit: the step has more time than that, for what follows.
     pub(super) async fn await_ready(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let limit = Duration::from_secs(self.recipe(&cx.server()?.game)?.ready.timeout_s);
-        tokio::time::timeout(limit, self.see_ready(cx, limit)).await.unwrap_or_else(|_| Err(took_too_long(limit)))
+        tokio::time::timeout(limit, self.see_ready(cx, limit))
+            .await
+            .unwrap_or_else(|_| Err(StepError::fatal(too_slow(Step::AwaitReady, limit))))
     }
 
     async fn see_ready(&self, cx: &StepCx<'_>, limit: Duration) -> Result<Gain, StepError> {
@@ -358,12 +358,6 @@ impl CloudDriver {
         let Some(recipe) = self.recipes.get(&server.game) else { return Players::default() };
         self.ask_players(server, recipe).await.unwrap_or_default()
     }
-}
-
-/// As the engine says it of any step.
-fn took_too_long(limit: Duration) -> StepError {
-    let (step, limit) = (Step::AwaitReady.label(), spoken(limit.as_millis() as Ms));
-    StepError::fatal(format!("{step} took longer than {limit}, which is its limit."))
 }
 
 fn died(status: &HashMap<String, String>, words: &[String]) -> StepError {
