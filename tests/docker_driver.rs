@@ -3,10 +3,13 @@
 #[path = "common/stage.rs"]
 mod stage;
 
-use spawnpoint::app::UpdateWhen;
+use spawnpoint::app::{Choice, UpdateWhen};
+use spawnpoint::drivers::fake::Outside;
+use spawnpoint::model::GuildId;
+use spawnpoint::model::access::Caller;
 use spawnpoint::model::drive::SnapshotId;
-use spawnpoint::model::job::Step;
-use spawnpoint::model::server::State;
+use spawnpoint::model::job::{Outcome, Step};
+use spawnpoint::model::server::{Backend, State};
 use stage::{Stage, docker_or_skip, test_image};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -223,5 +226,19 @@ async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
     stage.start("world").await;
     let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
     assert!(log.contains("with 77 turns"), "{log}");
+    stage.close().await;
+}
+
+/// A game's snapshot belongs to no guild: one that has asked for its building and gone away blocks it for nobody.
+#[tokio::test]
+async fn admins_of_every_guild_may_call_off_the_building_of_a_snapshot() {
+    let mut stage = Stage::open_on("tests/recipes", Backend::Docker, &Outside::default()).await;
+    stage.rest().await;
+    let app = &stage.program.app;
+    let build = app.snapshot_build(&stage.caller, "toy", None).await.unwrap();
+    let elsewhere = Caller::operator(GuildId("another".into()));
+    app.choose(&elsewhere, "toy", Choice::Cancel).await.unwrap();
+    let stage = stage.work_now();
+    assert_eq!(stage.end_of(build).await.outcome, Some(Outcome::Cancelled));
     stage.close().await;
 }

@@ -263,15 +263,18 @@ impl App {
     }
 
     async fn say(&self, caller: &Caller, id: JobId, choice: &mut Choice, asked_about: Option<Step>) -> Answer<String> {
+        let asked = *choice;
         for _ in 0..WRITES_MAX {
-            let Some((job, ended, _)) = self.store().job(id).await?.filter(|(job, _, _)| job.guild == caller.guild)
-            else {
+            // A game's snapshot is everybody's, so admins of every guild may say what becomes of its building.
+            let theirs = |job: &Job| job.guild == caller.guild || job.subject.server().is_none();
+            let Some((job, ended, _)) = self.store().job(id).await?.filter(|(job, _, _)| theirs(job)) else {
                 return Err(Refusal::NotFound("That job belongs to another Discord server.".to_owned()));
             };
             // What waits for a person is closed as it is, and that takes the right to do so.
-            if *choice == Choice::Cancel && job.rest() == Some(Outcome::Held) {
-                *choice = Choice::Abandon;
-            }
+            *choice = match (asked, job.rest()) {
+                (Choice::Cancel, Some(Outcome::Held)) => Choice::Abandon,
+                _ => asked,
+            };
             match &job.subject {
                 Subject::Game(_) => self.require(caller, None, Permission::Admin).await?,
                 Subject::Server(server) => {
