@@ -7,7 +7,7 @@ use crate::model::access::Actor;
 use crate::model::job::{Event, Gain, Job, Next, Outcome, Recorded, Step, Subject};
 use crate::model::lease::Memo;
 use crate::model::server::{Backend, Server};
-use crate::model::{JobId, Ms, SECOND_MS};
+use crate::model::{JobId, MINUTE_MS, Ms, SECOND_MS};
 use anyhow::Context;
 use futures::FutureExt;
 use std::collections::HashSet;
@@ -24,6 +24,8 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// An engine that died loses its jobs after this time; a living one renews its claim three times as often.
 pub const CLAIM_MS: Ms = 10 * SECOND_MS;
+/// Nobody claims for so long, on whichever machine's clock: it was set back since, and the claim means nothing.
+pub const CLAIM_SANE_MS: Ms = 5 * MINUTE_MS;
 /// How often a running step is looked at: claim, cancel, output.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How often open jobs are looked for when nobody nudges.

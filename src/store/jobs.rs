@@ -8,7 +8,7 @@ use super::rentals::{Brought, turn_bill};
 use super::servers::{apply_aftermath, server_of, write_owned};
 use super::snapshots::{remove_snapshot, write_snapshot};
 use crate::engine::reconcile::Busy;
-use crate::engine::run::CLAIM_MS;
+use crate::engine::run::CLAIM_SANE_MS;
 use crate::engine::{Aftermath, AppendError, DecidedOn, Journal, OpenError, Wish};
 use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
@@ -172,8 +172,7 @@ impl Journal for Store {
     async fn claim(&self, id: JobId, engine: &str, now: Ms, until: Ms) -> anyhow::Result<bool> {
         let sql = "UPDATE jobs SET claimed_by = $2, claimed_until = $3 WHERE id = $1 AND outcome IS NULL
                    AND (claimed_by IS NULL OR claimed_by = $2 OR claimed_until <= $4 OR claimed_until > $5)";
-        // Nobody claims for longer than that: the clock was set back since, and whoever wrote it may be long dead.
-        let sane = now + 2 * CLAIM_MS;
+        let sane = now + CLAIM_SANE_MS;
         Ok(self.db.run(sql, [id.0.into(), engine.into(), until.into(), now.into(), sane.into()]).await? == 1)
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use spawnpoint::engine::reconcile::Busy;
-use spawnpoint::engine::run::CLAIM_MS;
+use spawnpoint::engine::run::CLAIM_SANE_MS;
 use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange, OpenError, Wish};
 use spawnpoint::model::cost::{Rental, turn};
 use spawnpoint::model::drive::Snapshot;
@@ -105,7 +105,7 @@ impl Journal for Memory {
     async fn claim(&self, id: JobId, engine: &str, now: Ms, until: Ms) -> anyhow::Result<bool> {
         let mut rows = self.get();
         let claim = &mut rows.jobs[id.0 as usize - 1].claim;
-        let holds = now + 1..=now + 2 * CLAIM_MS;
+        let holds = now + 1..=now + CLAIM_SANE_MS;
         let free = claim.as_ref().is_none_or(|(by, until)| by == engine || !holds.contains(until));
         if free {
             *claim = Some((engine.to_owned(), until));
