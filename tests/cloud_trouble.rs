@@ -11,6 +11,7 @@ use common::beds::{evening, nothing_left, own_machine, rent_at};
 use common::cloud::{Clouds, Failure, Machines, Options};
 use common::stage::Stage;
 use spawnpoint::app::{Choice, NewServer};
+use spawnpoint::discord::render;
 use spawnpoint::model::JobId;
 use spawnpoint::model::access::Actor;
 use spawnpoint::model::host::HostRef;
@@ -20,7 +21,7 @@ use spawnpoint::model::view::JobView;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 async fn until_begun(stage: &Stage, job: JobId, step: Step) {
     let begun = async || stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(step).then_some(());
@@ -52,6 +53,16 @@ const HOURS: &str = r#"cd /srv/spawnpoint/*/state; id=$(basename "$(dirname "$PW
     printf '%-60s\n' "$(($(date +%s) - 7200))" >started_at
     /opt/spawnpoint/keeper stop "$id" deadman"#;
 
+/// From now on the host takes longer to say how the game is than anybody waits.
+const SLOW_STATUS: &str = r#"cd /opt/spawnpoint; mv keeper keeper.real
+    printf '%s\n' '#!/bin/sh' '[ "$1" != status ] || sleep 60' 'exec /opt/spawnpoint/keeper.real "$@"' >keeper
+    chmod +x keeper"#;
+
+/// From now on nobody hears that the game was started.
+const NEVER_STARTED: &str = r#"cd /opt/spawnpoint; mv keeper keeper.real
+    printf '%s\n' '#!/bin/sh' '/opt/spawnpoint/keeper.real "$@"' '[ "$1" != start ] || sleep 600' >keeper
+    chmod +x keeper"#;
+
 /// Spawnpoint went away before it had seen the game ready, and comes back when all is over.
 async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: impl Fn(&str)) -> Stage {
     stage.create("world", "toy", &[("BEHAVIOUR", "never-ready")]).await;
@@ -62,8 +73,9 @@ async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: 
     let stage = stage.work_now();
     let end = stage.end_of(job).await;
     assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
-    let said = stage.program.store.job_output(job, Some(Step::CreateHost), 100).await.unwrap().join("\n");
-    assert!(said.contains("people may have played"), "{said}");
+    let shown = render::job(&end, stage.program.app.now()).text;
+    assert!(shown.contains("people may have played") && shown.contains("until its world is saved"), "{shown}");
+    assert!(shown.contains("What stays is said above"), "{shown}");
     // Nobody wants it on: what is left is stopped like anything else, with a backup.
     let app = &stage.program.app;
     let saved = async || {
@@ -81,6 +93,39 @@ async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: 
 async fn a_host_that_was_played_on_while_nobody_watched_is_saved_and_not_undone() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     let stage = a_start_is_taken_up_after_hours_of_play(stage, |script| drop(shell(&clouds, script))).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// The start goes on with a run of its own, which leaves no trace of the one before.
+#[tokio::test]
+async fn hours_of_play_of_which_not_even_the_beginning_was_heard_are_saved() {
+    let Some((clouds, mut stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[("BEHAVIOUR", "never-ready")]).await;
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    until_begun(&stage, job, Step::Install).await;
+    shell(&clouds, NEVER_STARTED);
+    let runs = async || {
+        let begun = stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(Step::StartGame);
+        (begun && !shell(&clouds, "ls /srv/spawnpoint/*/state/started_at 2>/dev/null || true").is_empty()).then_some(())
+    };
+    stage.until("the game to run", runs).await;
+    stage.rest().await;
+    shell(&clouds, "mv /opt/spawnpoint/keeper.real /opt/spawnpoint/keeper");
+    shell(&clouds, HOURS);
+    let stage = stage.work_now();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let app = &stage.program.app;
+    let saved = async || {
+        let view = app.status(&stage.caller, "world").await.unwrap();
+        (view.job.is_none() && !app.backups(&stage.caller, "world").await.unwrap().is_empty()).then_some(())
+    };
+    stage.until("the world to be saved", saved).await;
+    app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
+    stage.starts_with("world", 3).await;
+    stage.stop_server("world").await;
     nothing_left(&clouds);
     stage.close().await;
 }
@@ -161,6 +206,82 @@ async fn a_host_that_comes_after_its_start_was_called_off_is_destroyed() {
     stage.close().await;
 }
 
+/// Nor is one forgotten because another that is gone by now is still on record.
+#[tokio::test]
+async fn a_host_that_comes_late_in_place_of_one_that_is_gone_is_destroyed() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("hetzner").on("POST", "^/servers$"));
+    clouds.die(&clouds.living()[0].id, "gone");
+    // The watcher asks for another.
+    let asked = async || {
+        let requests = clouds.requests();
+        let posts = requests.iter().filter(|one| one.method == "POST" && one.path == "/servers");
+        (posts.count() == 2).then_some(())
+    };
+    stage.until("the request for another host", asked).await;
+    let job = app.status(&stage.caller, "world").await.unwrap().job.expect("a start is under way").id;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    assert_eq!(clouds.hosts().len(), 2, "it came: {:#?}", clouds.hosts());
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_outlives_its_providers_record_of_it_is_waited_for() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    clouds.fail(Failure::half_delete(None).of("hetzner").on("DELETE", "^/servers/").times(None));
+    let job = stage.program.app.stop(&stage.caller, "world", None).await.unwrap();
+    let accepted = async || {
+        let asked = clouds.requests().iter().any(|one| one.method == "DELETE" && one.path.starts_with("/servers/"));
+        asked.then_some(())
+    };
+    stage.until("the end of the host to be asked for", accepted).await;
+    clouds.fail(Failure::status(404).of("hetzner").on("GET", "^/servers/").times(None));
+    // Longer than one is given whose end nobody has accepted.
+    let until = Instant::now() + Duration::from_secs(45);
+    let waits = async || {
+        let view = stage.program.app.job_view(job).await.unwrap();
+        assert_eq!(view.outcome, None, "{view:#?}");
+        (Instant::now() > until).then_some(())
+    };
+    stage.until("the machine's last breath", waits).await;
+    clouds.heal();
+    for host in clouds.living() {
+        clouds.die(&host.id, "gone");
+    }
+    stage.succeeds(job).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// What it says is true of other hosts than ours; that ours is slow to answer does not make it so.
+#[tokio::test]
+async fn a_host_that_is_slow_to_answer_is_not_gone_because_its_provider_says_so() {
+    let Some((clouds, mut stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.rest().await;
+    clouds.fail(Failure::status(404).of("hetzner").on("GET", "^/servers/").times(None));
+    shell(&clouds, SLOW_STATUS);
+    let server = stage.program.store.server_by_name(&stage.caller.guild, "world").await.unwrap().unwrap();
+    let driver = stage.program.engine.driver(Backend::Cloud).expect("it is set up");
+    let seen = driver.look(std::slice::from_ref(&server)).await;
+    assert!(matches!(seen[..], [Seen::Unknown { .. }]), "{seen:?}");
+    clouds.heal();
+    shell(&clouds, "mv /opt/spawnpoint/keeper.real /opt/spawnpoint/keeper");
+    let stage = stage.work_now();
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_list_that_cannot_be_had_ends_no_start_that_is_ready() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -221,10 +342,10 @@ async fn a_link_that_a_game_lays_leads_nobody_with_more_rights() {
     stage.close().await;
 }
 
-async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str) -> (Server, String) {
+async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str, name: &str) -> (Server, String) {
     let place = spawnpoint::model::host::Place { provider: Some(provider.into()), ..Default::default() };
     let new = NewServer {
-        name: provider.into(),
+        name: name.into(),
         game: "toy".into(),
         backend: Some("cloud".into()),
         settings: BTreeMap::new(),
@@ -233,7 +354,7 @@ async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str) -> (
     };
     stage.program.app.create(&stage.caller, new).await.unwrap();
     let store = &stage.program.store;
-    let found = async || store.server_by_name(&stage.caller.guild, provider).await.unwrap().expect("it was created");
+    let found = async || store.server_by_name(&stage.caller.guild, name).await.unwrap().expect("it was created");
     let planted = clouds.plant(provider, "host", &[], &[]).id;
     // Nobody listens there.
     let host: HostRef = serde_json::from_value(serde_json::json!({
@@ -253,16 +374,23 @@ async fn a_provider_that_says_nothing_hides_only_its_own_server() {
     })
     .await;
     stage.rest().await;
-    let (silent, silent_id) = server_with_a_host(&stage, &clouds, "linode").await;
-    let (gone, gone_id) = server_with_a_host(&stage, &clouds, "hetzner").await;
-    clouds.die(&gone_id, "gone");
+    // More than are looked at side by side.
+    let mut servers = vec![];
+    let (silent, silent_id) = server_with_a_host(&stage, &clouds, "linode", "silent").await;
+    servers.push(silent);
+    for number in 0..40 {
+        let (gone, gone_id) = server_with_a_host(&stage, &clouds, "hetzner", &format!("gone-{number}")).await;
+        clouds.die(&gone_id, "gone");
+        servers.push(gone);
+    }
     clouds.fail(Failure::slow(Duration::from_secs(55)).of("linode").times(None));
     let driver = stage.program.engine.driver(Backend::Cloud).expect("it is set up");
     // The engine waits no longer, and would know nothing of either.
-    let looked = tokio::time::timeout(Duration::from_secs(29), driver.look(&[silent, gone])).await;
-    let [silent, gone] = &looked.expect("an answer")[..] else { panic!("two answers") };
+    let looked = tokio::time::timeout(Duration::from_secs(29), driver.look(&servers)).await;
+    let looked = looked.expect("an answer");
+    let (silent, gone) = looked.split_first().expect("one answer for each");
     assert!(matches!(silent, Seen::Unknown { .. }), "{silent:?}");
-    assert_eq!(*gone, Seen::Gone);
+    assert!(gone.len() == 40 && gone.iter().all(|seen| *seen == Seen::Gone), "{gone:?}");
     clouds.heal();
     clouds.die(&silent_id, "gone");
     stage.work_now().close().await;

@@ -121,7 +121,9 @@ pub fn line(step: &StepView) -> String {
     if let (Some(from), Some(to), StepState::Done) = (step.started_at, step.ended_at, step.state) {
         line += &format!(" ({:.1} s)", (to - from) as f64 / 1000.0);
     }
-    if let (StepState::Done, Some(note)) = (step.state, step.note.as_ref().filter(|note| !note.is_empty())) {
+    if let (StepState::Done | StepState::Undone, Some(note)) =
+        (step.state, step.note.as_ref().filter(|note| !note.is_empty()))
+    {
         line += &format!(": {note}");
     }
     if let (StepState::Failed | StepState::UndoFailed, Some(error)) = (step.state, &step.error) {
@@ -139,6 +141,9 @@ fn ending(view: &JobView) -> String {
         view.ended_at.map_or(String::new(), |end| format!(" after {:.1} s", (end - view.created_at) as f64 / 1000.0));
     match view.outcome {
         Some(Outcome::Succeeded) => format!("The {what} is done{took}."),
+        Some(Outcome::Failed) if view.steps.iter().any(|step| step.host_stays) => {
+            format!("The {what} failed{took}; what it had made was undone, but for its host.")
+        }
         Some(Outcome::Failed) => format!("The {what} failed{took}; what it had made was undone."),
         Some(Outcome::Cancelled) => format!("The {what} was called off{took}."),
         Some(Outcome::Held) if view.tries_again_at.is_some() => {
@@ -167,6 +172,7 @@ mod tests {
             attempts: 1,
             note: Some("openttd-1".into()),
             error: Some("The disk is full.".into()),
+            host_stays: false,
         }
     }
 
@@ -205,7 +211,7 @@ mod tests {
         left out   Cloning the drive
         failed     Cloning the drive: The disk is full.
         undoing    Cloning the drive
-        undone     Cloning the drive
+        undone     Cloning the drive: openttd-1
         not undone Cloning the drive: The disk is full.
         ");
     }

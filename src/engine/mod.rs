@@ -344,7 +344,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
     let after_crash = match job.cause {
         Cause::Crashed { .. } => true,
         Cause::Asked | Cause::LeaseOver | Cause::Idle { .. } | Cause::NobodyJoined { .. } => false,
-        Cause::KeepsCrashing { .. } | Cause::ShouldBeOff | Cause::BudgetSpent { .. } => false,
+        Cause::KeepsCrashing { .. } | Cause::ShouldBeOff | Cause::BudgetSpent { .. } | Cause::Unwatched => false,
     };
     let wanted = match (&job.action, outcome) {
         (_, Outcome::Held) => None,

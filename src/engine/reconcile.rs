@@ -124,6 +124,10 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         (Wanted::Off, Seen::Stopped { .. }) if facts.host => (memo.clone(), should_be_off),
         (Wanted::Off, Seen::Gone | Seen::Stopped { .. }) => (Memo::default(), None),
         (Wanted::Off, Seen::Running { .. }) => (memo.clone(), should_be_off),
+        // It was no crash, and whoever played has long gone: its world is fetched as after any other stop.
+        (Wanted::On, Seen::Stopped { unwatched: true, .. }) => {
+            (memo.between_games(), Some(Decision::Open { action: Action::Stop, cause: Cause::Unwatched }))
+        }
         (Wanted::On, Seen::Gone | Seen::Stopped { .. }) => crashed(now, facts),
         (Wanted::On, Seen::Running { players }) => running(now, facts, &memo.observe(now, players)),
     }
@@ -200,7 +204,7 @@ fn crashed(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         return (memo, stop(Cause::KeepsCrashing { times: tries as i64 + 1 }));
     }
     let (exit_code, out_of_memory) = match facts.seen {
-        Seen::Stopped { exit_code, out_of_memory } => (exit_code, out_of_memory),
+        Seen::Stopped { exit_code, out_of_memory, .. } => (exit_code, out_of_memory),
         Seen::Gone | Seen::Running { .. } | Seen::Unknown { .. } => (None, false),
     };
     memo.crash_starts += 1;
@@ -262,7 +266,7 @@ mod tests {
         vec![
             ("unknown", Seen::Unknown { why: "no answer".into() }),
             ("gone", Seen::Gone),
-            ("stopped", Seen::Stopped { exit_code: Some(139), out_of_memory: false }),
+            ("stopped", Seen::Stopped { exit_code: Some(139), out_of_memory: false, unwatched: false }),
             ("runs, 0 on", running(Some(0))),
             ("runs, 2 on", running(Some(2))),
             ("runs, ? on", running(None)),

@@ -75,6 +75,8 @@ pub enum Cause {
     },
     /// It ran although it was wanted off.
     ShouldBeOff,
+    /// Its host had heard nothing from us for too long, and has ended the game.
+    Unwatched,
     /// What its hosts may cost in this month is spent.
     BudgetSpent {
         whose: BudgetOf,
@@ -348,6 +350,8 @@ pub struct StepRecord {
     pub error: Option<String>,
     /// Of a failed one: the same again may go well by itself.
     pub may_pass: bool,
+    /// Of an undone one: its host is still the server's, as the note says.
+    pub host_stays: bool,
     pub note: Option<String>,
 }
 
@@ -424,6 +428,7 @@ impl Job {
             ended_at: None,
             error: None,
             may_pass: false,
+            host_stays: false,
             note: None,
         };
         Job {
@@ -523,7 +528,11 @@ impl Job {
             Event::UndoStarted { step } => {
                 self.step(recorded, *step, &[Running, Done, Failed, Undoing], |record| record.state = Undoing)?
             }
-            Event::Undone { step, .. } => self.step(recorded, *step, &[Undoing], |record| record.state = Undone)?,
+            Event::Undone { step, gain } => self.step(recorded, *step, &[Undoing], |record| {
+                record.state = Undone;
+                record.note = gain.note.clone();
+                record.host_stays = gain.owned.as_ref().is_some_and(|owned| owned.host.is_some());
+            })?,
             Event::UndoFailed { step, error, may_pass } => self.step(recorded, *step, &[Undoing], |record| {
                 record.state = UndoFailed;
                 (record.error, record.may_pass) = (Some(error.clone()), *may_pass);

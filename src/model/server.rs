@@ -176,10 +176,19 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "seen")]
 pub enum Seen {
-    Unknown { why: String },
+    Unknown {
+        why: String,
+    },
     Gone,
-    Stopped { exit_code: Option<i64>, out_of_memory: bool },
-    Running { players: Players },
+    Stopped {
+        exit_code: Option<i64>,
+        out_of_memory: bool,
+        /// Its host has ended it because it had heard nothing from us for too long.
+        unwatched: bool,
+    },
+    Running {
+        players: Players,
+    },
 }
 
 /// Who is on, as the game itself says. A count that could not be had is `None`: unknown is not zero.

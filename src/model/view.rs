@@ -52,6 +52,9 @@ pub struct StepView {
     pub attempts: u32,
     pub note: Option<String>,
     pub error: Option<String>,
+    /// It was undone, and its host is still the server's, as the note says.
+    #[serde(default)]
+    pub host_stays: bool,
 }
 
 impl JobView {
@@ -66,6 +69,7 @@ impl JobView {
             attempts: record.attempts,
             note: record.note.clone(),
             error: record.error.clone(),
+            host_stays: record.host_stays,
         };
         job.steps.iter().map(view).collect()
     }

@@ -1,6 +1,7 @@
 //! The watcher over whole evenings, on a clock that stands still unless everybody waits.
 
 use super::*;
+use spawnpoint::drivers::fake::Game;
 use spawnpoint::model::job::Job;
 use spawnpoint::model::lease;
 use spawnpoint::model::server::Seen;
@@ -344,6 +345,20 @@ async fn a_host_whose_server_is_off_is_stopped_once_its_world_is_kept() {
     assert_eq!(evening.scene.outside.get().backups.len(), 1);
     assert_eq!(evening.jobs()[2..], [format!("stop {:?} {DONE}", Cause::ShouldBeOff)]);
     evening.scene.check("host of a failed start");
+}
+
+/// Hours without us are no crash: the game is not started again for nobody.
+#[tokio::test(start_paused = true)]
+async fn a_game_that_its_host_ended_unwatched_is_stopped_and_its_world_fetched() {
+    let evening = Evening::begun(Backend::Cloud).await;
+    evening.scene.outside.play(&evening.scene.id);
+    let ended = Game { exit_code: Some(0), unwatched: true, ..Game::default() };
+    evening.scene.outside.get().games.insert(evening.scene.id.clone(), ended);
+    evening.minutes(2).await;
+    assert_eq!(evening.jobs()[1..], [format!("stop {:?} {DONE}", Cause::Unwatched)]);
+    assert!(evening.scene.outside.get().hosts.is_empty());
+    assert_eq!(evening.scene.outside.get().backups.len(), 1);
+    evening.scene.check("unwatched");
 }
 
 #[tokio::test(start_paused = true)]

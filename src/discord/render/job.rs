@@ -188,6 +188,7 @@ fn because(view: &JobView) -> String {
         Cause::Crashed { exit_code: None, out_of_memory: false } => "the game ended by itself".to_owned(),
         Cause::KeepsCrashing { times } => format!("the game crashed {times} times, so it is not started again"),
         Cause::ShouldBeOff => "it ran although it should be off".to_owned(),
+        Cause::Unwatched => "its host heard nothing from Spawnpoint for long and has ended the game".to_owned(),
         Cause::BudgetSpent { whose: BudgetOf::Guild } => "this guild's budget for the month is spent".to_owned(),
         Cause::BudgetSpent { whose: BudgetOf::Server } => "its budget for the month is spent".to_owned(),
     }
@@ -226,7 +227,7 @@ fn step_line(step: &StepView, now: Ms) -> String {
             attempts => format!("✗ **{label}** (failed after {attempts} tries){}", error()),
         },
         StepState::Undoing => format!("↩ **{label}** (being undone){}", error()),
-        StepState::Undone => format!("↩ {label} (undone){}", error()),
+        StepState::Undone => format!("↩ {label} (undone{note}){}", error()),
         StepState::UndoFailed => format!("✗ **{label}** (could not be undone){}", error()),
     }
 }
@@ -250,6 +251,9 @@ fn what_now(view: &JobView) -> Option<String> {
         Some(Outcome::Succeeded) => {
             let until = view.lease_until.filter(|_| starts)?;
             Some(format!("It runs until {}; `/server extend` lengthens that.", super::text::moment(until)))
+        }
+        Some(Outcome::Failed | Outcome::Cancelled) if view.steps.iter().any(|step| step.host_stays) => {
+            Some("What else was made was undone. What stays is said above.".to_owned())
         }
         Some(Outcome::Failed) => Some(match view.action {
             Action::Backup => "There is no new backup; the older ones are untouched.".to_owned(),
@@ -297,6 +301,7 @@ mod tests {
             attempts: u32::from(begun),
             note: None,
             error: None,
+            host_stays: false,
         }
     }
 
@@ -575,6 +580,7 @@ mod tests {
             Cause::Crashed { exit_code: Some(137), out_of_memory: true },
             Cause::KeepsCrashing { times: 3 },
             Cause::ShouldBeOff,
+            Cause::Unwatched,
             Cause::BudgetSpent { whose: BudgetOf::Guild },
             Cause::BudgetSpent { whose: BudgetOf::Server },
         ];
@@ -592,6 +598,7 @@ mod tests {
         the game ran out of memory
         the game crashed 3 times, so it is not started again
         it ran although it should be off
+        its host heard nothing from Spawnpoint for long and has ended the game
         this guild's budget for the month is spent
         its budget for the month is spent
         ");

@@ -197,10 +197,10 @@ pub fn still_bills(server: &str, provider: &str, host: &str, cost: Option<&str>,
 /// A host that was taken for gone and is not.
 pub fn back(server: &str, provider: &str, host: &str) -> String {
     format!(
-        "The host of {} is there after all: {} has the host {}, though it said before that there was none. It has \
-         billed all the time, and it bills on until it is stopped.",
+        "The host of {} is there after all: {} at {} was taken for gone. It has billed all the time, and it bills on \
+         until it is stopped.",
         code(server),
-        plain(provider, NAME_SHOWN),
-        code(host)
+        code(host),
+        plain(provider, NAME_SHOWN)
     )
 }

@@ -626,7 +626,7 @@ mod tests {
 
         The host of `world` is gone: hetzner says that there is no host `4711`, and Spawnpoint did not destroy it. Nothing that was played is lost. The next start rents another one and begins with that backup.
 
-        The host of `world` is there after all: hetzner has the host `4711`, though it said before that there was none. It has billed all the time, and it bills on until it is stopped.
+        The host of `world` is there after all: `4711` at hetzner was taken for gone. It has billed all the time, and it bills on until it is stopped.
 
         `world` should be off, and its host `4711` at hetzner has not answered since <t:1795000000:f>. It bills until it is stopped, and it is stopped as soon as it answers. Look at hetzner's page, or try `/server stop`.
 

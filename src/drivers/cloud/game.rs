@@ -2,6 +2,7 @@
 //! process, and stops by itself when nobody has watched it for too long.
 
 use super::arrive::{private_ports, written};
+use super::saved::Mark;
 use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read_game, write, write_game};
 use super::{CloudDriver, ssh_error};
 use crate::clients::ssh::{Ended, Ssh};
@@ -20,7 +21,9 @@ use tokio::time::Instant;
 /// Servers that are looked at side by side.
 const LOOKS_AT_ONCE: usize = 32;
 /// One look at a host, connecting included. A host that takes longer is unknown until the next look.
-const LOOK_LIMIT: Duration = Duration::from_secs(20);
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
+/// A host is not asked whether it is gone with less time than this, nor up to the very end of its round.
+const ANSWER_SLACK: Duration = Duration::from_secs(1);
 /// All looks of one round, with what providers are asked about hosts that did not answer. Who asked waits little longer,
 /// and would know nothing of any server then.
 const ROUND_LIMIT: Duration = Duration::from_secs(25);
@@ -46,7 +49,11 @@ impl CloudDriver {
         self.write_warning(&ssh, server, recipe, &env).await?;
         self.call(cx, &ssh, "beat", &server.id, &[], CALL_LIMIT).await?;
         if let Some(host) = &server.owned.host {
-            self.forget_mark(&server.id, &host.provider, &host.id).await?;
+            let again = cx.job.record(Step::StartGame).is_some_and(|record| record.attempts > 1);
+            match again && self.run_before_was_more(server, recipe).await? {
+                true => self.set_mark(&server.id, host, Mark::Played).await?,
+                false => self.forget_mark(&server.id, &host.provider, &host.id).await?,
+            }
         }
         let said = self.call(cx, &ssh, "start", &server.id, &[], CALL_LIMIT * 2).await?;
         // From here on the host may hold a world that is newer than any backup.
@@ -178,8 +185,12 @@ impl CloudDriver {
 
     pub(super) async fn look_at(&self, servers: &[Server]) -> Vec<Seen> {
         let until = Instant::now() + ROUND_LIMIT;
-        let looks: Vec<_> = servers.iter().map(|server| self.look_closer(server, until)).collect();
-        futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await
+        let look = async |(number, server)| (number, self.look_closer(server, until).await);
+        let looks: Vec<_> = servers.iter().enumerate().map(look).collect();
+        // In whichever order they end: one that is silent keeps nobody behind it waiting.
+        let mut seen: Vec<_> = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).collect().await;
+        seen.sort_unstable_by_key(|(number, _)| *number);
+        seen.into_iter().map(|(_, seen)| seen).collect()
     }
 
     async fn look_closer(&self, server: &Server, until: Instant) -> Seen {
@@ -192,11 +203,16 @@ impl CloudDriver {
             Ok(Err(StepError::Retry(error))) => (format!("{error:#}"), false),
             Err(_) => (format!("the host did not answer within {} s", LOOK_LIMIT.as_secs()), false),
         };
-        // Only the provider can say that it is gone; a host that cannot be reached may well run.
+        // Only the provider can say that it is gone; a host that cannot be reached may well run. Nor is one gone that was
+        // only slow: it is asked once more, with what time is left.
         let gone = async {
             match answered {
                 true => self.is_host_gone(server).await,
-                false => self.is_unknown(host).await,
+                false if !self.is_unknown(host).await? => Ok(false),
+                false => {
+                    let left = until.saturating_duration_since(Instant::now()).saturating_sub(ANSWER_SLACK);
+                    Ok(left >= ANSWER_SLACK && !self.answers(host, left).await)
+                }
             }
         };
         match tokio::time::timeout_at(until, gone).await {
@@ -213,9 +229,10 @@ impl CloudDriver {
             Some("stopped") => Seen::Stopped {
                 exit_code: status.get("exit_code").and_then(|code| code.parse().ok()),
                 out_of_memory: status.get("oom").is_some_and(|oom| oom == "1"),
+                unwatched: status.get("ended_by").is_some_and(|who| who == "deadman"),
             },
             // The host is there and the game was never started on it: as good as stopped, and it bills.
-            Some(_) | None => Seen::Stopped { exit_code: None, out_of_memory: false },
+            Some(_) | None => Seen::Stopped { exit_code: None, out_of_memory: false, unwatched: false },
         })
     }
 

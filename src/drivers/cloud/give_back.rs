@@ -44,7 +44,7 @@ impl CloudDriver {
                 return Ok(Gain::owned(owned).with_note("the game's folder was there before and stays"));
             }
             if let Some(why) = self.may_hold_play(cx, server, &host).await? {
-                return Ok(kept_for_its_world(cx, &why, "the game's folder stays"));
+                return Ok(kept_for_its_world(cx, server, &why, "the game's folder stays"));
             }
             self.clear_name(cx, &host).await;
             self.remove_folder(server).await?;
@@ -57,7 +57,7 @@ impl CloudDriver {
         }
         let api = &self.provider(&provider)?.api;
         let mut mine = self.hosts_of_job(cx, api.as_ref(), server).await?;
-        if on_record.is_none() && mine.is_empty() && self.was_asked(cx, server).await? {
+        if mine.is_empty() && self.was_asked(cx, server).await? {
             cx.out.line("A host was asked for, and there was no answer; looking whether it comes.");
             let until = Instant::now() + LATE_HOST_LIMIT;
             while mine.is_empty() && Instant::now() < until {
@@ -81,11 +81,11 @@ impl CloudDriver {
             self.destroy_and_wait(cx, api.as_ref(), &host.id, known).await?;
         }
         if let Some((_, why)) = kept {
-            return Ok(kept_for_its_world(cx, &why, "the host stays, and bills"));
+            return Ok(kept_for_its_world(cx, server, &why, "the host stays, and bills"));
         }
         if others {
             // This start only used it: whether it exists, and what is on it, is for a stop.
-            return Ok(Gain::note("the host was there before and stays"));
+            return Ok(Gain::owned(server.owned.clone()).with_note("the host was there before and stays"));
         }
         if let Some(host) = &on_record {
             self.clear_name(cx, host).await;
@@ -153,7 +153,7 @@ impl CloudDriver {
     }
 
     /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then. One
-    /// that was on record must be silent as well.
+    /// that was on record must be silent as well; where its end was accepted it is given all that the step has.
     async fn destroy_and_wait(
         &self,
         cx: &StepCx<'_>,
@@ -177,7 +177,12 @@ impl CloudDriver {
             tokio::time::sleep(ASK_EVERY).await;
         }
         if let Some(host) = known {
-            self.must_be_silent(host).await?;
+            let destroyed = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Done);
+            match asked.is_some() || destroyed {
+                // A provider may drop its record of a machine some time before the machine.
+                true => self.await_silence(host).await,
+                false => self.must_be_silent(host).await?,
+            }
         }
         self.forget_mark(&cx.server()?.id, api.name(), id).await
     }

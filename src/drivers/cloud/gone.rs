@@ -48,12 +48,19 @@ impl CloudDriver {
         Ok(())
     }
 
+    /// For one whose end the provider has accepted.
+    pub(super) async fn await_silence(&self, host: &HostRef) {
+        while self.still_answers(host).await {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
     pub(super) async fn still_answers(&self, host: &HostRef) -> bool {
         self.answers(host, LAST_ANSWER_LIMIT).await
     }
 
     /// Over a connection of its own: one that was made earlier may not have noticed its end yet.
-    async fn answers(&self, host: &HostRef, limit: Duration) -> bool {
+    pub(super) async fn answers(&self, host: &HostRef, limit: Duration) -> bool {
         let Ok(target) = self.target(host).await else { return false };
         match Ssh::with_connect_limit(target, limit).connect().await {
             // Who refuses our key has shown its own before.

@@ -10,6 +10,7 @@ use crate::model::SECOND_MS;
 use crate::model::host::HostRef;
 use crate::model::job::{Gain, Step};
 use crate::model::lease::spoken;
+use crate::model::recipe::Recipe;
 use crate::model::server::Server;
 use std::collections::HashMap;
 
@@ -31,6 +32,19 @@ impl CloudDriver {
         lines.iter().any(|line| some(in_log.online(std::iter::once(line.as_str()))))
     }
 
+    /// Whether an earlier try of a start, of which nobody heard, came to more than a start. The next run leaves no trace
+    /// of it.
+    pub(super) async fn run_before_was_more(&self, server: &Server, recipe: &Recipe) -> Result<bool, StepError> {
+        if let Some(host) = &server.owned.host
+            && self.mark_of(&server.id, &host.provider, &host.id).await? == Some(Mark::Played)
+        {
+            return Ok(true);
+        }
+        let status = self.status(server, false).await?;
+        let runs = status.get("state").is_some_and(|state| state == "running");
+        Ok(!runs && longer_than_a_start(&status, start_limit_s(recipe)).is_some())
+    }
+
     /// Why people may have played there, if they may. A host that this start is known to have left as it was is marked, so
     /// that a second try does not ask one that is on its way out.
     pub(super) async fn may_hold_play(
@@ -47,10 +61,9 @@ impl CloudDriver {
             Some(Mark::Played) => return Ok(Some("somebody was on".to_owned())),
             Some(Mark::Left { .. }) | None => {}
         }
-        let recipe = self.recipes.get(&server.game);
-        let limits_s = recipe.map_or(0, |recipe| recipe.ready.timeout_s + recipe.stop.grace_s);
+        let limit_s = self.recipes.get(&server.game).map_or(STOP_SLACK_S, start_limit_s);
         let why = match self.status(server, false).await {
-            Ok(status) => longer_than_a_start(&status, limits_s + STOP_SLACK_S),
+            Ok(status) => longer_than_a_start(&status, limit_s),
             Err(StepError::Retry(error) | StepError::Fatal(error)) => {
                 Some(format!("nobody can ask what happened there ({error:#})"))
             }
@@ -62,11 +75,16 @@ impl CloudDriver {
     }
 }
 
+/// The longest that a run takes of which a start comes to nothing.
+fn start_limit_s(recipe: &Recipe) -> u64 {
+    recipe.ready.timeout_s + recipe.stop.grace_s + STOP_SLACK_S
+}
+
 /// Nobody wants a server on whose start was undone: the watcher stops what is left of it, with a backup before.
-pub(super) fn kept_for_its_world(cx: &StepCx<'_>, why: &str, what: &str) -> Gain {
+pub(super) fn kept_for_its_world(cx: &StepCx<'_>, server: &Server, why: &str, what: &str) -> Gain {
     let note = format!("{why}, so people may have played: {what} until its world is saved");
     cx.out.line(&note);
-    Gain::note(note)
+    Gain::owned(server.owned.clone()).with_note(note)
 }
 
 /// Why the run that the keeper tells of was more than a start that came to nothing; `None` where it was not, or there was

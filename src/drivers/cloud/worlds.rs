@@ -144,9 +144,8 @@ impl CloudDriver {
             }
             let mut staging = self.backups.stage(cx).await?;
             if !staging.is_filled() {
-                return Err(StepError::fatal(
-                    "The copy of the world is not in the vault any more. Try again from the beginning.",
-                ));
+                // Reading it again broke off, or somebody cleared it away.
+                staging = self.read_world(cx).await?;
             }
             let transfer = self.transfer(server, self.recipe(&server.game)?, staging.tree()).await?;
             let found = transfer.compare().await.map_err(rsync_error)?;

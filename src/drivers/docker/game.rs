@@ -361,7 +361,9 @@ impl DockerDriver {
             Ok(None) => Seen::Gone,
             // It was started between the list and this look.
             Ok(Some(ContainerState { running: true, .. })) => Seen::Running { players: Players::default() },
-            Ok(Some(state)) => Seen::Stopped { exit_code: state.exit_code, out_of_memory: state.oom_killed },
+            Ok(Some(state)) => {
+                Seen::Stopped { exit_code: state.exit_code, out_of_memory: state.oom_killed, unwatched: false }
+            }
             Err(error) => Seen::Unknown { why: error.to_string() },
         }
     }

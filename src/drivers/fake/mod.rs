@@ -145,8 +145,10 @@ impl Fake {
                         ..Players::default()
                     },
                 },
-                Some(game) if exists => Seen::Stopped { exit_code: game.exit_code, out_of_memory: false },
-                None if exists => Seen::Stopped { exit_code: None, out_of_memory: false },
+                Some(game) if exists => {
+                    Seen::Stopped { exit_code: game.exit_code, out_of_memory: false, unwatched: game.unwatched }
+                }
+                None if exists => Seen::Stopped { exit_code: None, out_of_memory: false, unwatched: false },
                 Some(_) | None => Seen::Gone,
             }
         };

@@ -98,6 +98,8 @@ pub struct Place {
 pub struct Game {
     pub running: bool,
     pub exit_code: Option<i64>,
+    /// The dead-man switch has ended it.
+    pub unwatched: bool,
     pub players: Option<u32>,
     pub names: Vec<String>,
 }
