@@ -360,16 +360,17 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
       `SIZE` SIZE: `small` (default)
       `WORLD_NAME` WORLD\_NAME: `Deep, dark`
       `memory_mb` Memory \(MB\): `64` (default)
+      `cpus` Processors: `1` (default)
       `idle_minutes` Idle stop \(minutes\): not set
       `lease_minutes` Time limit \(minutes\): not set
       `PASSWORD` PASSWORD: secret, never shown
-      [1–5]
+      [1–5] [6]
     form Settings of cave:
       SIZE (optional):  <Default small. One of small, large. How large.>
       WORLD_NAME: Deep, dark <Any text. What the world is called.>
-      Memory (MB) (optional):  <Default 64. A whole number from 0 to 1048576. How much memory the game may use.>
+      Memory (MB) (optional):  <Default 64. A whole number from 16 to 1048576. How much memory the game may use.>
+      Processors (optional):  <Default 1. A number from 0.05 to 256. How many processors it may use, also a half.>
       Idle stop (minutes) (optional):  <A whole number from 0 to 10080. Stops after so many minutes with nobody on; 0 never.>
-      Time limit (minutes) (optional):  <A whole number from 0 to 10080. A start ends by itself after this, unless extended; 0 never.>
     Spawnpoint (only alice sees this):
       `SIZE` is one of `small`, `large`
     alice used /server settings

@@ -15,7 +15,7 @@ use spawnpoint::model::job::{Action, Cause, Event, Gain, Job, NewJob, Outcome, R
 use spawnpoint::model::lease::Memo;
 use spawnpoint::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use spawnpoint::model::view::Notice;
-use spawnpoint::model::{GuildId, HOUR_MS, JobId, ServerId};
+use spawnpoint::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
 use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
 use spawnpoint::store::servers::CreateError;
@@ -165,6 +165,26 @@ async fn of_two_engines_one_has_the_job_until_its_claim_runs_out() {
         append(&other, &mut job, "two", begun).await.expect("the release of another engine's claim does nothing");
         other.release(job.id, "two").await.unwrap();
         assert!(store.claim(job.id, "one", 52, 90).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_nobody_asked_for_is_in_the_audit_log_too() {
+    on_both(async |store, _| {
+        make(&store, "a", "world").await;
+        let open = async |cause: Cause, actor: Actor, at: Ms| {
+            let new = NewJob { cause, actor, plan: vec![], ..ask("a", Action::Stop) };
+            let id = store.open(new, Wish::default(), at).await.unwrap();
+            let job = store.load(id).await.unwrap();
+            store.close(&job, Outcome::Succeeded, Aftermath::default(), at).await.unwrap();
+        };
+        open(Cause::Idle { minutes: 15 }, Actor::Watcher, 10).await;
+        open(Cause::Asked, Actor::Operator, 20).await;
+        let entries = store.audit(&guild(), Some("world"), 10).await.unwrap();
+        let [entry] = &entries[..] else { panic!("one line: {entries:?}") };
+        assert_eq!((entry.actor.clone(), entry.action.as_str(), entry.at), (Actor::Watcher, "stop", 10));
+        assert_eq!(entry.detail, "nobody was on for 15 min");
     })
     .await;
 }

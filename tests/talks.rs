@@ -604,7 +604,7 @@ async fn a_form_with_a_value_that_cannot_be_changes_nothing() {
     let Some((room, bot)) = room().await else { return };
     room.ask(&room.alice, "/server settings server:world").await;
     let mut story = String::new();
-    for wrong in [("Memory (MB)", "lots"), ("SIZE", "huge"), ("Idle stop (minutes)", "-1")] {
+    for wrong in [("Memory (MB)", "lots"), ("SIZE", "huge"), ("Processors", "0"), ("Idle stop (minutes)", "-1")] {
         let form = room.discord.click(&room.alice, "general", "1–5").await;
         let typed = [wrong, ("WORLD_NAME", "changed")];
         story += &room.whole(room.discord.modal(&form, &typed).await).await;
@@ -617,6 +617,8 @@ async fn a_form_with_a_value_that_cannot_be_changes_nothing() {
     Spawnpoint (only alice sees this):
       `SIZE` is one of `small`, `large`
     Spawnpoint (only alice sees this):
+      `cpus` is a number from 0.05 to 256, for instance `1.5`.
+    Spawnpoint (only alice sees this):
       `idle_minutes` is a whole number from 0 to 10080.
     alice used /server settings
     Spawnpoint (only alice sees this):
@@ -625,10 +627,11 @@ async fn a_form_with_a_value_that_cannot_be_changes_nothing() {
       `SIZE` SIZE: `small` (default)
       `WORLD_NAME` WORLD\_NAME: `x`
       `memory_mb` Memory \(MB\): `64` (default)
+      `cpus` Processors: `1` (default)
       `idle_minutes` Idle stop \(minutes\): not set
       `lease_minutes` Time limit \(minutes\): not set
       `PASSWORD` PASSWORD: secret, never shown
-      [1–5]
+      [1–5] [6]
     ");
     bot.end().await.unwrap();
 }

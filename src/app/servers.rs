@@ -28,6 +28,10 @@ const LEASE: &str = "lease_minutes";
 const BUDGET: &str = "budget";
 const AT_UNIT: &str = "stop_at_billing_unit";
 const COMMON: [&str; 6] = [MEMORY, CPUS, IDLE, LEASE, BUDGET, AT_UNIT];
+const CPUS_MIN: f64 = 0.05;
+const CPUS_MAX: f64 = 256.0;
+/// With less no game starts.
+const MEMORY_MIN_MB: u32 = 16;
 /// The watcher reads these anew each time; all others count from the next start on.
 const AT_ONCE: [&str; 3] = [IDLE, BUDGET, AT_UNIT];
 
@@ -67,7 +71,15 @@ pub struct Field {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldKind {
     Text,
-    Number { min: Option<i64>, max: Option<i64> },
+    Number {
+        min: Option<i64>,
+        max: Option<i64>,
+    },
+    /// Not a whole one.
+    Decimal {
+        min: f64,
+        max: f64,
+    },
     Choice(Vec<String>),
     YesNo,
 }
@@ -403,13 +415,15 @@ fn set_limits(limits: &mut Limits, typed: &BTreeMap<String, Option<String>>) -> 
     for (key, value) in typed {
         let value = value.as_deref();
         match key.as_str() {
-            MEMORY => limits.memory_mb = value.map(|value| number(key, value, 16, 1 << 20)).transpose()?,
+            MEMORY => limits.memory_mb = value.map(|value| number(key, value, MEMORY_MIN_MB, 1 << 20)).transpose()?,
             IDLE => limits.idle_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
             LEASE => limits.lease_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
             CPUS => {
                 let cpus = |value: &str| {
-                    value.parse().ok().filter(|cpus: &f64| (0.05..=256.0).contains(cpus)).ok_or_else(|| {
-                        Refusal::Invalid("`cpus` is a number from 0.05 to 256, for instance `1.5`.".to_owned())
+                    value.parse().ok().filter(|cpus: &f64| (CPUS_MIN..=CPUS_MAX).contains(cpus)).ok_or_else(|| {
+                        Refusal::Invalid(format!(
+                            "`cpus` is a number from {CPUS_MIN} to {CPUS_MAX}, for instance `1.5`."
+                        ))
                     })
                 };
                 limits.cpus = value.map(cpus).transpose()?;
@@ -452,16 +466,19 @@ fn field(key: &str, variable: &Variable, server: &Server) -> Field {
 
 fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
     let text = |value: Option<u32>| value.map(|value| value.to_string());
-    let field = |key: &str, label: &str, help: &str, value: Option<String>, default: Option<String>, max: i64| Field {
-        key: key.to_owned(),
-        label: label.to_owned(),
-        help: help.to_owned(),
-        kind: FieldKind::Number { min: Some(0), max: Some(max) },
-        value,
-        default,
-        required: false,
-        secret: false,
-    };
+    let field =
+        |key: &str, label: &str, help: &str, value: Option<String>, default: Option<String>, (min, max): (i64, i64)| {
+            Field {
+                key: key.to_owned(),
+                label: label.to_owned(),
+                help: help.to_owned(),
+                kind: FieldKind::Number { min: Some(min), max: Some(max) },
+                value,
+                default,
+                required: false,
+                secret: false,
+            }
+        };
     let mut fields = vec![
         field(
             MEMORY,
@@ -469,15 +486,26 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
             "How much memory the game may use.",
             text(server.limits.memory_mb),
             Some(recipe.resources.memory_mb.to_string()),
-            1 << 20,
+            (MEMORY_MIN_MB.into(), 1 << 20),
         ),
+        Field {
+            kind: FieldKind::Decimal { min: CPUS_MIN, max: CPUS_MAX },
+            ..field(
+                CPUS,
+                "Processors",
+                "How many processors it may use, also a half.",
+                server.limits.cpus.map(|cpus| cpus.to_string()),
+                Some(recipe.resources.cpus.to_string()),
+                (0, 0),
+            )
+        },
         field(
             IDLE,
             "Idle stop (minutes)",
             "Stops after so many minutes with nobody on; 0 never.",
             text(server.limits.idle_min),
             None,
-            10_080,
+            (0, 10_080),
         ),
         field(
             LEASE,
@@ -485,7 +513,7 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
             "A start ends by itself after this, unless extended; 0 never.",
             text(server.limits.lease_min),
             None,
-            10_080,
+            (0, 10_080),
         ),
     ];
     if server.backend == Backend::Cloud {
@@ -497,7 +525,7 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
                 "What its hosts may cost in a month, e.g. `10 USD`; then it stops. Admins only.",
                 server.limits.budget.as_ref().map(ToString::to_string),
                 None,
-                0,
+                (0, 0),
             )
         });
         fields.push(Field {
@@ -508,7 +536,7 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
                 "Idle stops wait for the end of the hour that is paid for anyway.",
                 server.limits.stop_at_billing_unit.map(|yes| yes.to_string()),
                 None,
-                0,
+                (0, 0),
             )
         });
     }

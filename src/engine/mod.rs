@@ -392,7 +392,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
         wanted,
         lease,
         deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
-        update_done: moved && matches!(job.action, Action::Update | Action::Start),
+        update_done: moved && matches!(job.action, Action::Update | Action::Start | Action::Restart),
     }
 }
 

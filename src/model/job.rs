@@ -83,6 +83,28 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// For people; `None` where somebody asked.
+    pub fn spoken(&self) -> Option<String> {
+        Some(match self {
+            Cause::Asked => return None,
+            Cause::LeaseOver => "its time is over".to_owned(),
+            Cause::Idle { minutes } => format!("nobody was on for {minutes} min"),
+            Cause::NobodyJoined { minutes } => format!("nobody joined within {minutes} min"),
+            Cause::Crashed { out_of_memory: true, .. } => "the game ran out of memory".to_owned(),
+            Cause::Crashed { exit_code: Some(code), out_of_memory: false } => {
+                format!("the game ended by itself with exit code {code}")
+            }
+            Cause::Crashed { exit_code: None, out_of_memory: false } => "the game ended by itself".to_owned(),
+            Cause::KeepsCrashing { times } => format!("the game crashed {times} times, so it is not started again"),
+            Cause::ShouldBeOff => "it ran although it should be off".to_owned(),
+            Cause::Unwatched => "its host heard nothing from Spawnpoint for long and has ended the game".to_owned(),
+            Cause::BudgetSpent { whose: BudgetOf::Guild } => "this guild's budget for the month is spent".to_owned(),
+            Cause::BudgetSpent { whose: BudgetOf::Server } => "its budget for the month is spent".to_owned(),
+        })
+    }
+}
+
 /// What a job works on. At most one open job exists for each subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "subject", content = "id")]

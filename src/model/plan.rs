@@ -39,6 +39,7 @@ fn docker(action: &Action, now: Situation) -> Vec<Step> {
         Action::Start if now.update_at_start => [put_away, vec![ReplaceDrive], start].concat(),
         Action::Start => start,
         Action::Stop => stop,
+        Action::Restart if now.update_at_start => [stop, vec![ReplaceDrive], start].concat(),
         Action::Restart => [stop, start].concat(),
         Action::Backup => [&[QuiesceGame][..], &[PullWorld, VerifyWorld], &[ResumeSaves, KeepBackup]].concat(),
         // The present state is kept first, so that a restore can itself be restored from.

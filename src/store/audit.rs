@@ -1,7 +1,7 @@
 //! The audit log: who asked for what, and what became of it. Written once, changed never.
 
 use super::Store;
-use super::db::json;
+use super::db::{Tx, json};
 use crate::model::access::Actor;
 use crate::model::{GuildId, Ms};
 use anyhow::Context;
@@ -21,28 +21,7 @@ pub struct AuditEntry {
 impl Store {
     pub async fn audit_add(&self, entry: &AuditEntry) -> anyhow::Result<()> {
         let entry = entry.clone();
-        self.db
-            .write(move |tx| {
-                Box::pin(async move {
-                    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM audit", []).await?;
-                    let id = row.context("a maximum is always there")?.int("next")?;
-                    let sql = "INSERT INTO audit (id, at, guild, actor, action, server, detail, outcome)
-                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-                    let args = [
-                        id.into(),
-                        entry.at.into(),
-                        entry.guild.0.into(),
-                        json(&entry.actor).into(),
-                        entry.action.into(),
-                        entry.server.as_deref().into(),
-                        entry.detail.into(),
-                        entry.outcome.into(),
-                    ];
-                    tx.run(sql, args).await?;
-                    anyhow::Ok(())
-                })
-            })
-            .await
+        self.db.write(move |tx| Box::pin(async move { audit_in(tx, &entry).await })).await
     }
 
     /// The newest entries of the guild, of one server's name or of all; newest first.
@@ -71,4 +50,22 @@ impl Store {
         };
         rows.iter().map(entry).collect()
     }
+}
+
+pub(super) async fn audit_in(tx: &mut Tx, entry: &AuditEntry) -> anyhow::Result<()> {
+    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM audit", []).await?;
+    let id = row.context("a maximum is always there")?.int("next")?;
+    let sql = "INSERT INTO audit (id, at, guild, actor, action, server, detail, outcome)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let args = [
+        id.into(),
+        entry.at.into(),
+        (&entry.guild.0).into(),
+        json(&entry.actor).into(),
+        (&entry.action).into(),
+        entry.server.as_deref().into(),
+        (&entry.detail).into(),
+        (&entry.outcome).into(),
+    ];
+    tx.run(sql, args).await.map(drop)
 }

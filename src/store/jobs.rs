@@ -2,6 +2,7 @@
 //! and the list of its events; both are read in one statement, so that nobody sees a job without its history.
 
 use super::Store;
+use super::audit::{AuditEntry, audit_in};
 use super::db::{Row, Tx, json, word};
 use super::log::forget_old_output;
 use super::rentals::{Brought, turn_bill};
@@ -304,8 +305,8 @@ async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option
     if tx.row(busy, [new.subject.key().into()]).await?.is_some() {
         return Ok(None);
     }
-    let game = match &new.subject {
-        Subject::Game(game) => game.clone(),
+    let (game, name) = match &new.subject {
+        Subject::Game(game) => (game.clone(), game.clone()),
         Subject::Server(id) => {
             let row = tx.row("SELECT * FROM servers WHERE id = $1 AND deleted_at IS NULL", [(&id.0).into()]).await?;
             let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
@@ -322,9 +323,22 @@ async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option
                 let memo = json(&Memo { left_alone: false, ..memo });
                 tx.run("UPDATE servers SET memo = $2 WHERE id = $1", [(&id.0).into(), memo.into()]).await?;
             }
-            server.game
+            (server.game, server.name.to_string())
         }
     };
+    // What a person asks for is noted by the front door, also where it was refused.
+    if let Some(why) = new.cause.spoken() {
+        let entry = AuditEntry {
+            at: now,
+            guild: new.guild.clone(),
+            actor: new.actor.clone(),
+            action: new.action.word().to_owned(),
+            server: Some(name),
+            detail: why,
+            outcome: "done".to_owned(),
+        };
+        audit_in(tx, &entry).await?;
+    }
     let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM jobs", []).await?;
     let id = row.context("a maximum is always there")?.int("next")?;
     let sql = "INSERT INTO jobs (id, subject, subject_json, guild, game, action, action_json, cause, cause_json, actor,

@@ -64,14 +64,23 @@ async fn a_restore_after_a_crash_keeps_what_the_crash_left() {
 }
 
 #[tokio::test]
-async fn an_update_at_a_start_after_a_crash_keeps_what_the_crash_left() {
+async fn an_update_at_the_next_start_keeps_what_was_played_last() {
+    for action in [Action::Start, Action::Restart] {
+        an_update_at(action).await;
+    }
+}
+
+/// A start after a crash, or a restart.
+async fn an_update_at(action: Action) {
     let scene = two_evenings(Backend::Docker).await;
     scene.done(Action::Start).await;
     scene.outside.play(&scene.id);
     let played = world_in_place(&scene).unwrap();
-    scene.outside.crash_game(&scene.id, 139);
+    if action == Action::Start {
+        scene.outside.crash_game(&scene.id, 139);
+    }
     scene.memory.get().servers.get_mut(&scene.id).unwrap().update_at_start = true;
-    let id = scene.ask(Action::Start).await;
+    let id = scene.ask(action).await;
     assert_eq!(scene.drive(id).await, Outcome::Succeeded);
     let steps: Vec<Step> = scene.memory.job(id).steps.iter().map(|record| record.step).collect();
     let removed = steps.iter().position(|step| *step == Step::RemoveContainer);

@@ -5,8 +5,7 @@ use super::text::{MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, clip, code, counted, fe
 use super::{Look, Said};
 use crate::discord::ids::Press;
 use crate::model::Ms;
-use crate::model::bill::BudgetOf;
-use crate::model::job::{Action, Cause, Outcome, StepState};
+use crate::model::job::{Action, Outcome, StepState};
 use crate::model::server::Backend;
 use crate::model::view::{JobView, StepView};
 
@@ -176,22 +175,7 @@ fn subline(view: &JobView, now: Ms) -> String {
 }
 
 fn because(view: &JobView) -> String {
-    match &view.cause {
-        Cause::Asked => format!("asked by {}", plain(view.actor.name(), NAME_SHOWN)),
-        Cause::LeaseOver => "its time is over".to_owned(),
-        Cause::Idle { minutes } => format!("nobody was on for {minutes} min"),
-        Cause::NobodyJoined { minutes } => format!("nobody joined within {minutes} min"),
-        Cause::Crashed { out_of_memory: true, .. } => "the game ran out of memory".to_owned(),
-        Cause::Crashed { exit_code: Some(code), out_of_memory: false } => {
-            format!("the game ended by itself with exit code {code}")
-        }
-        Cause::Crashed { exit_code: None, out_of_memory: false } => "the game ended by itself".to_owned(),
-        Cause::KeepsCrashing { times } => format!("the game crashed {times} times, so it is not started again"),
-        Cause::ShouldBeOff => "it ran although it should be off".to_owned(),
-        Cause::Unwatched => "its host heard nothing from Spawnpoint for long and has ended the game".to_owned(),
-        Cause::BudgetSpent { whose: BudgetOf::Guild } => "this guild's budget for the month is spent".to_owned(),
-        Cause::BudgetSpent { whose: BudgetOf::Server } => "its budget for the month is spent".to_owned(),
-    }
+    view.cause.spoken().unwrap_or_else(|| format!("asked by {}", plain(view.actor.name(), NAME_SHOWN)))
 }
 
 fn step_line(step: &StepView, now: Ms) -> String {
@@ -285,7 +269,8 @@ mod tests {
     use super::*;
     use crate::model::JobId;
     use crate::model::access::Actor;
-    use crate::model::job::Step;
+    use crate::model::bill::BudgetOf;
+    use crate::model::job::{Cause, Step};
 
     const T0: Ms = 1_795_000_000_000;
 

@@ -170,6 +170,7 @@ pub fn what_is_allowed(field: &Field) -> String {
         FieldKind::Choice(allowed) => {
             format!("One of {}.", allowed.iter().map(|one| code(one)).collect::<Vec<_>>().join(", "))
         }
+        FieldKind::Decimal { min, max } => format!("A number from {min} to {max}."),
         FieldKind::Number { min: Some(min), max: Some(max) } => format!("A whole number from {min} to {max}."),
         FieldKind::Number { min: Some(min), max: None } => format!("A whole number, {min} or more."),
         FieldKind::Number { min: None, max: Some(max) } => format!("A whole number, {max} or less."),
