@@ -143,19 +143,12 @@ pub async fn run(
                         memories.remove(&id);
                         pace.dropped(&id);
                     }
-                    Shown::Trouble(
-                        trouble @ (Trouble::Later(_)
-                        | Trouble::ChannelClosed(_)
-                        | Trouble::TokenGone
-                        | Trouble::Unauthorized),
-                    ) => {
+                    Shown::Trouble(trouble) if trouble.may_pass() => {
                         if pace.failed(&id, now) {
                             tracing::warn!(server = %id, "A panel could not be brought up to date; trying again: {trouble}");
                         }
                     }
-                    Shown::Trouble(
-                        trouble @ (Trouble::MessageGone | Trouble::ChannelGone | Trouble::Refused(_)),
-                    ) => {
+                    Shown::Trouble(trouble) => {
                         tracing::warn!(server = %id, "A panel is let go; `/server status` posts a new one: {trouble}");
                         memories.remove(&id);
                         pace.dropped(&id);

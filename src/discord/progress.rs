@@ -78,18 +78,12 @@ pub async fn run(app: App, http: Arc<serenity::Http>, stop: CancellationToken) {
                         anew.insert(id, 1);
                         pace.done(&id, now, EDIT_GAP);
                     }
-                    Told::Trouble(
-                        trouble @ (Trouble::Later(_)
-                        | Trouble::ChannelClosed(_)
-                        | Trouble::TokenGone
-                        | Trouble::Unauthorized),
-                    ) => {
+                    Told::Trouble(trouble) if trouble.may_pass() => {
                         if pace.failed(&id, now) {
                             tracing::warn!(job = %id, "A job's message could not be brought up to date; trying again: {trouble}");
                         }
                     }
-                    Told::Over
-                    | Told::Trouble(Trouble::MessageGone | Trouble::ChannelGone | Trouble::Refused(_)) => {
+                    Told::Over | Told::Trouble(_) => {
                         if let Told::Trouble(trouble) = told {
                             tracing::warn!(job = %id, "A job is not told of any more in its channel: {trouble}");
                             quietly(app.telling().forget_job_message(id).await);
@@ -108,10 +102,14 @@ pub async fn run(app: App, http: Arc<serenity::Http>, stop: CancellationToken) {
 }
 
 async fn told(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> Told {
-    match tell(app, http, id, anew).await {
-        Ok(told) => told,
-        Err(error) => Told::Trouble(Trouble::Later(format!("{error:#}"))),
-    }
+    let told = async {
+        let told = tell(app, http, id, anew).await?;
+        if matches!(told, Told::Over) {
+            app.telling().forget_job_message(id).await?;
+        }
+        anyhow::Ok(told)
+    };
+    told.await.unwrap_or_else(|error| Told::Trouble(Trouble::Later(format!("{error:#}"))))
 }
 
 async fn tell(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> anyhow::Result<Told> {
@@ -123,30 +121,24 @@ async fn tell(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> anyhow:
         Some(Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned) => true,
     };
     let said = render::job(&view, app.now());
-    let news = view.ended_at.is_none_or(|ended| app.now() - ended < NEWS_MS);
+    let no_news = over && view.ended_at.is_some_and(|ended| app.now() - ended >= NEWS_MS);
     let hash = said.fingerprint();
     let stored = telling.job_message(id).await?.filter(|stored| !stored.message.is_empty());
     let message = match stored {
         Some(stored) if stored.hash == hash => stored.message,
         Some(stored) => match posts::edit(http, &stored.channel, &stored.message, &said).await {
             Ok(()) => stored.message,
+            Err(Trouble::ChannelClosed(_)) if no_news => return Ok(Told::Over),
             Err(trouble) => {
                 if trouble == Trouble::MessageGone {
                     let nothing = JobMessage { channel, message: String::new(), hash: String::new() };
                     telling.set_job_message(id, &nothing).await?;
                 }
-                if matches!(trouble, Trouble::ChannelClosed(_)) && over && !news {
-                    telling.forget_job_message(id).await?;
-                    return Ok(Told::Over);
-                }
                 return Ok(Told::Trouble(trouble));
             }
         },
         // Nobody waits any more for the end of a job that had no message.
-        None if over && !news => {
-            telling.forget_job_message(id).await?;
-            return Ok(Told::Over);
-        }
+        None if no_news => return Ok(Told::Over),
         None => {
             // Intent first: from here on the job is one to tell of, also for the bot's next life.
             let intent = JobMessage { channel: channel.clone(), message: String::new(), hash: String::new() };
@@ -164,11 +156,7 @@ async fn tell(app: &App, http: &serenity::Http, id: JobId, anew: u32) -> anyhow:
         }
     };
     telling.set_job_message(id, &JobMessage { channel, message, hash }).await?;
-    if over {
-        telling.forget_job_message(id).await?;
-        return Ok(Told::Over);
-    }
-    Ok(Told::Open)
+    Ok(if over { Told::Over } else { Told::Open })
 }
 
 fn quietly(result: anyhow::Result<()>) {

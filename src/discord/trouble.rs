@@ -20,6 +20,16 @@ pub enum Trouble {
     Refused(String),
 }
 
+impl Trouble {
+    /// The same again later may work.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Trouble::Later(_) | Trouble::ChannelClosed(_) | Trouble::TokenGone | Trouble::Unauthorized => true,
+            Trouble::MessageGone | Trouble::ChannelGone | Trouble::Refused(_) => false,
+        }
+    }
+}
+
 pub fn trouble(error: &serenity::Error) -> Trouble {
     let serenity::Error::Http(error) = error else {
         return match error {
