@@ -369,7 +369,7 @@ async fn a_snapshot_in_use_stays_and_the_answer_names_who_uses_it() {
     assert_snapshot!(story, @r#"
     alice used /snapshot list
     Spawnpoint (only alice sees this):
-      **Snapshots**: 0 bytes shared by all drives, 0 bytes that drives hold alone
+      **Snapshots**: 0 bytes shared by the drives on them, 0 bytes that drives hold alone
       `needy-1` · size unknown · <t:…> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · 1 drive: world
     offered: ["needy-1 · size unknown"]
     alice used /snapshot delete

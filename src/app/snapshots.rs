@@ -74,6 +74,7 @@ impl App {
         self.require(caller, None, Permission::View).await?;
         let snapshots = self.store().snapshots_all().await?;
         let servers = self.store().servers_everywhere().await?;
+        let copied = self.engine().driver(Backend::Docker).is_some_and(|driver| driver.copies_drives());
         let mut views = vec![];
         for snapshot in &snapshots {
             let mut drives = vec![];
@@ -100,6 +101,7 @@ impl App {
                 files: snapshot.files,
                 bytes: snapshot.bytes,
                 outdated: self.inner.recipes.install_key(&snapshot.game).is_some_and(|key| key != snapshot.install_key),
+                copied,
                 drives,
             });
         }

@@ -154,10 +154,11 @@ impl Show {
             let shared = snapshot.bytes.unwrap_or_default();
             let count = snapshot.files.unwrap_or_default();
             println!(
-                "  snapshot {}: {}, {}, shared by all",
+                "  snapshot {}: {}, {}, {}",
                 snapshot.id,
                 spoken_files(count as u64),
-                bytes(shared as u64)
+                bytes(shared as u64),
+                if snapshot.copied { "and every drive a copy of it" } else { "shared by all" }
             );
             for (server, own) in snapshot.drives {
                 println!("  drive of {server}: {} of its own", bytes(own.unwrap_or_default()));

@@ -76,6 +76,10 @@ pub trait Driver: Send + Sync {
     }
     /// Bytes on disk that are the server's own, measured now; `None` where there is nothing to measure.
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>>;
+    /// Whether a new drive is a whole copy of its snapshot.
+    fn copies_drives(&self) -> bool {
+        false
+    }
     /// Deletes the files of a snapshot that is off the record and that nobody stands on.
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()>;
     /// What a start of this server would rent now, and at which price: the same choice of provider, region and size

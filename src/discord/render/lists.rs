@@ -93,6 +93,7 @@ pub fn snapshots(snapshots: &[SnapshotView]) -> Said {
             .drives
             .iter()
             .map(|(server, own)| match own {
+                Some(own) if snapshot.copied => format!("{} ({})", plain(server, NAME_SHOWN), bytes(*own)),
                 Some(own) => format!("{} ({} of its own)", plain(server, NAME_SHOWN), bytes(*own)),
                 None => plain(server, NAME_SHOWN),
             })
@@ -103,10 +104,21 @@ pub fn snapshots(snapshots: &[SnapshotView]) -> Said {
         });
         parts.join(" · ")
     };
-    let shared: u64 = snapshots.iter().filter_map(|one| u64::try_from(one.bytes?).ok()).sum();
-    let own: u64 = snapshots.iter().flat_map(|one| &one.drives).filter_map(|(_, own)| *own).sum();
-    let head = format!("**Snapshots**: {} shared by all drives, {} that drives hold alone", bytes(shared), bytes(own));
-    Said::new(lines_that_fit(&head, snapshots.iter().map(line)))
+    Said::new(lines_that_fit(&on_disk(snapshots), snapshots.iter().map(line)))
+}
+
+/// What drives take, and what they need not take because they share it.
+fn on_disk(snapshots: &[SnapshotView]) -> String {
+    let stood_on = || snapshots.iter().filter(|one| one.sealed && !one.drives.is_empty());
+    let own: u64 = stood_on().flat_map(|one| &one.drives).filter_map(|(_, own)| *own).sum();
+    if stood_on().next().is_none() {
+        return "**Snapshots**; no drive stands on one".to_owned();
+    }
+    if stood_on().all(|one| one.copied) {
+        return format!("**Snapshots**; drives are whole copies here, and take {}", bytes(own));
+    }
+    let shared: u64 = stood_on().filter_map(|one| u64::try_from(one.bytes?).ok()).sum();
+    format!("**Snapshots**: {} shared by the drives on them, {} that drives hold alone", bytes(shared), bytes(own))
 }
 
 pub fn games(games: &[GameView]) -> Said {
@@ -283,13 +295,24 @@ mod tests {
             files: Some(4120),
             bytes: Some(200_000_000),
             outdated: version == 2,
+            copied: false,
             drives: if version == 1 { vec![("world".into(), Some(12_000)), ("other".into(), None)] } else { vec![] },
         };
         insta::assert_snapshot!(shown(&snapshots(&[snapshot(3), snapshot(2), snapshot(1)])), @r"
-        **Snapshots**: 600 MB shared by all drives, 12 KB that drives hold alone
+        **Snapshots**: 200 MB shared by the drives on them, 12 KB that drives hold alone
         `openttd-3` · being built · <t:1795000000:R> · no drive stands on it
         `openttd-2` · 4120 files, 200 MB · <t:1795000000:R> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · no drive stands on it
         `openttd-1` · 4120 files, 200 MB · <t:1795000000:R> · 2 drives: world (12 KB of its own), other
+        ");
+        let copy = SnapshotView { copied: true, drives: vec![("world".into(), Some(200_012_000))], ..snapshot(1) };
+        insta::assert_snapshot!(shown(&snapshots(&[snapshot(3), copy])), @r"
+        **Snapshots**; drives are whole copies here, and take 200 MB
+        `openttd-3` · being built · <t:1795000000:R> · no drive stands on it
+        `openttd-1` · 4120 files, 200 MB · <t:1795000000:R> · 1 drive: world (200 MB)
+        ");
+        insta::assert_snapshot!(shown(&snapshots(&[snapshot(2)])), @r"
+        **Snapshots**; no drive stands on one
+        `openttd-2` · 4120 files, 200 MB · <t:1795000000:R> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · no drive stands on it
         ");
     }
 

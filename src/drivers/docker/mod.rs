@@ -234,6 +234,10 @@ impl Driver for DockerDriver {
         Ok(Some(tokio::task::spawn_blocking(move || usage(&files)).await??.bytes))
     }
 
+    fn copies_drives(&self) -> bool {
+        self.settings.drives == DriveKind::Copy
+    }
+
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         match self.remove_snapshot_files(&snapshot.id).await {
             Ok(()) => Ok(()),
