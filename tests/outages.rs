@@ -11,7 +11,7 @@ use common::discord::{Cut, Discord, Outage, User};
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::job::Step;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 struct Room {
     discord: Discord,
@@ -19,13 +19,17 @@ struct Room {
     bob: User,
 }
 
-async fn room() -> Option<(Room, Bot)> {
-    let discord = Discord::start(json!({
+async fn discord() -> Option<Discord> {
+    let world = json!({
         "channels": ["general"],
         "roles": [{"name": "players"}],
         "users": [{"name": "alice", "permissions": ["manage_guild"]}, {"name": "bob", "roles": ["players"]}],
-    }))
-    .await?;
+    });
+    Discord::start(world).await
+}
+
+async fn room() -> Option<(Room, Bot)> {
+    let discord = discord().await?;
     let (alice, bob) = (discord.user("alice"), discord.user("bob"));
     let room = Room { discord, home: Home::new(), bob };
     let bot = Bot::start(&room.discord, &room.home).await;
@@ -114,4 +118,56 @@ async fn a_token_that_ran_out_does_not_end_the_telling() {
     room.told_once().await;
     room.hears().await;
     bot.end().await.unwrap();
+}
+
+/// Longer than serenity's own pause before it identifies anew.
+const AGAIN: Duration = Duration::from_secs(12);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_drops_the_bot_again_and_again_does_not_cost_its_token() {
+    let (Some(discord), home) = (discord().await, Home::new()) else { return };
+    discord.session_starts(13, HOUR).await;
+    discord.close_after_ready(4009).await;
+    let bot = Bot::start(&discord, &home).await;
+    discord.wait_gateway(json!({"identifies": 3})).await;
+    assert!(discord.never_in(AGAIN, json!({"identifies": 4})).await, "the last ten are left for a person");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_may_not_identify_waits_until_it_may() {
+    let (Some(discord), home) = (discord().await, Home::new()) else { return };
+    let reset = Duration::from_secs(5);
+    let (asked, bob) = (Instant::now(), discord.user("bob"));
+    discord.session_starts(0, reset).await;
+    let bot = Bot::start(&discord, &home).await;
+    discord.wait_gateway(json!({"identifies": 1})).await;
+    assert!(asked.elapsed() >= reset, "it identified after {:?}", asked.elapsed());
+    let answer = discord.slash(&bob, "general", "/server list").await;
+    assert!(answer.text.is_some(), "{answer:?}");
+    bot.end().await.unwrap();
+    discord.session_starts(0, HOUR).await;
+    let bot = Bot::start(&discord, &home).await;
+    discord.wait_requests("GET", "/gateway/bot", 3).await;
+    let ended = Instant::now();
+    bot.end().await.unwrap();
+    assert!(ended.elapsed() < Duration::from_secs(5), "nobody waits for the reset");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_ends_while_it_looks_for_discord_ends_at_once_and_is_gone() {
+    // At once, and when serenity has given its shard up and tries to start another.
+    for looking in [Duration::ZERO, AGAIN] {
+        let Some((room, bot)) = room().await else { return };
+        room.discord.outage(Outage::Reset).await;
+        let before = room.discord.gateway().await;
+        room.discord.never_in(looking, json!({"connections": before.connections + 1})).await;
+        let ended = Instant::now();
+        bot.end().await.unwrap();
+        assert!(ended.elapsed() < Duration::from_secs(5), "it took {:?}", ended.elapsed());
+        room.discord.outage(Outage::Over).await;
+        let comes_back = json!({"connections": before.connections + 1});
+        assert!(room.discord.never_in(AGAIN, comes_back).await, "what is left of it connects after {looking:?}");
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::asked::Asked;
 use super::commands::{self, Front, presses};
+use super::gate::{Allowance, Gate};
 use super::register;
 use super::render::text;
 use super::trouble::{Trouble, trouble};
@@ -19,10 +20,16 @@ use tokio_util::sync::CancellationToken;
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// serenity gets so long to say goodbye. While it reconnects it never does.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that is not whole for so long is made anew. Identifying is limited to 1000 times a day.
+/// A connection that was begun and is not whole after so long is made anew.
 const DEAD_AFTER: Duration = Duration::from_secs(180);
-const WATCH_EVERY: Duration = Duration::from_secs(15);
-/// Pauses between tries to reach Discord.
+/// The gate is opened so often for whoever stands before it.
+const TURN_EVERY: Duration = Duration::from_millis(100);
+/// With so few sessions left, Discord's limit is near and its end would cost the token (see `gate`). They are left for a
+/// person who mends what went wrong and starts Spawnpoint again, and for other programs with this token.
+const FEW_SESSIONS: u64 = 10;
+/// Discord counts sessions for 24 hours; no wait for more of them is longer.
+const RESET_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Pauses between tries to reach Discord. They bound no sessions: the gate does.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was a good one: the next pause is short again.
@@ -66,6 +73,19 @@ enum End {
     Fatal(Exit),
 }
 
+/// What Discord says to who asks for its gateway.
+struct Reached {
+    address: String,
+    /// So many sessions may be begun.
+    sessions: u64,
+}
+
+/// Why the gateway is not connected to yet.
+enum Wait {
+    Unreachable(String),
+    FewSessions { remaining: u64, reset: Duration },
+}
+
 /// A client for Discord's REST API.
 pub fn http(config: &config::Discord) -> Result<serenity::Http, Exit> {
     let token = config.token.as_ref().map(|token| token.expose_secret().trim()).filter(|token| !token.is_empty());
@@ -91,17 +111,14 @@ pub fn http(config: &config::Discord) -> Result<serenity::Http, Exit> {
 /// Stays connected until `stop`.
 pub async fn stay(front: Arc<Front>, config: &config::Discord, stop: &CancellationToken) -> Result<(), Exit> {
     let mut pause = PAUSE_MIN;
+    let mut allowance = Allowance::new(Instant::now());
     loop {
         let since = Instant::now();
         let reached = tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
-            reached = reachable(config) => reached,
+            () = stop.cancelled() => return Ok(()),
+            reached = reached(config) => reached?,
         };
-        let end = match reached {
-            Ok(()) => connected(front.clone(), config, stop).await,
-            Err(end) => end,
-        };
-        let why = match end {
+        let why = match connected(front.clone(), config, reached, &mut allowance, stop).await {
             End::Stopped => return Ok(()),
             End::Fatal(exit) => return Err(exit),
             End::Lost(why) => why,
@@ -117,20 +134,57 @@ pub async fn stay(front: Arc<Front>, config: &config::Discord, stop: &Cancellati
     }
 }
 
-/// Asks Discord with the token before any connection is made: a wrong token is never identified with, and while
-/// Discord does not answer serenity would fall back to an address of its own and keep it.
-async fn reachable(config: &config::Discord) -> Result<(), End> {
-    let http = http(config).map_err(End::Fatal)?;
-    match http.get_bot_gateway().await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match trouble(&error) {
-            Trouble::Unauthorized => End::Fatal(Exit::WrongToken),
-            trouble => End::Lost(trouble.to_string()),
-        }),
+/// Asks Discord with the token before any connection is made, until it lets us: a wrong token is never identified with,
+/// the last sessions are never begun, and while Discord does not answer serenity would fall back to an address of its
+/// own and keep it.
+async fn reached(config: &config::Discord) -> Result<Reached, Exit> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match reachable(config).await? {
+            Ok(reached) => return Ok(reached),
+            Err(Wait::Unreachable(why)) => {
+                tracing::warn!("Not connected to Discord; trying again in {} s: {why}", pause.as_secs());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Err(Wait::FewSessions { remaining, reset }) => {
+                tracing::warn!(
+                    "Discord lets this bot connect only {remaining} more times before it takes the token away, because \
+                     it connected so often in the last 24 hours. Spawnpoint connects again in {} min, when there are \
+                     more; games, leases and backups go on. Does another program use the same token?",
+                    reset.as_secs().div_ceil(60)
+                );
+                tokio::time::sleep(reset).await;
+            }
+        }
     }
 }
 
-async fn connected(front: Arc<Front>, config: &config::Discord, stop: &CancellationToken) -> End {
+async fn reachable(config: &config::Discord) -> Result<Result<Reached, Wait>, Exit> {
+    let gateway = match http(config)?.get_bot_gateway().await {
+        Ok(gateway) => gateway,
+        Err(error) => match trouble(&error) {
+            Trouble::Unauthorized => return Err(Exit::WrongToken),
+            trouble => return Ok(Err(Wait::Unreachable(trouble.to_string()))),
+        },
+    };
+    let limit = gateway.session_start_limit;
+    Ok(match limit.remaining.saturating_sub(FEW_SESSIONS) {
+        0 => {
+            let reset = Duration::from_millis(limit.reset_after).clamp(PAUSE_MIN, RESET_MAX);
+            Err(Wait::FewSessions { remaining: limit.remaining, reset })
+        }
+        sessions => Ok(Reached { address: gateway.url, sessions }),
+    })
+}
+
+async fn connected(
+    front: Arc<Front>,
+    config: &config::Discord,
+    reached: Reached,
+    allowance: &mut Allowance,
+    stop: &CancellationToken,
+) -> End {
     let http = match http(config) {
         Ok(http) => http,
         Err(exit) => return End::Fatal(exit),
@@ -159,14 +213,18 @@ async fn connected(front: Arc<Front>, config: &config::Discord, stop: &Cancellat
         Err(error) => return End::Lost(trouble(&error).to_string()),
     };
     let shards = client.shard_manager.clone();
+    allowance.told(reached.sessions);
+    let mut gate = Gate::shut(&client, reached.address).await;
     let end = tokio::select! {
         () = stop.cancelled() => End::Stopped,
         result = client.start() => ended(result),
-        () = dead(shards.clone()) => End::Lost(format!("no heartbeat for {} s", DEAD_AFTER.as_secs())),
+        end = watched(&shards, &mut gate, allowance, config) => end,
     };
+    drop(client);
     if tokio::time::timeout(SHUTDOWN_LIMIT, shards.shutdown_all()).await.is_err() {
         tracing::debug!("The connection to Discord did not say goodbye in time.");
     }
+    tokio::spawn(gate.retire(shards));
     end
 }
 
@@ -186,20 +244,47 @@ fn ended(result: Result<(), serenity::Error>) -> End {
     }
 }
 
-/// Returns when no shard was connected for too long. serenity waits without a limit when a connection is half made.
-async fn dead(shards: Arc<serenity::ShardManager>) {
+/// Lets serenity connect, as often as is allowed. Returns when what it began is not whole for too long, because it waits
+/// without a limit when a connection is half made; or with what a person has to mend.
+async fn watched(
+    shards: &serenity::ShardManager,
+    gate: &mut Gate,
+    allowance: &mut Allowance,
+    config: &config::Discord,
+) -> End {
+    let is_connected = |runner: &serenity::ShardRunnerInfo| runner.stage == serenity::ConnectionStage::Connected;
     let mut alive = Instant::now();
     loop {
-        tokio::time::sleep(WATCH_EVERY).await;
+        if let Some(asks) = allowance.spent(Instant::now()) {
+            let wait = asks - Instant::now();
+            if !wait.is_zero() {
+                tracing::warn!(
+                    "Discord was connected to too often in a short time; the next time is in {} s.",
+                    wait.as_secs()
+                );
+            }
+            tokio::time::sleep(wait).await;
+            match reached(config).await {
+                Ok(reached) => {
+                    allowance.told(reached.sessions);
+                    gate.leads_to(reached.address).await;
+                }
+                Err(exit) => return End::Fatal(exit),
+            }
+            alive = Instant::now();
+        }
+        if gate.turn().await {
+            allowance.take();
+            alive = Instant::now();
+        }
         // The lock is only held for moments; a runner that holds it for ever is one more way of being dead.
-        if let Ok(runners) = tokio::time::timeout(WATCH_EVERY, shards.runners.lock()).await
-            && runners.values().any(|runner| runner.stage == serenity::ConnectionStage::Connected)
-        {
+        if shards.runners.try_lock().is_ok_and(|runners| runners.values().any(is_connected)) {
             alive = Instant::now();
         }
         if alive.elapsed() > DEAD_AFTER {
-            return;
+            return End::Lost(format!("it was not whole within {} s", DEAD_AFTER.as_secs()));
         }
+        tokio::time::sleep(TURN_EVERY).await;
     }
 }
 

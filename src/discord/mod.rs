@@ -2,7 +2,8 @@
 //!
 //! `render` writes every text, as pure functions from views; `ids` names buttons so that they outlive a restart.
 //! `commands` take what people type, click and fill in, and hand it to `app`. `progress`, `panel` and `notices` keep
-//! messages in channels equal to what is; `connect` keeps the gateway's connection. Nothing is decided in here, and
+//! messages in channels equal to what is; `connect` keeps the gateway's connection, and `gate` keeps it from
+//! being made too often. Nothing is decided in here, and
 //! nothing is remembered in here that must survive.
 
 mod asked;
@@ -10,6 +11,7 @@ mod commands;
 mod compose;
 mod connect;
 mod examine;
+mod gate;
 pub mod ids;
 mod notices;
 mod pace;

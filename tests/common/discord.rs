@@ -423,6 +423,13 @@ impl Discord {
         self.tell("wait", json!({"presence": regex, "deadline_s": 30})).await;
     }
 
+    /// Whether the gateway's counters stay below one of these for so long.
+    pub async fn never_in(&self, time: Duration, counters: Value) -> bool {
+        let mut asked = counters;
+        asked["deadline_s"] = time.as_secs_f64().into();
+        self.ask::<Gateway>("wait", asked).await.is_err()
+    }
+
     pub async fn gateway(&self) -> Gateway {
         self.ask("state", json!({})).await.unwrap_or_else(|e| panic!("{e}"))
     }
@@ -500,6 +507,17 @@ impl Discord {
     /// The next `times` RESUMEs are answered with "invalid session".
     pub async fn refuse_resumes(&self, times: u32) {
         self.tell("gateway", json!({ "refuse_resumes": times })).await;
+    }
+
+    /// Every connection is closed with this code as soon as it is whole, and its session forgotten.
+    pub async fn close_after_ready(&self, code: u16) {
+        self.tell("gateway", json!({ "close_after_ready": code })).await;
+    }
+
+    /// The bot may identify so often until the reset, and 1000 times a day after it. One time more fails the test.
+    pub async fn session_starts(&self, remaining: u32, reset_after: Duration) {
+        let asked = json!({"do": "session_starts", "remaining": remaining, "reset_after_s": reset_after.as_secs_f64()});
+        self.tell("gateway", asked).await;
     }
 
     /// Heartbeats are no longer acknowledged (or are again).

@@ -283,9 +283,12 @@ class Control:
                 gateway.ask_to_reconnect()
             case "invalidate":
                 gateway.invalidate(resumable=bool(asked.get("resumable")))
+            case "session_starts":
+                gateway.starts.set(int(asked["remaining"]), float(asked["reset_after_s"]))
             case None:
+                known = "heartbeat_ms withhold_acks refuse_resumes refuse_connections close_after_ready".split()
                 for name, value in asked.items():
-                    if name not in ("heartbeat_ms", "withhold_acks", "refuse_resumes", "refuse_connections"):
+                    if name not in known:
                         raise ValueError(f"the gateway has no {name!r}")
                     setattr(gateway, name, value)
             case other:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,9 @@ from simcord.intents import PRIVILEGED_INTENTS
 from world import World
 
 HEARTBEAT_MS = 41_250
+# So often a bot may IDENTIFY in a day.
+SESSION_STARTS = 1_000
+DAY_S = 86_400.0
 # What a detached session keeps for its RESUME.
 MAX_KEPT_EVENTS = 5_000
 
@@ -39,6 +44,32 @@ GUILD_FIELDS: dict[str, Any] = {
     "safety_alerts_channel_id": None,
     "region": "deprecated",
 }
+
+
+class SessionStarts:
+    """How often the bot may still IDENTIFY. Who does it once more loses all sessions and the token."""
+
+    def __init__(self) -> None:
+        self.set(SESSION_STARTS, DAY_S)
+
+    def set(self, remaining: int, reset_after_s: float) -> None:
+        self.remaining = remaining
+        self.resets_at = time.monotonic() + reset_after_s
+
+    def take(self) -> bool:
+        self.describe()
+        self.remaining -= 1
+        return self.remaining >= 0
+
+    def describe(self) -> dict[str, int]:
+        if time.monotonic() >= self.resets_at:
+            self.set(SESSION_STARTS, DAY_S)
+        return {
+            "total": SESSION_STARTS,
+            "remaining": max(0, self.remaining),
+            "reset_after": math.ceil((self.resets_at - time.monotonic()) * 1000),
+            "max_concurrency": 1,
+        }
 
 
 class Session:
@@ -82,14 +113,21 @@ class Link:
         self.transport = transport
         self.session: Session | None = None
         self.closed_by_us = False
-        self._out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._out: asyncio.Queue[dict[str, Any] | int] = asyncio.Queue()
 
     def send(self, frame: dict[str, Any]) -> None:
         self._out.put_nowait(frame)
 
+    def close_later(self, code: int) -> None:
+        """When all that was said before has been sent."""
+        self._out.put_nowait(code)
+
     async def write(self) -> None:
-        while (frame := await self._out.get()) is not None:
+        while True:
+            frame = await self._out.get()
             try:
+                if isinstance(frame, int):
+                    return await self.close(frame)
                 await self.socket.send_str(json.dumps(frame))
             except ConnectionError:
                 return
@@ -115,6 +153,8 @@ class Gateway:
         # Faults, set by a test.
         self.heartbeat_ms = HEARTBEAT_MS
         self.withhold_acks = False
+        self.starts = SessionStarts()
+        self.close_after_ready: int | None = None
         self.refuse_resumes = 0
         self.refuse_connections = False
         world.backend.subscribers.append(self._on_event)
@@ -172,10 +212,13 @@ class Gateway:
         self.send_all({"op": INVALID_SESSION, "d": resumable})
 
     def _forget_all(self) -> None:
-        for session in self.sessions.values():
-            if session.link is not None:
-                session.link.session = None
-        self.sessions.clear()
+        for session in list(self.sessions.values()):
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        if session.link is not None:
+            session.link.session = None
+        del self.sessions[session.id]
 
     # ------------------------------------------------------------- connections
 
@@ -241,6 +284,9 @@ class Gateway:
         if link.session is not None:
             return 4005
         self.stats["identifies"] += 1
+        if not self.starts.take():
+            self.world.violation("gateway", "one IDENTIFY too many: Discord would have reset the token")
+            return 4004
         if body.get("token", "").removeprefix("Bot ") != self.world.token:
             return 4004
         session = Session(self, int(body["intents"]))
@@ -267,6 +313,9 @@ class Gateway:
         )
         for guild in list(backend.guilds.values()):
             session.feed.feed("GUILD_CREATE", serializers.guild_create_payload(backend, guild))
+        if self.close_after_ready is not None:
+            self._forget(session)
+            link.close_later(self.close_after_ready)
         self.world.touch()
         return None
 

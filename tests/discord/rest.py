@@ -23,6 +23,7 @@ from simcord.http import client as _registers_every_route  # noqa: F401
 from simcord.http.router import RequestContext, RouteNotImplemented, UnsupportedField, dispatch, route
 
 import openapi
+from gateway import Gateway
 from world import World
 
 PREFIX = "/api/v10"
@@ -74,14 +75,14 @@ class Upload:
 
 
 class Rest:
-    def __init__(self, world: World, spec: openapi.Spec | None) -> None:
+    def __init__(self, world: World, gateway: Gateway, spec: openapi.Spec | None) -> None:
         self.world = world
+        self.gateway = gateway
         self.spec = spec
         self.record: list[dict[str, Any]] = []
         self.faults: list[Fault] = []
         self.limits: list[Limit] = []
         self.outage: str | None = None  # None, "reset" or "unavailable"
-        self.gateway_url = ""
         self.posted_once: dict[tuple[str, Any], Any] = {}
         self._spent: dict[str, list[float]] = {}
         self._started = time.monotonic()
@@ -216,10 +217,10 @@ class Rest:
     ) -> tuple[int, Any]:
         method, path = entry["method"], entry["path"]
         if method == "GET" and path == "/gateway":
-            return 200, {"url": self.gateway_url}
+            return 200, {"url": self.gateway.url}
         if method == "GET" and path == "/gateway/bot":
-            start = {"total": 1000, "remaining": 1000, "reset_after": 14_400_000, "max_concurrency": 1}
-            return 200, {"url": self.gateway_url, "shards": 1, "session_start_limit": start}
+            start = self.gateway.starts.describe()
+            return 200, {"url": self.gateway.url, "shards": 1, "session_start_limit": start}
         once = (path, body["nonce"]) if _posts_once(method, path, body) else None
         if once in self.posted_once:
             # With `enforce_nonce` a message that was made a moment ago is answered again instead of doubled.

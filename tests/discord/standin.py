@@ -72,14 +72,14 @@ async def main() -> None:
     spec = load_spec()
     world = World(bot_name=chosen.bot_name, ack_s=chosen.ack_s)
     gateway = Gateway(world)
-    rest = Rest(world, spec)
+    rest = Rest(world, gateway, spec)
 
     discord = web.Application(client_max_size=MAX_BODY_BYTES)
     for path in ("/gateway", "/gateway/"):
         discord.router.add_get(path, gateway.handle)
     discord.router.add_route("*", PREFIX + "/{path:.*}", rest.handle)
     api, port = await listen(discord, chosen.port)
-    gateway.url = rest.gateway_url = f"ws://127.0.0.1:{port}/gateway"
+    gateway.url = f"ws://127.0.0.1:{port}/gateway"
 
     info: dict[str, Any] = {
         "api_url": f"http://127.0.0.1:{port}",
