@@ -171,3 +171,27 @@ async fn a_bot_that_ends_while_it_looks_for_discord_ends_at_once_and_is_gone() {
         assert!(room.discord.never_in(AGAIN, comes_back).await, "what is left of it connects after {looking:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_read_ends_nothing() {
+    let Some((room, bot)) = room().await else { return };
+    let before = room.discord.gateway().await;
+    let interaction = |kind: u8| json!({"id": "1", "application_id": "1", "type": kind, "token": "t", "version": 1});
+    for (event, payload) in [
+        ("SOMETHING_NEW", json!({"of": ["next", "year"]})),
+        ("GUILD_CREATE", json!({"id": "none"})),
+        ("MESSAGE_CREATE", json!(null)),
+        ("INTERACTION_CREATE", interaction(2)),
+        ("INTERACTION_CREATE", interaction(99)),
+        ("INTERACTION_CREATE", json!([])),
+    ] {
+        room.discord.dispatch(event, payload.clone()).await;
+        room.hears().await;
+    }
+    for text in ["no JSON", "{}", r#"{"op": 99, "d": null}"#, r#"{"op": 0, "s": null, "t": null, "d": null}"#] {
+        room.discord.say_on_gateway(text).await;
+        room.hears().await;
+    }
+    assert_eq!(room.discord.gateway().await.connections, before.connections, "and it costs no connection");
+    bot.end().await.unwrap();
+}

@@ -509,6 +509,16 @@ impl Discord {
         self.tell("gateway", json!({ "refuse_resumes": times })).await;
     }
 
+    /// Sends an event of any form, also of one that Discord does not have yet.
+    pub async fn dispatch(&self, event: &str, payload: Value) {
+        self.tell("gateway", json!({"do": "dispatch", "event": event, "payload": payload})).await;
+    }
+
+    /// Says anything at all on the gateway.
+    pub async fn say_on_gateway(&self, text: &str) {
+        self.tell("gateway", json!({"do": "say", "text": text})).await;
+    }
+
     /// Every connection is closed with this code as soon as it is whole, and its session forgotten.
     pub async fn close_after_ready(&self, code: u16) {
         self.tell("gateway", json!({ "close_after_ready": code })).await;

@@ -283,6 +283,10 @@ class Control:
                 gateway.ask_to_reconnect()
             case "invalidate":
                 gateway.invalidate(resumable=bool(asked.get("resumable")))
+            case "dispatch":
+                gateway.dispatch_all(asked["event"], asked["payload"])
+            case "say":
+                gateway.send_all(asked["text"])
             case "session_starts":
                 gateway.starts.set(int(asked["remaining"]), float(asked["reset_after_s"]))
             case None:

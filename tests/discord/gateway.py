@@ -113,9 +113,9 @@ class Link:
         self.transport = transport
         self.session: Session | None = None
         self.closed_by_us = False
-        self._out: asyncio.Queue[dict[str, Any] | int] = asyncio.Queue()
+        self._out: asyncio.Queue[dict[str, Any] | str | int] = asyncio.Queue()
 
-    def send(self, frame: dict[str, Any]) -> None:
+    def send(self, frame: dict[str, Any] | str) -> None:
         self._out.put_nowait(frame)
 
     def close_later(self, code: int) -> None:
@@ -128,7 +128,7 @@ class Link:
             try:
                 if isinstance(frame, int):
                     return await self.close(frame)
-                await self.socket.send_str(json.dumps(frame))
+                await self.socket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
             except ConnectionError:
                 return
 
@@ -199,7 +199,12 @@ class Gateway:
         for link in list(self.links):
             link.abort()
 
-    def send_all(self, frame: dict[str, Any]) -> None:
+    def dispatch_all(self, event: str, payload: Any) -> None:
+        """Something that the stand-in itself would never send."""
+        for session in self.sessions.values():
+            session.send(event, payload)
+
+    def send_all(self, frame: dict[str, Any] | str) -> None:
         for link in list(self.links):
             link.send(frame)
 
