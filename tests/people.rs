@@ -7,7 +7,7 @@ mod common {
 }
 
 use common::bot::{Bot, Home};
-use common::discord::{Discord, User};
+use common::discord::{Discord, Fault, User};
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::job::Step;
@@ -96,11 +96,19 @@ async fn a_guild_that_is_not_served_has_no_commands_and_its_buttons_do_nothing()
     let Some((mut room, bot)) = room().await else { return };
     bot.end().await.unwrap();
     room.home.guilds = vec!["1".to_owned()];
+    // For a while Discord does not take them away, and people still type them.
+    let (commands, failure) = ("/applications/*/guilds/*/commands", Fault::Error { status: 500, code: 0 });
+    room.discord.fault("PUT", commands, 2, failure).await;
     let bot = Bot::start(&room.discord, &room.home).await;
-    let put = room.discord.wait_requests("PUT", "/applications/*/guilds/*/commands", 2).await;
+    let refused = "does not serve this Discord server";
+    let typed = room.ask(&room.alice, "/server start server:world").await;
+    assert!(typed.contains(refused), "{typed}");
+    let offered = room.discord.autocomplete(&room.alice, "general", "/server start server:wor").await;
+    assert_eq!(offered, Vec::<String>::new(), "what is in there is told to nobody");
+    let pressed = room.discord.click(&room.alice, "general", "Start").await.text.unwrap();
+    assert!(pressed.contains(refused), "{pressed}");
+    let put = room.discord.wait_requests("PUT", commands, 4).await;
     assert_eq!(put.last().unwrap().body, json!([]), "the commands of an earlier time are taken away");
-    let refused = room.discord.click(&room.alice, "general", "Start").await.text.unwrap();
-    assert!(refused.contains("does not serve this Discord server"), "{refused}");
     assert!(bot.store.open_jobs_all().await.unwrap().is_empty());
     bot.end().await.unwrap();
 }
