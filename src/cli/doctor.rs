@@ -255,6 +255,15 @@ async fn try_overlay(docker: &Docker, config: &Config) -> anyhow::Result<Option<
 }
 
 async fn discord_guilds(config: &Config) -> Vec<Finding> {
-    let findings = discord::examine(&config.discord).await;
-    findings.into_iter().map(|(fine, text)| if fine { Finding::Fine(text) } else { Finding::Wrong(text) }).collect()
+    // A database that does not open is told of already.
+    let posted_in = match Store::connect(&database_url(config)).await {
+        Ok(store) => store.channels_posted_in().await.unwrap_or_default(),
+        Err(_) => vec![],
+    };
+    let finding = |(health, text)| match health {
+        discord::Health::Fine => Finding::Fine(text),
+        discord::Health::Note => Finding::Note(text),
+        discord::Health::Wrong => Finding::Wrong(text),
+    };
+    discord::examine(&config.discord, &posted_in).await.into_iter().map(finding).collect()
 }

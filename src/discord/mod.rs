@@ -24,7 +24,7 @@ pub mod render;
 mod trouble;
 
 pub use connect::Exit;
-pub use examine::examine;
+pub use examine::{Health, examine};
 
 use crate::app::App;
 use crate::config;

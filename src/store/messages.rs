@@ -90,6 +90,14 @@ impl Store {
         rows.iter().map(|row| Ok((ServerId(row.text("server")?), row.text("channel")?, row.text("message")?))).collect()
     }
 
+    /// Every channel in which something of ours stands, or will: panels, jobs that go on, notices about a server.
+    pub async fn channels_posted_in(&self) -> anyhow::Result<Vec<String>> {
+        let sql = "SELECT channel FROM panels UNION SELECT channel FROM job_messages
+                   UNION SELECT channel FROM servers WHERE deleted_at IS NULL AND channel IS NOT NULL";
+        let rows = self.db.rows(sql, []).await?;
+        rows.iter().map(|row| row.text("channel")).collect()
+    }
+
     pub async fn job_message(&self, job: JobId) -> anyhow::Result<Option<JobMessage>> {
         let sql = "SELECT channel, message, hash FROM job_messages WHERE job = $1";
         let row = self.db.row(sql, [job.0.into()]).await?;

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from simcord.http import client as _registers_every_route  # noqa: F401
 from simcord.http.router import RequestContext, RouteNotImplemented, UnsupportedField, dispatch, route
 
 import openapi
-from gateway import Gateway
+from gateway import GUILD_FIELDS, Gateway
 from world import World
 
 PREFIX = "/api/v10"
@@ -253,7 +254,8 @@ class Rest:
             return 204, None
         if once is not None:
             self.posted_once[once] = answer
-        return 200, _complete(path, answer)
+        backend = self.world.backend
+        return 200, _complete(path, answer, lambda guild: backend.compute_permissions(guild, backend.bot_user.id))
 
     def _refuse_dead_token(self, path: str) -> None:
         """After 15 minutes Discord calls an interaction's token invalid; simcord says that there is no such webhook."""
@@ -368,15 +370,16 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _complete(path: str, answer: Any) -> Any:
+def _complete(path: str, answer: Any, own_permissions: Callable[[int], int]) -> Any:
     """Fields of an answer that libraries insist on and simcord omits."""
     if "/commands" in path:
         for command in answer if isinstance(answer, list) else [answer]:
             command.setdefault("version", command["id"])
             command.setdefault("nsfw", False)
+    if re.fullmatch(r"/guilds/\d+", path):
+        return {**GUILD_FIELDS, **answer}
     if path == "/users/@me/guilds":
-        # The bot owns no guild; what it may do in one is computed, never read from here.
-        return [{**guild, "owner": False, "permissions": "0"} for guild in answer]
+        return [{**guild, "owner": False, "permissions": str(own_permissions(int(guild["id"])))} for guild in answer]
     return answer
 
 
