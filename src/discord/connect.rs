@@ -221,6 +221,8 @@ async fn connected(
         end = watched(&shards, &mut gate, allowance, config) => end,
     };
     drop(client);
+    // From here on nothing of it connects again.
+    gate.leads_to(String::new()).await;
     if tokio::time::timeout(SHUTDOWN_LIMIT, shards.shutdown_all()).await.is_err() {
         tracing::debug!("The connection to Discord did not say goodbye in time.");
     }

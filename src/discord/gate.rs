@@ -94,9 +94,9 @@ impl Gate {
         passed
     }
 
-    /// Sees to it that what serenity left running never connects again: it would be a second bot of the same name.
-    pub async fn retire(mut self, shards: Arc<serenity::ShardManager>) {
-        self.leads_to(String::new()).await;
+    /// Holds the gate, which leads nowhere now, until what serenity left running has ended. If it connected again, it would
+    /// be a second bot of the same name.
+    pub async fn retire(self, shards: Arc<serenity::ShardManager>) {
         // serenity's tasks hold the manager for as long as they run.
         while Arc::strong_count(&shards) > 1 {
             // Where no shard runs, `shutdown_all` tells nobody. Who stands at the gate then stands there for good.
