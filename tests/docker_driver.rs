@@ -167,6 +167,8 @@ async fn drives_can_be_copies_behind_the_same_words() {
     stage.start("world").await;
     let log = stage.program.app.logs(&stage.caller, "world", 50).await.unwrap();
     assert!(log.contains("with 2 turns"), "{log}");
+    let snapshots = stage.program.app.snapshots(&stage.caller).await.unwrap();
+    assert!(snapshots.iter().all(|snapshot| snapshot.copied), "nobody says that they are shared: {snapshots:?}");
     stage.close().await;
 }
 
