@@ -1,7 +1,7 @@
 //! The gate before Discord's gateway: every connection passes it, and not too often. Discord lets a bot identify 1000
 //! times in 24 hours; who does so more often loses all sessions and the token
-//! (<https://discord.com/developers/docs/events/gateway>). serenity identifies anew every five seconds for as long as it
-//! is dropped, and knows nothing of that.
+//! (<https://discord.com/developers/docs/events/gateway>). serenity identifies anew every five seconds for as long as
+//! it is dropped, and knows nothing of that.
 //!
 //! It reads the gateway's address under a lock before each connection, so whoever holds the lock holds serenity.
 //! `connect` opens the gate; how often is decided here.
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 /// So many connections may follow each other as fast as serenity likes: a bad minute of Discord's is over soon.
 const QUICK: u64 = 20;
-/// After these there is one more in so much time. Both together are 884 in a day, also where none of them can be resumed;
-/// what is left of the 1000 is for starts of this program.
+/// After these there is one more in so much time. Both together are 884 in a day, also where none of them can be
+/// resumed; what is left of the 1000 is for starts of this program.
 const EVERY: Duration = Duration::from_secs(100);
 /// What is left of an older connection is looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -94,8 +94,8 @@ impl Gate {
         passed
     }
 
-    /// Holds the gate, which leads nowhere now, until what serenity left running has ended. If it connected again, it would
-    /// be a second bot of the same name.
+    /// Holds the gate, which leads nowhere now, until what serenity left running has ended. If it connected again, it
+    /// would be a second bot of the same name.
     pub async fn retire(self, shards: Arc<serenity::ShardManager>) {
         // serenity's tasks hold the manager for as long as they run.
         while Arc::strong_count(&shards) > 1 {
