@@ -232,6 +232,85 @@ async fn a_host_that_comes_late_in_place_of_one_that_is_gone_is_destroyed() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_powered_off_is_said_to_be_and_its_stop_goes_on_when_it_is_on_again() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    clouds.die(&clouds.living()[0].id, "off");
+    let job = stage.program.app.stop(&stage.caller, "world", None).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let said = error_of(&held, Step::StopGame);
+    assert!(said.contains("is powered off, and bills all the same") && said.contains("at hetzner"), "{said}");
+    assert!(held.tries_again_at.is_some(), "{held:#?}");
+    // It never comes back.
+    clouds.die(&clouds.hosts()[0].id, "gone");
+    stage.program.app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    until_succeeded(&stage, job).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_size_that_is_sold_out_here_is_taken_elsewhere_where_it_costs_no_more() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    clouds.fail(Failure::capacity().of("hetzner").on("POST", "^/servers$"));
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    stage.succeeds(job).await;
+    let said = stage.program.store.job_output(job, Some(Step::CreateHost), 100).await.unwrap().join("\n");
+    assert!(said.contains("Trying size") && said.contains("instead"), "{said}");
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn who_gets_no_host_here_reads_what_another_provider_has() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| {
+        ["linode", "hetzner"].iter().for_each(|provider| rent_at(config, &clouds, provider));
+        config.cloud.provider = Some("linode".into());
+    })
+    .await;
+    let driver = stage.program.engine.driver(Backend::Cloud).expect("it is set up");
+    let listed = async || {
+        let offers = driver.offers().await.unwrap();
+        offers.iter().any(|quote| quote.provider == "hetzner").then_some(())
+    };
+    stage.until("prices", listed).await;
+    stage.create("world", "toy", &[]).await;
+    for failure in [Failure::quota(), Failure::capacity().times(None)] {
+        clouds.fail(failure.of("linode").on("POST", "^/linode/instances$"));
+        let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+        let end = stage.end_of(job).await;
+        assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+        let said = error_of(&end, Step::CreateHost);
+        assert!(said.contains("Of the other providers, `hetzner` has size `"), "{said}");
+        clouds.heal();
+    }
+    stage.close().await;
+}
+
+/// Of the firewall as of everything: it is asked again when its provider says, and not before.
+#[tokio::test]
+async fn a_start_waits_as_long_as_the_provider_asks_for() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    let busy = Failure::status(429).of("hetzner").header("Retry-After", "12");
+    clouds.fail(busy.on("GET", "^/firewalls").times(Some(2)));
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    let end = stage.succeeds(job).await;
+    let rented = end.steps.iter().find(|one| one.step == Step::CreateHost).unwrap();
+    assert_eq!(rented.attempts, 1, "{rented:#?}");
+    let took = rented.ended_at.zip(rented.started_at).map(|(end, start)| end - start).unwrap();
+    assert!(took >= 24_000, "{took} ms");
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_outlives_its_providers_record_of_it_is_waited_for() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     stage.create("world", "toy", &[]).await;

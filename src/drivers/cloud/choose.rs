@@ -1,7 +1,7 @@
 //! Which size to rent: the cheapest that is enough, where people and the operator left it open. Pure.
 
 use crate::clients::cloud::Offer;
-use crate::model::cost::{Micros, Price, spoken as money};
+use crate::model::cost::{Micros, Price, Quote, spoken as money};
 use crate::model::host::Place;
 
 /// What a game needs, with room for the system it runs on.
@@ -28,6 +28,12 @@ impl Needs {
             cpus: (cpus - 0.25).ceil().max(1.0) as u32,
             disk_gb: disk_mb.unwrap_or(0).div_ceil(1024) + SYSTEM_DISK_GB,
         }
+    }
+
+    /// Of an offer that does not say what it has nobody knows.
+    pub(super) fn met_by_quote(&self, quote: &Quote) -> bool {
+        let memory = quote.memory_mb.is_some_and(|mb| f64::from(mb) >= f64::from(self.memory_mb) * CLOSE_ENOUGH);
+        memory && quote.cpus.is_some_and(|cpus| cpus >= self.cpus)
     }
 
     fn met_by(&self, offer: &Offer) -> bool {
@@ -65,6 +71,27 @@ pub(super) fn choose<'a>(offers: &'a [Offer], needs: &Needs, wish: &Place) -> Re
             None => format!("No size here has {wanted}."),
         }
     })
+}
+
+/// Why the offer takes somebody's yes: the size that this server had the last time is enough and cannot be had now, and
+/// what there is costs more. Who has named a size has said yes to its price.
+pub(super) fn costs_more_than_usual(
+    offers: &[Offer],
+    needs: &Needs,
+    wish: &Place,
+    offer: &Offer,
+    usual: &str,
+) -> Option<String> {
+    let here = |offer: &&Offer| wish.region.as_ref().is_none_or(|region| *region == offer.region);
+    let mut same = offers.iter().filter(|offer| offer.size == usual && needs.met_by(offer)).filter(here);
+    let before = cheapest(same.clone())?;
+    if wish.size.is_some() || same.any(|offer| offer.available) || offer.hourly <= before.hourly {
+        return None;
+    }
+    Some(format!(
+        "The size `{usual}` that this server had the last time cannot be had now.{}",
+        others(offers, needs, before.hourly)
+    ))
 }
 
 /// What may be taken instead without asking: enough for the game, and not a bit more expensive.
@@ -173,6 +200,23 @@ mod tests {
         assert_eq!(choose(&offers(), &needs, &wish).unwrap_err(), "There is no region `x`; there are: a, b.");
         let wish = Place { size: Some("x".into()), ..Place::default() };
         assert_eq!(choose(&offers(), &needs, &wish).unwrap_err(), "There is no size `x`.");
+    }
+
+    #[test]
+    fn a_usual_size_that_is_sold_out_is_not_replaced_by_a_dearer_one_unasked() {
+        let (mut offers, needs, anywhere) = (offers(), Needs::of_game(3500, 1.0, None), Place::default());
+        let dearer = |offers: &[Offer], needs: &Needs, wish: &Place, usual: &str| {
+            let offer = choose(offers, needs, wish).unwrap();
+            costs_more_than_usual(offers, needs, wish, offer, usual)
+        };
+        assert_eq!(dearer(&offers, &needs, &anywhere, "small"), None, "there is one left");
+        offers.iter_mut().filter(|offer| offer.size == "small").for_each(|offer| offer.available = false);
+        insta::assert_snapshot!(dearer(&offers, &needs, &anywhere, "small").unwrap(), @"The size `small` that this server had the last time cannot be had now. You can have size `big` in region `a` at 0.012 € an hour, which costs more. Choose with `/server settings` (size, region, provider) and start again.");
+        assert_eq!(dearer(&offers, &needs, &anywhere, "big"), None, "it had the dearer one before");
+        let named = Place { size: Some("big".into()), ..Place::default() };
+        assert_eq!(dearer(&offers, &needs, &named, "small"), None, "somebody said yes");
+        let more = Needs::of_game(7000, 1.0, None);
+        assert_eq!(dearer(&offers, &more, &anywhere, "small"), None, "it would not be enough any more");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::arrive::{private_ports, written};
 use super::saved::Mark;
 use super::setup::{CALL_LIMIT, as_root, exited_error, game_dir, home, keeper, read_game, write, write_game};
 use super::{CloudDriver, ssh_error};
+use crate::clients::cloud::{Host, HostState};
 use crate::clients::ssh::{Ended, Ssh};
 use crate::engine::{StepCx, StepError, too_slow};
 use crate::model::config_edit;
@@ -157,8 +158,11 @@ impl CloudDriver {
                 last = line.to_owned();
                 cx.out.line(line);
             })
-            .await
-            .map_err(ssh_error("stopping the game"))?;
+            .await;
+        let exited = match exited {
+            Ok(exited) => exited,
+            Err(error) => return Err(self.off_or(server, ssh_error("stopping the game")(error)).await),
+        };
         match (&exited.ended, last.trim()) {
             (Ended::Code(0), "forced") => {
                 Ok(Gain::note(format!("ended by force: it did not end within {} s", recipe.stop.grace_s)))
@@ -168,6 +172,20 @@ impl CloudDriver {
             // The keeper, or the server's folder, was never put there.
             (Ended::Code(66 | 127), _) => Ok(Gain::note("it was never started on this host")),
             (Ended::Code(_) | Ended::Signal(_), _) => Err(exited_error("stopping the game", exited)),
+        }
+    }
+
+    /// What people can do about a host that does not answer because it is off.
+    async fn off_or(&self, server: &Server, error: StepError) -> StepError {
+        let (StepError::Retry(_), Some(host)) = (&error, server.owned.rented()) else { return error };
+        let Ok(provider) = self.provider(&host.provider) else { return error };
+        match provider.api.host(&host.id).await {
+            Ok(Some(Host { state: HostState::Off, .. })) => StepError::retry(format!(
+                "The host {} is powered off, and bills all the same. Its world is on it: power it on at {}, and this \
+                 goes on by itself.",
+                host.id, host.provider
+            )),
+            Ok(Some(_) | None) | Err(_) => error,
         }
     }
 

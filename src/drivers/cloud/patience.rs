@@ -7,8 +7,6 @@ use std::time::Duration;
 
 /// How often a provider is asked whether a host is up or gone.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(3);
-/// A provider that asks for patience is waited for this long before it is asked again, whatever it says.
-pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The answer of a provider that may ask for patience first. It is given all that the step has: nobody may be there to
 /// try the step again.
@@ -22,7 +20,26 @@ pub(super) async fn patiently<T, Asked: Future<Output = Result<T, CloudError>>>(
             Ok(answer) => return Ok(answer),
             Err(CloudError::Busy { why, after }) => {
                 cx.out.line(&why);
-                tokio::time::sleep(after.unwrap_or(ASK_EVERY).clamp(ASK_EVERY, PATIENCE_MAX)).await;
+                tokio::time::sleep(after.unwrap_or_default().max(ASK_EVERY)).await;
+            }
+            Err(error) => return Err(cloud_error(what)(error)),
+        }
+    }
+}
+
+/// The answer of a provider at the moment that it asks for. Trouble of which it names no end is for the next try of the
+/// step, which people see.
+pub(super) async fn when_it_says<T, Asked: Future<Output = Result<T, CloudError>>>(
+    cx: &StepCx<'_>,
+    what: &str,
+    ask: impl Fn() -> Asked,
+) -> Result<T, StepError> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(CloudError::Busy { why, after: Some(after) }) => {
+                cx.out.line(&why);
+                tokio::time::sleep(after.max(ASK_EVERY)).await;
             }
             Err(error) => return Err(cloud_error(what)(error)),
         }

@@ -1,9 +1,10 @@
 //! What there is to rent and at which price: the providers' lists, and the choice that a start would make. Nothing is
 //! made or reserved here.
 
+use super::patience::when_it_says;
 use super::{CloudDriver, choose, cloud_error};
 use crate::clients::cloud::{CloudApi, CloudError, Image, Offer};
-use crate::engine::StepError;
+use crate::engine::{StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::host::{HostImage, OWN_MACHINE};
 use crate::model::server::Server;
@@ -67,25 +68,51 @@ impl CloudDriver {
 
     /// Refuses a system that is not among the provider's public ones: what the operator keeps privately in the account
     /// is not for everybody who may make a server.
-    pub(super) async fn check_image(&self, provider: &str, api: &dyn CloudApi, image: &str) -> Result<(), StepError> {
-        let asked = match self.lists.get(provider) {
-            Some(lists) => lists.images.fresh(api.images()).await,
-            None => api.images().await,
-        };
-        let images = match asked {
-            Ok(images) => images,
-            // A token that may not list images gets none but public ones either.
-            Err(CloudError::Denied(_)) => return Ok(()),
-            Err(error) => return Err(cloud_error("asking for images")(error)),
+    pub(super) async fn check_image(
+        &self,
+        cx: &StepCx<'_>,
+        provider: &str,
+        api: &dyn CloudApi,
+        image: &str,
+    ) -> Result<(), StepError> {
+        let images = match when_it_says(cx, "asking for images", || self.images_of(provider, api)).await? {
+            Some(images) => images,
+            None => return Ok(()),
         };
         if images.iter().any(|known| known.word == image) {
             return Ok(());
         }
-        let known: Vec<String> = images.iter().map(|image| format!("`{}` ({})", image.word, image.title)).collect();
         Err(StepError::fatal(format!(
             "There is no image `{image}` to be had from {provider}. There are: {}. Choose with `/server settings` and start again.",
-            known.join(", ")
+            named(&images)
         )))
+    }
+
+    /// `None` for a token that may not list images: it gets none but public ones either.
+    async fn images_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Option<Vec<Image>>, CloudError> {
+        let asked = match self.lists.get(provider) {
+            Some(lists) => lists.images.fresh(api.images()).await,
+            None => api.images().await,
+        };
+        match asked {
+            Ok(images) => Ok(Some(images)),
+            Err(CloudError::Denied(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What to do where the usual system is not to be had any more; empty where it is, or nobody knows.
+    pub(super) async fn without_debian(&self, provider: &str, api: &dyn CloudApi, release: u32) -> String {
+        let Ok(Some(images)) = self.images_of(provider, api).await else { return String::new() };
+        let wanted = format!("debian {release}");
+        if images.is_empty() || images.iter().any(|image| image.title.to_lowercase().starts_with(&wanted)) {
+            return String::new();
+        }
+        let known = named(&images);
+        format!(
+            " It has no Debian {release} any more. There are: {known}. Choose with `image` of `/server settings` and start \
+             again."
+        )
     }
 
     /// What a start of this server would rent.
@@ -136,6 +163,11 @@ impl CloudDriver {
         }
         all
     }
+}
+
+fn named(images: &[Image]) -> String {
+    let named: Vec<String> = images.iter().map(|image| format!("`{}` ({})", image.word, image.title)).collect();
+    named.join(", ")
 }
 
 /// What is known of a list. Where that is nothing or old, the provider is asked meanwhile, for whoever comes next.

@@ -3,14 +3,14 @@
 
 use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
-use super::patience::PATIENCE_MAX;
+use super::patience::when_it_says;
 use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
 use crate::clients::cloud::{
     CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort, USUAL_DEBIAN,
 };
 use crate::engine::{StepCx, StepError};
-use crate::model::cost::{Rental, spoken as money};
+use crate::model::cost::{Quote, Rental, spoken as money};
 use crate::model::host::{HostRef, OWN_MACHINE, Place};
 use crate::model::job::Gain;
 use crate::model::recipe::Recipe;
@@ -67,7 +67,7 @@ impl CloudDriver {
         if let Some(host) = &server.owned.host {
             if host.provider != OWN_MACHINE {
                 let api = &self.provider(&host.provider)?.api;
-                match api.host(&host.id).await.map_err(cloud_error("looking for the host"))? {
+                match when_it_says(cx, "looking for the host", || api.host(&host.id)).await? {
                     Some(found) if found.state != HostState::Leaving => {
                         return Ok(Gain::note("the host is there already"));
                     }
@@ -142,9 +142,9 @@ impl CloudDriver {
         let name = place.provider.clone().unwrap_or_default();
         let api = &self.provider(&name)?.api;
         let recipe = self.recipe(&server.game)?;
-        let offers = self.offers_of(&name, api.as_ref()).await.map_err(cloud_error("asking for prices"))?;
+        let offers = when_it_says(cx, "asking for prices", || self.offers_of(&name, api.as_ref())).await?;
         // What an earlier try left is taken as it is: its answer may have been lost on the way.
-        if let Some(found) = self.find_host(api.as_ref(), server).await? {
+        if let Some(found) = self.find_host(cx, api.as_ref(), server).await? {
             let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
                 cx.out.line(format!("The host {} was made too late and never reached; it is destroyed.", found.name));
                 api.destroy(&found.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
@@ -158,12 +158,20 @@ impl CloudDriver {
             return if others { self.looked_at(cx, server, rented).await } else { Ok(rented) };
         }
         if let Some(image) = &place.image {
-            self.check_image(&name, api.as_ref(), image).await?;
+            self.check_image(cx, &name, api.as_ref(), image).await?;
         }
         let host_key = self.new_host_key(cx, server).await?;
         let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
         let needs = self.needs(server, recipe);
-        let first = choose::choose(&offers, &needs, place).map_err(StepError::fatal)?;
+        let no_other = |why: String| StepError::fatal(format!("{why}{}", self.elsewhere(&name, &needs)));
+        let first = choose::choose(&offers, &needs, place).map_err(no_other)?;
+        let rentals = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?;
+        let usual = rentals.iter().rfind(|rental| rental.server == server.id && rental.provider == name);
+        if let Some(usual) = usual
+            && let Some(why) = choose::costs_more_than_usual(&offers, &needs, place, first, &usual.size)
+        {
+            return Err(no_other(why));
+        }
         let mut offer = first;
         let mut refused = vec![];
         let user_data = boot::user_data(&host_key, &self.key);
@@ -206,20 +214,48 @@ impl CloudDriver {
                                 })
                                 .cloned()
                                 .collect();
-                            return Err(StepError::fatal(format!(
-                                "{why}{}",
-                                choose::others(&left, &needs, first.hourly)
-                            )));
+                            return Err(no_other(format!("{why}{}", choose::others(&left, &needs, first.hourly))));
                         }
                     }
                 }
                 Err(CloudError::Busy { why, after }) => {
                     // Whether it was made is not known: the next try looks first.
-                    tokio::time::sleep(after.unwrap_or_default().min(PATIENCE_MAX)).await;
+                    tokio::time::sleep(after.unwrap_or_default()).await;
                     return Err(StepError::retry(format!("Renting a host: {why}")));
+                }
+                Err(CloudError::Quota(why)) => return Err(no_other(format!("Renting a host: {why}"))),
+                Err(CloudError::Refused(why)) if place.image.is_none() => {
+                    let hint = self.without_debian(&name, api.as_ref(), spec.debian).await;
+                    return Err(StepError::fatal(format!("Renting a host: {why}{hint}")));
                 }
                 Err(error) => return Err(cloud_error("Renting a host")(error)),
             }
+        }
+    }
+
+    /// What another provider has, for somebody to whom this one gives nothing; empty where there is no other.
+    fn elsewhere(&self, provider: &str, needs: &Needs) -> String {
+        let all = self.offers_at_hand();
+        let others = all.iter().filter(|quote| quote.provider != provider && needs.met_by_quote(quote));
+        let hourly = |quote: &&Quote| quote.price.as_ref().map(|price| price.hourly);
+        let mut cheapest: BTreeMap<&str, &Quote> = BTreeMap::new();
+        for quote in others.filter(|quote| hourly(quote).is_some()) {
+            let known = cheapest.entry(&quote.provider).or_insert(quote);
+            if hourly(&quote) < hourly(known) {
+                *known = quote;
+            }
+        }
+        let list: Vec<String> = cheapest
+            .values()
+            .filter_map(|quote| {
+                let price = quote.price.as_ref()?;
+                let costs = money(price.hourly, &price.currency);
+                Some(format!("`{}` has size `{}` at {costs} an hour", quote.provider, quote.size))
+            })
+            .collect();
+        match list.is_empty() {
+            true => String::new(),
+            false => format!(" Of the other providers, {}: `/server settings` with `provider`.", list.join(", and ")),
         }
     }
 
@@ -256,9 +292,9 @@ impl CloudDriver {
 
     /// This server's host at the provider, whatever is on record. Of several the oldest; the others are reported by the
     /// sweep.
-    async fn find_host(&self, api: &dyn CloudApi, server: &Server) -> Result<Option<Host>, StepError> {
-        let all =
-            api.hosts(&self.settings.instance).await.map_err(cloud_error("looking for hosts of earlier tries"))?;
+    async fn find_host(&self, cx: &StepCx<'_>, api: &dyn CloudApi, server: &Server) -> Result<Option<Host>, StepError> {
+        let what = "looking for hosts of earlier tries";
+        let all = when_it_says(cx, what, || api.hosts(&self.settings.instance)).await?;
         let mut ours: Vec<Host> = all
             .into_iter()
             .filter(|host| host.labels.server == server.id.0 && host.state != HostState::Leaving)
@@ -344,7 +380,7 @@ impl CloudDriver {
         }
         let spec =
             FirewallSpec { name: format!("spawnpoint-{}", server.id.0), labels: self.labels(cx, &server.id), ports };
-        api.open_firewall(&spec).await.map_err(cloud_error("opening the provider's firewall"))
+        when_it_says(cx, "opening the provider's firewall", || api.open_firewall(&spec)).await
     }
 }
 
