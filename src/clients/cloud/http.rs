@@ -323,7 +323,7 @@ fn pause_asked_for(headers: &HeaderMap, now_s: i64, allowance_trickles: bool) ->
 }
 
 /// For the providers whose errors are sentences without a code: Linode, DigitalOcean and Vultr. The words are those of
-/// messages that people reported: "Account Limit reached. Please open a support ticket" (pulumi/templates, issue 184),
+/// messages that people reported, but for "Server is currently locked" (Vultr), which is a guess: "Account Limit reached. Please open a support ticket" (pulumi/templates, issue 184),
 /// "creating this/these droplet(s) will exceed your droplet limit" (DigitalOcean), "sold out", "not available in the
 /// selected location" (Vultr), "Size is not available in this region" (DigitalOcean), "No open slots for this plan"
 /// (vagrant-linode, issue 24), "Droplet already has a pending event." (DigitalOcean), "Linode busy." (Linode).

@@ -25,7 +25,7 @@ pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
         "disable_root": false,
         "ssh_pwauth": false,
         "users": [{ "name": "root", "ssh_authorized_keys": [ours.public_line()] }],
-        // Before the network is up, and so before the timers.
+        // Early in the boot, before the scripts of the provider and long before ours.
         "bootcmd": [["sh", "-c", NO_UPDATES]],
         // The bootstrap script installs what is needed; an upgrade here would hold every start up.
         "package_update": false,

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// Where the provider says that there is none, nobody answers as a rule, and without a word.
 const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// A host that is being destroyed may answer for so long after its provider has let it go.
+/// A host whose end nobody here has asked for may answer for so long after its provider has let it go. Chosen, not
+/// measured.
 const LAST_BREATH: Duration = Duration::from_secs(30);
 
 impl CloudDriver {

@@ -19,7 +19,8 @@ use crate::model::{JobId, ServerId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A request for a host that nobody waits for any more is carried out within this time, or never.
+/// A request for a host that nobody waits for any more is watched for so long. Chosen, not measured at any provider;
+/// what comes later is found by the sweep.
 pub(super) const LATE_HOST_LIMIT: Duration = Duration::from_secs(75);
 /// The size of a machine of your own.
 pub(super) const YOUR_OWN: &str = "your own";
