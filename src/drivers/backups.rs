@@ -2,22 +2,15 @@
 //! are told of it, which old ones may go, and how one that is called off is taken back.
 
 use super::blocking;
-use super::talk::{Typist, resume_saves};
 use crate::engine::{StepCx, StepError};
 use crate::model::job::{Action, Gain, Step, StepState};
-use crate::model::recipe::Recipe;
-use crate::model::server::Server;
-use crate::model::view::{Notice, spoken_bytes};
+use crate::model::server::{Owned, Server};
+use crate::model::view::{Notice, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
 use crate::recipes::Recipes;
 use crate::vault::{self, Backup, Meta, OwnerId, Policy, Reason, Report, Selection, Staging, Vault};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A game is told to save again so often, with a pause in between, when a backup is called off.
-const RESUME_TRIES: usize = 2;
-const RESUME_PAUSE: Duration = Duration::from_secs(2);
 
 /// The vault as the steps of a job use it. Cheap to clone.
 #[derive(Clone)]
@@ -160,17 +153,22 @@ impl Backups {
         }
         Ok((id, report))
     }
+
+    /// Where nothing exists for a world to be put on, choosing one is naming it: the next start pushes it.
+    ///
+    /// # Errors
+    /// As [`Backups::sound`].
+    pub async fn name_world(&self, server: &Server, backup: &BackupId) -> Result<Gain, StepError> {
+        let (_, report) = self.sound(server, backup).await?;
+        let note = format!("{backup}, {}, at the next start", spoken_files(report.files));
+        Ok(Gain::owned(Owned { world: Some(backup.clone()), ..server.owned.clone() }).with_note(note))
+    }
 }
 
 /// Backups that stay whatever retention says: the present world, the one that a restore is about to put in its place,
 /// and the one that was just kept, which looks old where the clock was set back.
 fn needed(present: Option<&BackupId>, action: &Action, just_kept: &str) -> BTreeSet<String> {
-    let chosen = match action {
-        Action::Restore { backup } => Some(backup),
-        Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
-        Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
-    };
-    let on_record = present.into_iter().chain(chosen).map(|backup| backup.0.clone());
+    let on_record = present.into_iter().chain(action.chosen_backup()).map(|backup| backup.0.clone());
     on_record.chain([just_kept.to_owned()]).collect()
 }
 
@@ -199,28 +197,6 @@ fn reason(action: &Action) -> Reason {
         Action::Move { .. } => Reason::BeforeMove,
         Action::BuildSnapshot => Reason::Manual,
     }
-}
-
-/// Takes back that a game holds still. One that does not answer is no reason to hold the job: nothing of it is left to do,
-/// and while it is open nobody can stop the server, which saves its world.
-///
-/// # Errors
-/// None but that of a job without a server.
-pub async fn undo_quiesce(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-    cx.server()?;
-    let mut why = String::new();
-    for attempt in 1..=RESUME_TRIES {
-        if attempt > 1 {
-            tokio::time::sleep(RESUME_PAUSE).await;
-        }
-        match resume_saves(typist, recipe, cx).await {
-            Ok(gain) => return Ok(gain),
-            Err(StepError::Retry(error) | StepError::Fatal(error)) => why = format!("{error:#}"),
-        }
-    }
-    let note = format!("the game could not be told to save again, so it may not until it is stopped: {why}");
-    cx.out.line(&note);
-    Ok(Gain::note(note))
 }
 
 /// A full disk is fatal and says so; so is everything else the vault refuses. What is at work there ends soon, and a world

@@ -27,6 +27,9 @@ pub const SAVING_LIMIT: Duration = Duration::from_secs(120);
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are kept.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
+/// A game is told to save again so often, with a pause in between, when a backup is called off.
+const RESUME_TRIES: u64 = 2;
+const RESUME_PAUSE: Duration = Duration::from_secs(2);
 /// Players get this long to say good-bye when somebody is on.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -183,7 +186,7 @@ pub async fn quiesce(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> R
     type_all(typist, recipe, cx.server()?, &cx.out, &quiesce.before).await
 }
 
-/// The end of [`quiesce`], and its undo.
+/// The end of [`quiesce`].
 ///
 /// # Errors
 /// As there.
@@ -192,10 +195,32 @@ pub async fn resume_saves(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>)
     type_all(typist, recipe, cx.server()?, &cx.out, &quiesce.after).await
 }
 
+/// Takes back that a game holds still. One that does not answer is no reason to hold the job: nothing of it is left to do,
+/// and while it is open nobody can stop the server, which saves its world.
+///
+/// # Errors
+/// None but that of a job without a server.
+pub async fn undo_quiesce(typist: &dyn Typist, recipe: &Recipe, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+    cx.server()?;
+    let mut why = String::new();
+    for attempt in 1..=RESUME_TRIES {
+        if attempt > 1 {
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
+        match resume_saves(typist, recipe, cx).await {
+            Ok(gain) => return Ok(gain),
+            Err(StepError::Retry(error) | StepError::Fatal(error)) => why = format!("{error:#}"),
+        }
+    }
+    let note = format!("the game could not be told to save again, so it may not until it is stopped: {why}");
+    cx.out.line(&note);
+    Ok(Gain::note(note))
+}
+
 /// How long [`quiesce`] or [`resume_saves`] may take, in seconds, with room for one more try of the latter.
 pub fn quiesce_limit_s(recipe: &Recipe) -> u64 {
     let lines = recipe.quiesce.as_ref().map_or(0, |quiesce| quiesce.before.len().max(quiesce.after.len()));
-    (lines.max(1) as u64) * 2 * (SAVING_LIMIT + COMMAND_LIMIT).as_secs()
+    (lines.max(1) as u64) * RESUME_TRIES * (SAVING_LIMIT + COMMAND_LIMIT).as_secs()
 }
 
 async fn type_all(

@@ -53,6 +53,17 @@ impl Action {
     }
 }
 
+impl Action {
+    /// The backup that somebody chose to be the present world.
+    pub fn chosen_backup(&self) -> Option<&BackupId> {
+        match self {
+            Action::Restore { backup } => Some(backup),
+            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
+            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
+        }
+    }
+}
+
 /// Why a job was opened, when nobody asked for it in so many words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "cause")]

@@ -33,11 +33,11 @@ mod worlds;
 pub use choose::Needs;
 pub use setup::{Found, examine};
 
-use super::backups::{Backups, undo_quiesce};
+use super::backups::Backups;
 use crate::clients::cloud::{CloudApi, CloudError};
 use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
-use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, warn_players};
+use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, undo_quiesce, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::cost::Quote;
 use crate::model::drive::Snapshot;

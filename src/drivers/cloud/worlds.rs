@@ -9,7 +9,7 @@ use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
 use crate::drivers::{blocking, blocking_while_wanted};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::{Action, Gain};
+use crate::model::job::Gain;
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
@@ -195,17 +195,10 @@ impl CloudDriver {
 
     pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
-        let chosen = match &cx.job.action {
-            Action::Restore { backup } => Some(backup.clone()),
-            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
-            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
-        };
+        let chosen = cx.job.action.chosen_backup().cloned();
         let Some(host) = &server.owned.host else {
-            // Nothing exists while it is off: choosing a world is naming it, and the next start pushes it.
             let Some(backup) = chosen else { return Ok(Gain::note("there is no host yet")) };
-            let (_, report) = self.backups.sound(server, &backup).await?;
-            let note = format!("{backup}, {}, at the next start", spoken_files(report.files));
-            return Ok(Gain::owned(Owned { world: Some(backup), ..server.owned.clone() }).with_note(note));
+            return self.backups.name_world(server, &backup).await;
         };
         // A game has been started on this host since its world was put there: what it holds is the newest.
         if chosen.is_none() && host.played {

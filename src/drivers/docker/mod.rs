@@ -21,9 +21,9 @@ pub use drives::{DriveKind, usage};
 pub use leftovers::{Leftovers, OnRecord};
 
 use crate::clients::docker::{Docker, DockerError};
-use crate::drivers::backups::{Backups, undo_quiesce};
+use crate::drivers::backups::Backups;
 use crate::drivers::blocking;
-use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, warn_players};
+use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, undo_quiesce, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::drive::Snapshot;

@@ -9,7 +9,7 @@ use crate::drivers::blocking_while_wanted;
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::DriveRef;
 use crate::model::job::{Action, Gain};
-use crate::model::server::{Owned, Server};
+use crate::model::server::Server;
 use crate::model::view::{spoken_bytes, spoken_files};
 use crate::model::world::{BackupId, WorldAt};
 use crate::vault::{self, OwnerId, Pack, Selection, Staging};
@@ -192,17 +192,10 @@ impl DockerDriver {
     pub(super) async fn push_world(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
         // Chosen by a person; it becomes the present world only when it is all there.
-        let chosen = match &cx.job.action {
-            Action::Restore { backup } => Some(backup),
-            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
-            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
-        };
+        let chosen = cx.job.action.chosen_backup();
         let Some(drive) = server.owned.drive.clone() else {
-            // Without a drive, choosing a world is naming it, and the next start pushes it.
             let Some(backup) = chosen else { return Ok(Gain::note("there is no drive yet")) };
-            let (_, report) = self.backups.sound(server, backup).await?;
-            let note = format!("{backup}, {}, at the next start", spoken_files(report.files));
-            return Ok(Gain::owned(Owned { world: Some(backup.clone()), ..server.owned.clone() }).with_note(note));
+            return self.backups.name_world(server, backup).await;
         };
         let wanted = match (chosen, &drive.world) {
             (Some(backup), WorldAt::Backup(held)) if held == backup => None,

@@ -21,10 +21,7 @@ pub(super) struct Known {
 pub(super) fn run(things: &mut Things, step: Step, cx: &StepCx<'_>, server: &Server, known: &Known) -> Done {
     let mut owned = server.owned.clone();
     let id = server.id.clone();
-    let restored = match &cx.job.action {
-        Action::Restore { backup } => Some(backup.clone()),
-        _ => None,
-    };
+    let restored = cx.job.action.chosen_backup().cloned();
     match step {
         Step::BuildImage | Step::CreateSnapshot | Step::RunInstaller | Step::SealSnapshot => {
             return build(things, step, cx);

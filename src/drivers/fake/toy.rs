@@ -8,7 +8,7 @@ use crate::drivers::backups::{Backups, note_of, vault_error};
 use crate::drivers::blocking;
 use crate::engine::{StepCx, StepError};
 use crate::model::ServerId;
-use crate::model::job::{Action, Gain, Step};
+use crate::model::job::{Gain, Step};
 use crate::model::recipe::{Recipe, Surroundings};
 use crate::vault::Shift;
 use anyhow::Context;
@@ -336,11 +336,7 @@ impl Toys {
     /// What is about to be put in place is whole, and is the world that it is on record as.
     async fn check_backup(&self, cx: &StepCx<'_>, outside: &Outside) -> Result<(), StepError> {
         let server = cx.server()?;
-        let chosen = match &cx.job.action {
-            Action::Restore { backup } => Some(backup.clone()),
-            Action::Start | Action::Stop | Action::Restart | Action::Backup => None,
-            Action::Update | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => None,
-        };
+        let chosen = cx.job.action.chosen_backup().cloned();
         let Some(wanted) = chosen.or_else(|| server.owned.world.clone()) else { return Ok(()) };
         let (id, _) = self.backups.sound(server, &wanted).await?;
         let file = self.backups.vault.home(&Backups::owner(server)?, &id).join("files").join(TURNS_FILE);
