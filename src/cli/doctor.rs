@@ -245,7 +245,7 @@ async fn try_overlay(docker: &Docker, config: &Config) -> anyhow::Result<Option<
     .await;
     docker.remove(&name, true).await?;
     docker.remove_volume(&name).await?;
-    // The kernel's own folder in it: see drives::clear.
+    // The kernel's own folder in it: see folders::clear.
     let inner = home.path().join("work/work");
     if std::fs::metadata(&inner).is_ok_and(|found| found.uid() == 0) {
         std::fs::remove_dir(&inner)?;

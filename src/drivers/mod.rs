@@ -8,7 +8,15 @@ pub mod fake;
 pub mod talk;
 
 use crate::engine::StepError;
+use std::io;
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
+
+/// What was made, renamed or removed in this folder outlasts a power cut once this returns. A file's own bytes are another
+/// matter.
+pub(crate) fn sync_dir(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
 
 /// Runs blocking file work on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StepError> {

@@ -3,7 +3,7 @@
 
 use super::CloudDriver;
 use crate::clients::ssh::HostKey;
-use crate::drivers::blocking;
+use crate::drivers::{blocking, sync_dir};
 use crate::engine::{StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::server::Server;
@@ -61,7 +61,7 @@ impl CloudDriver {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
                 created => created?.sync_all()?,
             }
-            File::open(path.parent().expect("the path has a folder"))?.sync_all()?;
+            sync_dir(path.parent().expect("the path has a folder"))?;
             Ok(true)
         };
         blocking(work).await?.map_err(not_noted)

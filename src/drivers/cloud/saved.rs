@@ -3,7 +3,7 @@
 //! world for the newest, nor put a newer one over what was never saved.
 
 use super::CloudDriver;
-use crate::drivers::blocking;
+use crate::drivers::{blocking, sync_dir};
 use crate::engine::StepError;
 use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -58,7 +58,7 @@ impl CloudDriver {
             file.write_all(mark.text().as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&part, &path)?;
-            File::open(folder)?.sync_all()
+            sync_dir(folder)
         };
         blocking(work).await?.map_err(not_noted)
     }
@@ -69,7 +69,7 @@ impl CloudDriver {
         let work = move || match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => File::open(path.parent().expect("the path has a folder"))?.sync_all(),
+            Ok(()) => sync_dir(path.parent().expect("the path has a folder")),
         };
         blocking(work).await?.map_err(not_noted)
     }

@@ -1,9 +1,11 @@
 //! Drives: a server's writable layer on a snapshot. An overlay that the daemon mounts where it can, a copy (reflinked
 //! where the file system can) where it cannot; both behind the same words.
 
+use super::folders::{clear, disk_error, make_dir, remove, to_disk};
 use super::snapshots::{gone_is_fine, path_text};
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::clients::docker::{ContainerSpec, DockerError, Mount, OverlayVolume};
+use crate::drivers::sync_dir;
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::{DriveRef, SnapshotId, golden};
 use crate::model::job::{Action, Gain, Step};
@@ -16,8 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// The folder of all drives, in the data folder.
 pub(super) const DRIVES: &str = "drives";
-/// What a folder is called while it is being deleted.
-const DELETING: &str = ".deleting-";
 /// Lies in a drive's folder from the first moment in which a world may have been written to it. It stays: where a world
 /// arrived, the record says so.
 const PUSH_BEGUN: &str = ".push-begun";
@@ -166,8 +166,7 @@ impl DockerDriver {
             self.destroy_drive(&drive.id).await?;
             self.make_drive(server, drive).await?;
         }
-        let note =
-            move || std::fs::File::create(&mark)?.sync_all().and_then(|()| std::fs::File::open(&dir)?.sync_all());
+        let note = move || std::fs::File::create(&mark)?.sync_all().and_then(|()| sync_dir(&dir));
         blocking(note).await?.map_err(disk_error("noting that a world is written"))
     }
 
@@ -262,104 +261,6 @@ impl DockerDriver {
     }
 }
 
-/// A full disk is named as such: it is the one failure here that people can mend.
-pub(super) fn disk_error(what: &str) -> impl FnOnce(io::Error) -> StepError + '_ {
-    move |error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StepError::fatal(format!("{what}: the disk is full. Free some space and try again."))
-        }
-        _ => StepError::fatal(format!("{what}: {error}")),
-    }
-}
-
-/// So little room that what ended for want of it is told from what ended for another reason.
-const FULL_BYTES: u64 = 1 << 20;
-
-/// Whether nothing more goes onto the disk that this lies on.
-pub(super) fn is_full(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail * found.f_frsize < FULL_BYTES || found.f_favail == 0)
-}
-
-/// A folder that belongs to the user games run as. Only root can give it away, and everybody else already is that user.
-pub(super) fn make_dir(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
-    std::fs::create_dir_all(path)?;
-    let found = std::fs::metadata(path)?;
-    if (found.uid(), found.gid()) != (uid, gid) {
-        chown(path, Some(uid), Some(gid))?;
-    }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-}
-
-/// Everything written so far on the file system of this folder is on the disk when this returns. Whatever was written
-/// through an overlay or by another user is there too.
-pub(super) fn to_disk(dir: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(std::fs::File::open(dir)?)?)
-}
-
-/// Deletes a folder under another name, so that under its own it is all there or not there at all. What a crash leaves
-/// is cleared at the next start.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    let (Some(around), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
-    };
-    let doomed = around.join(format!("{DELETING}{}", name.to_string_lossy()));
-    if !dir.exists() {
-        // Nobody counts on it any more, so what does not go now is left to the next start.
-        if let Err(error) = clear(&doomed) {
-            tracing::warn!("The rest of a deletion could not be cleared away, {}: {error}", doomed.display());
-        }
-        return Ok(());
-    }
-    clear(&doomed)?;
-    std::fs::rename(dir, &doomed)?;
-    std::fs::File::open(around)?.sync_all()?;
-    clear(&doomed)
-}
-
-/// Whether a folder goes by this name only until it is deleted.
-pub(super) fn is_going(name: &str) -> bool {
-    name.starts_with(DELETING)
-}
-
-/// What lies in a folder; nothing where there is none.
-pub(super) fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
-        Err(error) => Err(error),
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
-    }
-}
-
-/// Deletes a whole tree that is ours, with what the kernel leaves in it: an overlay's `work/work` belongs to root with
-/// no permissions at all, is empty, and can be removed but not entered.
-pub(super) fn clear(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir(path.join("work").join("work")) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory => {}
-        // Not empty: then it is no overlay's, and the walk below meets it.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-        Err(error) => return Err(error),
-    }
-    // Sealed and read-only folders must be writable before what is in them can go.
-    for entry in walkdir::WalkDir::new(path).into_iter() {
-        match entry {
-            Ok(entry) if entry.file_type().is_dir() => {
-                let mode = entry.metadata().map_err(io::Error::from)?.permissions().mode();
-                if mode & 0o700 != 0o700 {
-                    std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode | 0o700))?;
-                }
-            }
-            Ok(_) => {}
-            Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Counts files and the blocks they use. Folders that cannot be entered are an error, never a zero.
 pub fn usage(path: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
@@ -404,7 +305,7 @@ fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
     // A power cut must not leave the name of what is whole on what is not.
     to_disk(&partial)?;
     std::fs::rename(&partial, &done)?;
-    std::fs::File::open(to)?.sync_all()
+    sync_dir(to)
 }
 
 /// Shares the blocks where the file system can (btrfs, XFS), and copies where it cannot.
@@ -420,18 +321,6 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tree_with_sealed_folders_is_cleared() {
-        let home = tempfile::tempdir().unwrap();
-        let inner = home.path().join("drive/files/sealed");
-        std::fs::create_dir_all(&inner).unwrap();
-        std::fs::write(inner.join("file"), "x").unwrap();
-        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o555)).unwrap();
-        clear(&home.path().join("drive")).unwrap();
-        assert!(!home.path().join("drive").exists());
-        clear(&home.path().join("drive")).unwrap();
-    }
 
     #[test]
     fn a_hard_link_is_counted_once() {

@@ -2,7 +2,8 @@
 //! deletions, and snapshots that are on nobody's record. A drive may hold the only copy of a world, so one that nobody
 //! has on record is shown to people (`orphans`) and left alone.
 
-use super::drives::{DRIVES, clear, is_going, names_in, remove};
+use super::drives::DRIVES;
+use super::folders::{clear, is_going, names_in, remove};
 use super::snapshots::SNAPSHOTS;
 use std::collections::HashSet;
 use std::io;

@@ -1,12 +1,13 @@
 //! The docker backend: a server is a container on a copy-on-write drive that stands on a golden snapshot. Needs the
 //! Docker socket and no root: folders are ours, the daemon mounts them, games run as an ordinary user.
 //!
-//! `snapshots` builds what drives stand on, `drives` clones and replaces them, `worlds` moves worlds between a drive
-//! and the vault, `paths` has the daemon send them, `game` starts and stops the container, `talk` speaks to the game in
-//! it, `orphans` finds what was forgotten, `leftovers` clears away what nobody can want. What exists outside is found by
-//! its name and its labels, never by memory.
+//! `snapshots` builds what drives stand on, `drives` clones and replaces them, `folders` makes and deletes what both
+//! lie in, `worlds` moves worlds between a drive and the vault, `paths` has the daemon send them, `game` starts and stops
+//! the container, `talk` speaks to the game in it, `orphans` finds what was forgotten, `leftovers` clears away what nobody
+//! can want. What exists outside is found by its name and its labels, never by memory.
 
 mod drives;
+mod folders;
 mod game;
 mod leftovers;
 mod orphans;

@@ -1,7 +1,8 @@
 //! What carries this instance's label on this machine and belongs to no server: containers, drives, and volumes of
 //! drives whose folder is gone.
 
-use super::drives::{DRIVES, is_going, names_in};
+use super::drives::DRIVES;
+use super::folders::{is_going, names_in};
 use super::{DockerDriver, LABEL_INSTANCE, LABEL_SERVER};
 use crate::drivers::blocking;
 use crate::engine::StepError;

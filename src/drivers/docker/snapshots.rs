@@ -1,7 +1,7 @@
 //! Golden snapshots: an image from the recipe's bootstrap, and the game's own files from its install script, run once
 //! in a container of its own and sealed. Everything after that stands on them and never changes them.
 
-use super::{DockerDriver, GAME_DIR, SCRIPTS_DIR, blocking, docker_error, drives};
+use super::{DockerDriver, GAME_DIR, SCRIPTS_DIR, blocking, docker_error, drives, folders};
 use crate::clients::docker::{BuildSpec, ContainerSpec, DockerError, Mount, Network};
 use crate::engine::{StepCx, StepError, builder_of};
 use crate::model::drive::{Snapshot, SnapshotId, golden};
@@ -138,9 +138,9 @@ impl DockerDriver {
         };
         let files = self.snapshot_files(&snapshot.id);
         let owner = (self.settings.uid, self.settings.gid);
-        blocking(move || drives::make_dir(&files, owner))
+        blocking(move || folders::make_dir(&files, owner))
             .await?
-            .map_err(drives::disk_error("making the snapshot's folder"))?;
+            .map_err(folders::disk_error("making the snapshot's folder"))?;
         Ok(Gain { snapshot: Some(snapshot), ..Gain::default() })
     }
 
@@ -170,9 +170,9 @@ impl DockerDriver {
             .or_else(gone_is_fine)
             .map_err(docker_error("removing the old installer"))?;
         let (again, owner) = (files.clone(), (self.settings.uid, self.settings.gid));
-        blocking(move || drives::clear(&again).and_then(|()| drives::make_dir(&again, owner)))
+        blocking(move || folders::clear(&again).and_then(|()| folders::make_dir(&again, owner)))
             .await?
-            .map_err(drives::disk_error("clearing the snapshot's folder"))?;
+            .map_err(folders::disk_error("clearing the snapshot's folder"))?;
         let recipe = self.recipe(cx.game())?;
         let spec = ContainerSpec {
             name: name.clone(),
@@ -199,10 +199,10 @@ impl DockerDriver {
         let end = self.docker.wait(&name).await.map_err(docker_error("waiting for the installer"))?;
         self.docker.remove(&name, true).await.or_else(gone_is_fine).map_err(docker_error("removing the installer"))?;
         let folder = files.clone();
-        let full = end.exit_code != Some(0) && blocking(move || drives::is_full(&folder)).await?;
+        let full = end.exit_code != Some(0) && blocking(move || folders::is_full(&folder)).await?;
         if end.exit_code != Some(0) {
             // At once, and not only when the job is undone: on a full disk not even that could be written down.
-            blocking(move || drives::clear(&files)).await?.map_err(drives::disk_error("clearing half an install"))?;
+            blocking(move || folders::clear(&files)).await?.map_err(folders::disk_error("clearing half an install"))?;
         }
         match end.exit_code {
             Some(0) => Ok(Gain::default()),
@@ -227,11 +227,11 @@ impl DockerDriver {
             // The kernel never writes to a lower directory; this keeps people from it too.
             std::fs::set_permissions(&files, std::fs::Permissions::from_mode(0o555))?;
             // Once it is sealed on record, drives are cloned from it, also after a power cut.
-            drives::to_disk(&files)?;
+            folders::to_disk(&files)?;
             Ok(size)
         })
         .await?
-        .map_err(drives::disk_error("measuring the snapshot"))?;
+        .map_err(folders::disk_error("measuring the snapshot"))?;
         if size.files == 0 {
             return Err(StepError::fatal(
                 "The install script left no files, so there is nothing to make a snapshot of.",
@@ -271,7 +271,7 @@ impl DockerDriver {
     /// Deletes a snapshot's files. Who calls this has made sure that nobody stands on them.
     pub async fn remove_snapshot_files(&self, id: &SnapshotId) -> Result<(), StepError> {
         let dir = self.snapshot_dir(id);
-        blocking(move || drives::remove(&dir)).await?.map_err(drives::disk_error("deleting the snapshot's files"))
+        blocking(move || folders::remove(&dir)).await?.map_err(folders::disk_error("deleting the snapshot's files"))
     }
 
     /// The image that the snapshot was built with. Where the daemon lost it and the recipe has moved on, it cannot be

@@ -1,7 +1,7 @@
 //! Worlds between a drive and the vault. A world is read through the daemon, which sees the drive as the game does,
 //! twice: once to copy it and once to compare the copy, read back from the disk, with the original.
 
-use super::drives::{disk_error, to_disk};
+use super::folders::{disk_error, to_disk};
 use super::paths::WorldPaths;
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
