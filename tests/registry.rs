@@ -9,17 +9,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ADDRESS: &str = "127.0.0.1:5057";
-
 struct Registry(Child);
 
 impl Registry {
     /// Debian's docker-registry with its files in `home`; Docker trusts a registry on loopback without TLS.
-    fn start(home: &Path) -> Option<Registry> {
+    fn start(home: &Path, address: &str) -> Option<Registry> {
         let config = home.join("registry.yml");
         let files = home.join("registry");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {ADDRESS}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             files.display()
         );
         std::fs::write(&config, text).unwrap();
@@ -40,7 +38,7 @@ impl Registry {
         };
         let registry = Registry(child);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(ADDRESS).is_err() {
+        while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "the registry does not listen");
             std::thread::yield_now();
         }
@@ -60,15 +58,21 @@ fn docker(args: &[&str]) {
     assert!(out.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-#[tokio::test]
-async fn a_base_image_is_pulled_where_a_registry_answers() {
+/// The toy on a base image that only a registry at this address has.
+struct Remote {
+    home: tempfile::TempDir,
+    base: String,
+    _registry: Registry,
+}
+
+async fn remote(address: &str) -> Option<Remote> {
     if !docker_or_skip().await {
-        return;
+        return None;
     }
     test_image("busybox");
     let home = tempfile::tempdir().unwrap();
-    let Some(registry) = Registry::start(home.path()) else { return };
-    let base = format!("{ADDRESS}/base:1");
+    let registry = Registry::start(home.path(), address)?;
+    let base = format!("{address}/base:1");
     docker(&["tag", "spawnpoint-test/busybox:1", &base]);
     docker(&["push", "-q", &base]);
     docker(&["rmi", &base]);
@@ -84,8 +88,13 @@ async fn a_base_image_is_pulled_where_a_registry_answers() {
     let script = recipes.join("toy/bootstrap");
     let text = std::fs::read_to_string(&script).unwrap();
     std::fs::write(&script, format!("{text}\n# {}\n", uuid::Uuid::new_v4())).unwrap();
+    Some(Remote { home, base, _registry: registry })
+}
 
-    let stage = Stage::open(recipes.to_str().unwrap(), |_| {}).await;
+#[tokio::test]
+async fn a_base_image_is_pulled_where_a_registry_answers() {
+    let Some(Remote { home, base, _registry }) = remote("127.0.0.1:5057").await else { return };
+    let stage = Stage::open(home.path().join("recipes").to_str().unwrap(), |_| {}).await;
     let job = stage.program.app.snapshot_build(&stage.caller, "toy", None).await.unwrap();
     stage.succeeds(job).await;
     let output = stage.program.store.job_output(job, None, 400).await.unwrap().join("\n");
@@ -96,5 +105,20 @@ async fn a_base_image_is_pulled_where_a_registry_answers() {
         docker(&["rmi", &image]);
     }
     docker(&["rmi", &base]);
-    drop(registry);
+}
+
+#[tokio::test]
+async fn the_demo_names_the_base_image_that_it_pulled_and_that_stays() {
+    let Some(Remote { home, base, _registry }) = remote("127.0.0.1:5058").await else { return };
+    let demo = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spawnpoint"));
+        command.args(["demo", "--game", "toy"]).env("SPAWNPOINT_GAME_SCRIPTS", home.path().join("recipes"));
+        let done = command.stdin(Stdio::null()).current_dir(home.path()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let (first, second) = (demo(), demo());
+    docker(&["rmi", &base]);
+    assert!(first.contains(&format!("`docker image rm {base}` removes it.")), "{first}");
+    assert!(!second.contains("docker image rm"), "it was there before: {second}");
 }

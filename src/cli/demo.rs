@@ -1,5 +1,5 @@
 //! `spawnpoint demo`: the main job, once, with a real game in real containers, as friends would see it. Everything it
-//! makes carries an instance of its own and is gone at the end. This file shows containers, `cloud` rented hosts.
+//! makes carries an instance of its own and is gone at the end; a base image that it had to pull is named. This file shows containers, `cloud` rented hosts.
 
 mod cloud;
 
@@ -14,6 +14,7 @@ use crate::model::job::Outcome;
 use crate::model::server::State;
 use crate::model::view::spoken_files;
 use crate::program::{Program, endpoint};
+use crate::recipes::Recipes;
 use anyhow::{Context, ensure};
 use cloud::StandIn;
 use std::collections::BTreeMap;
@@ -26,15 +27,31 @@ const SERVERS: [&str; 2] = ["friday-world", "sunday-world"];
 
 /// What the demo shows it on.
 enum Scene {
-    Containers { docker: Docker, keep_image: bool },
+    Containers { docker: Docker, keep_image: bool, base: Base },
     RentedHosts(StandIn),
+}
+
+/// What the game's image is made from: no instance's own, so it stays.
+struct Base {
+    image: String,
+    was_there: bool,
+}
+
+impl Base {
+    async fn of(config: &Config, game: &str, docker: &Docker) -> anyhow::Result<Base> {
+        let recipes = Recipes::load(&config.game_scripts)?;
+        let recipe = recipes.get(game).with_context(|| format!("there is no recipe called `{game}`"))?;
+        let image = recipe.container.base.clone();
+        Ok(Base { was_there: docker.image(&image).await?.is_some(), image })
+    }
 }
 
 /// True when everything went as it should.
 pub async fn demo(config: &Config, game: &str, keep_image: bool) -> anyhow::Result<bool> {
     let docker = Docker::connect(endpoint(config).as_deref())?;
     docker.ping().await.context("no Docker daemon answers; `spawnpoint doctor` says what to do")?;
-    perform(config.clone(), game, Scene::Containers { docker, keep_image }).await
+    let base = Base::of(config, game, &docker).await?;
+    perform(config.clone(), game, Scene::Containers { docker, keep_image, base }).await
 }
 
 /// The same with hosts that are rented from the stand-in at this address.
@@ -77,22 +94,28 @@ async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result
         result = play => result,
         () = interrupted => Err(anyhow::anyhow!("interrupted")),
     };
-    heading("Leaving nothing behind");
+    heading("Cleaning up");
     let tidy = show.tidy().await;
     stop.cancel();
     work.await.context("ending the demo's engine")?;
     let images = match &scene {
-        Scene::Containers { docker, keep_image: false } => remove_images(docker, &program).await?,
+        Scene::Containers { docker, keep_image: false, .. } => remove_images(docker, &program).await?,
         Scene::Containers { keep_image: true, .. } | Scene::RentedHosts(_) => 0,
     };
     drop(program);
     home.close().context("removing the demo's folder")?;
     tidy?;
     match &scene {
-        Scene::Containers { .. } => {
+        Scene::Containers { docker, base, .. } => {
             let image =
                 if images == 0 { "The image stays: it was there before, or was to be kept." } else { "And the image." };
             println!("  Removed both servers with their drives, the snapshot and the backups. {image}");
+            if !base.was_there && docker.image(&base.image).await?.is_some() {
+                println!(
+                    "  The image {0} was pulled for that and stays: `docker image rm {0}` removes it.",
+                    base.image
+                );
+            }
         }
         Scene::RentedHosts(standin) => {
             println!("  Removed the server and its backups.");
