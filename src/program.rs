@@ -5,7 +5,7 @@ use crate::app::{App, Choices, Parts};
 use crate::bus::Bus;
 use crate::clients::cloud;
 use crate::clients::dns::{self, Dns};
-use crate::clients::docker::{About, Docker};
+use crate::clients::docker::Docker;
 use crate::clients::ssh::{KeyPair, Pin, Trust};
 use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnHost};
 use crate::drivers::backups::Backups;
@@ -148,14 +148,10 @@ async fn drivers(config: &Config, base: &Base) -> anyhow::Result<Drivers> {
     let mut drivers = Drivers::new();
     if config.docker.enabled {
         let docker = Docker::connect(endpoint(config).as_deref())?;
-        let kind = match docker.about().await {
-            Ok(about) => drive_kind(config.docker.drives, &about),
-            // It may come later; servers are unknown until then. What cannot be asked is taken for the usual.
-            Err(error) => {
-                tracing::warn!("No Docker daemon answers yet: {error}");
-                drive_kind_unasked(config.docker.drives)
-            }
-        };
+        // It may come later; servers are unknown until then.
+        if let Err(error) = docker.ping().await {
+            tracing::warn!("No Docker daemon answers yet: {error}");
+        }
         let (uid, gid) = game_ids(config)?;
         let settings = Settings {
             instance: instance.clone(),
@@ -166,7 +162,7 @@ async fn drivers(config: &Config, base: &Base) -> anyhow::Result<Drivers> {
             uid,
             gid,
             build_host_network: config.docker.build_host_network,
-            drives: kind,
+            drives: drives_wished(config),
             retention,
         };
         drivers.insert(Backend::Docker, Arc::new(DockerDriver::new(docker, vault.clone(), recipes.clone(), settings)));
@@ -385,20 +381,12 @@ pub fn database_url(config: &Config) -> String {
     }
 }
 
-/// Overlay where the daemon mounts with the rights that needs, a copy where it cannot.
-pub fn drive_kind(wished: Wished, about: &About) -> DriveKind {
-    match wished {
-        Wished::Copy => DriveKind::Copy,
-        Wished::Overlay => DriveKind::Overlay,
-        Wished::Auto if about.rootless || about.desktop || about.user_namespaces => DriveKind::Copy,
-        Wished::Auto => DriveKind::Overlay,
-    }
-}
-
-fn drive_kind_unasked(wished: Wished) -> DriveKind {
-    match wished {
-        Wished::Copy => DriveKind::Copy,
-        Wished::Overlay | Wished::Auto => DriveKind::Overlay,
+/// How the operator wants drives to be made; `None` where that is left to what the daemon can do.
+pub fn drives_wished(config: &Config) -> Option<DriveKind> {
+    match config.docker.drives {
+        Wished::Auto => None,
+        Wished::Overlay => Some(DriveKind::Overlay),
+        Wished::Copy => Some(DriveKind::Copy),
     }
 }
 

@@ -6,8 +6,8 @@ mod cloud;
 use crate::clients::docker::{About, ContainerSpec, Docker, DockerError, Mount, OverlayVolume};
 use crate::config::Config;
 use crate::discord;
-use crate::drivers::docker::DriveKind;
-use crate::program::{database_url, drive_kind, endpoint, game_ids, names as names_in_dns};
+use crate::drivers::docker::{Daemon, DriveKind};
+use crate::program::{database_url, drives_wished, endpoint, game_ids, names as names_in_dns};
 use crate::recipes::{self, Recipes};
 use crate::store::Store;
 use anyhow::Context;
@@ -163,7 +163,7 @@ async fn docker(config: &Config) -> Vec<Finding> {
         Ok((uid, gid)) => findings.push(Finding::Fine(format!("Games run as user {uid}:{gid}."))),
         Err(error) => findings.push(Finding::Wrong(format!("{error:#}"))),
     }
-    findings.push(match drive_kind(config.docker.drives, &about) {
+    findings.push(match Daemon::new(&about, drives_wished(config)).drives {
         DriveKind::Copy => Finding::Note(why_copies(&about)),
         DriveKind::Overlay => match try_overlay(&docker, config).await {
             Ok(Some(())) => Finding::Fine("The daemon mounts overlays: a drive is a few kilobytes.".into()),

@@ -3,6 +3,7 @@
 use super::relay::Relay;
 use super::*;
 use spawnpoint::app::Choice;
+use spawnpoint::config::DriveKind;
 use spawnpoint::model::server::State;
 
 /// Two that come in vain are enough to know that the program has noticed.
@@ -143,4 +144,57 @@ async fn a_server_that_nobody_can_see_is_unknown_and_is_left_alone() {
     assert_eq!(container_of(&stage), container, "the game was left alone");
     stage.turns("world", 1).await;
     stage.close().await;
+}
+
+#[tokio::test]
+async fn how_drives_are_made_is_not_guessed_while_no_daemon_answers() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    relay.wears(serde_json::json!({ "OperatingSystem": "Docker Desktop" }));
+    relay.fall();
+    let variants = Variants::new().with("patient", &[]);
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    relay.rise();
+    stage.create("world", "patient", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 2).await;
+    let drive = drive_folders(&stage).remove(0);
+    assert!(drive.join("files").is_dir() && !drive.join("upper").exists(), "such a daemon mounts no overlay for us");
+    stage.stop_server("world").await;
+    stage.starts_with("world", 2).await;
+    close(stage, &variants).await;
+}
+
+#[tokio::test]
+async fn a_drive_stays_what_it_was_made_as() {
+    if !ready().await {
+        return;
+    }
+    let variants = Variants::new().with("lasting", &[]);
+    let mut stage = Stage::open(variants.path(), |_| {}).await;
+    for (turns, (kind, other, files)) in
+        [(DriveKind::Overlay, DriveKind::Copy, "upper"), (DriveKind::Copy, DriveKind::Overlay, "files")]
+            .into_iter()
+            .enumerate()
+    {
+        let name = format!("world-{turns}");
+        stage.config.docker.drives = kind;
+        stage = stage.restart().await;
+        stage.create(&name, "lasting", &[]).await;
+        stage.start(&name).await;
+        stage.turns(&name, turns + 1).await;
+        stage.stop_server(&name).await;
+        stage.config.docker.drives = other;
+        stage = stage.restart().await;
+        stage.starts_with(&name, turns + 1).await;
+        stage.turns(&name, 1).await;
+        stage.stop_server(&name).await;
+        let view = stage.program.app.snapshots(&stage.caller).await.unwrap().remove(0);
+        let own = view.drives.iter().find(|(server, _)| **server == name).unwrap().1;
+        assert!(own.is_some_and(|bytes| bytes > 0), "{name} is measured: {own:?}");
+        assert!(drive_folders(&stage).iter().any(|drive| drive.join(files).is_dir()), "{files}");
+    }
+    close(stage, &variants).await;
 }

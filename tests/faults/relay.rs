@@ -1,6 +1,7 @@
 //! A small relay in front of the daemon's socket. It can fall silent at a chosen request, as a daemon does that dies
 //! after it has taken the request and before it has answered, and it counts who comes to ask meanwhile. It can let a
-//! part of what is sent to the daemon or comes from it through, and then nothing more.
+//! part of what is sent to the daemon or comes from it through, and then nothing more. And it can pass the daemon off as
+//! another one.
 
 use spawnpoint::clients::docker::DEFAULT_SOCKET;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ struct Inside {
     /// Even: up, odd: down. Every connection belongs to one number and ends with it.
     times: watch::Sender<usize>,
     held: watch::Sender<bool>,
+    /// What is said of the daemon in place of its own word.
+    mask: Mutex<Option<String>>,
     refused: AtomicUsize,
 }
 
@@ -52,6 +55,7 @@ impl Relay {
             trap: Mutex::default(),
             times: watch::Sender::new(0),
             held: watch::Sender::new(false),
+            mask: Mutex::default(),
             refused: AtomicUsize::new(0),
         });
         let of_task = inside.clone();
@@ -95,6 +99,11 @@ impl Relay {
     /// Of the answer to a request like this so many bytes arrive.
     pub fn stall_after(&self, bytes: usize, words: &[&str]) {
         self.set(words, Then::Stall(bytes));
+    }
+
+    /// From now on the daemon is another one to whoever asks what it is.
+    pub fn wears(&self, info: serde_json::Value) {
+        *self.inside.mask.lock().unwrap() = Some(info.to_string());
     }
 
     fn set(&self, words: &[&str], then: Then) {
@@ -145,13 +154,21 @@ impl Drop for Relay {
 async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
     let Ok(daemon) = UnixStream::connect(DEFAULT_SOCKET).await else { return };
     let mut fallen = inside.times.subscribe();
-    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_client, to_client) = client.into_split();
+    let to_client = tokio::sync::Mutex::new(to_client);
     let (mut from_daemon, mut to_daemon) = daemon.into_split();
     let (answer_left, client_left) = (AtomicUsize::new(usize::MAX), Notify::new());
     let up = async {
         let mut bytes = vec![0; 64 * 1024];
         let mut left = usize::MAX;
         while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+            let mask = inside.mask.lock().unwrap().clone();
+            let asks = |bytes: &[u8]| bytes.starts_with(b"GET ") && first_line(bytes).contains("/info");
+            if let Some(info) = mask.filter(|_| asks(&bytes[..count])) {
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", info.len());
+                let _ = to_client.lock().await.write_all((head + &info).as_bytes()).await;
+                break;
+            }
             let trap = take_if_caught(&inside, &bytes[..count]);
             match trap {
                 Some(Then::Hold) => {
@@ -180,7 +197,7 @@ async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from_daemon.read(&mut bytes).await {
             let left = answer_left.load(Ordering::Relaxed);
-            if to_client.write_all(&bytes[..count.min(left)]).await.is_err() {
+            if to_client.lock().await.write_all(&bytes[..count.min(left)]).await.is_err() {
                 break;
             }
             if left < count {
@@ -191,7 +208,7 @@ async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
                 answer_left.store(left - count, Ordering::Relaxed);
             }
         }
-        let _ = to_client.shutdown().await;
+        let _ = to_client.lock().await.shutdown().await;
     };
     tokio::select! {
         _ = fallen.wait_for(|now| *now != times) => {}
@@ -199,10 +216,13 @@ async fn serve(client: UnixStream, inside: Arc<Inside>, times: usize) {
     }
 }
 
+fn first_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned()
+}
+
 fn take_if_caught(inside: &Inside, bytes: &[u8]) -> Option<Then> {
     let mut trap = inside.trap.lock().unwrap();
-    let head = String::from_utf8_lossy(bytes);
-    let line = head.lines().next().unwrap_or_default();
+    let line = first_line(bytes);
     let caught = trap.as_ref().is_some_and(|trap| trap.words.iter().all(|word| line.contains(word)));
     if !caught {
         return None;

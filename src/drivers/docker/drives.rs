@@ -1,5 +1,6 @@
 //! Drives: a server's writable layer on a snapshot. An overlay that the daemon mounts where it can, a copy (reflinked
-//! where the file system can) where it cannot; both behind the same words.
+//! where the file system can) where it cannot; both behind the same words. What a drive was made as it stays: its folder
+//! says it, whatever the daemon and the configuration say by then.
 
 use super::folders::{clear, disk_error, make_dir, remove, to_disk};
 use super::snapshots::{gone_is_fine, path_text};
@@ -21,6 +22,8 @@ pub(super) const DRIVES: &str = "drives";
 /// Lies in a drive's folder from the first moment in which a world may have been written to it. It stays: where a world
 /// arrived, the record says so.
 const PUSH_BEGUN: &str = ".push-begun";
+/// What a whole copy is called until it is whole.
+const PARTIAL: &str = ".partial";
 
 /// How a drive is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +51,14 @@ impl DockerDriver {
         format!("{}-drive-{id}", self.prefix())
     }
 
-    /// The folder that holds what is the drive's own, for measuring.
-    pub fn own_files(&self, id: &str) -> PathBuf {
-        match self.settings.drives {
-            DriveKind::Overlay => self.drive_dir(id).join("upper"),
-            DriveKind::Copy => self.drive_dir(id).join("files"),
-        }
+    async fn kind_of(&self, drive: &DriveRef) -> Result<DriveKind, StepError> {
+        let dir = self.drive_dir(&drive.id);
+        let found = blocking(move || kind_on_disk(&dir)).await?;
+        found.ok_or_else(|| StepError::fatal(format!("The folder of the drive `{}` does not hold a drive.", drive.id)))
     }
 
-    pub(super) fn mount(&self, drive: &DriveRef) -> Result<Mount, StepError> {
-        Ok(match self.settings.drives {
+    pub(super) async fn mount(&self, drive: &DriveRef) -> Result<Mount, StepError> {
+        Ok(match self.kind_of(drive).await? {
             DriveKind::Overlay => Mount::Volume { name: self.volume_name(&drive.id), target: GAME_DIR.to_owned() },
             DriveKind::Copy => Mount::Bind {
                 source: path_text(&self.drive_dir(&drive.id).join("files"))?,
@@ -178,7 +179,13 @@ impl DockerDriver {
     async fn make_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
         let dir = self.drive_dir(&drive.id);
         let owner = (self.settings.uid, self.settings.gid);
-        match self.settings.drives {
+        let begun = dir.clone();
+        // A try that was cut off is gone on with as it began.
+        let kind = match blocking(move || kind_on_disk(&begun)).await? {
+            Some(kind) => kind,
+            None => self.daemon().await?.drives,
+        };
+        match kind {
             DriveKind::Overlay => {
                 blocking(move || make_dir(&dir.join("upper"), owner).and_then(|()| make_dir(&dir.join("work"), owner)))
                     .await?
@@ -194,7 +201,7 @@ impl DockerDriver {
 
     /// Tells the daemon about the drive. Nothing is mounted until a container uses it.
     async fn declare(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
-        if self.settings.drives == DriveKind::Copy {
+        if self.kind_of(drive).await? == DriveKind::Copy {
             return Ok(());
         }
         let name = self.volume_name(&drive.id);
@@ -249,7 +256,7 @@ impl DockerDriver {
             entrypoint: vec!["true".to_owned()],
             labels: self.labels(Some(&server.id), "hands"),
             user: Some(self.user()),
-            mounts: vec![self.mount(drive)?],
+            mounts: vec![self.mount(drive).await?],
             ..ContainerSpec::default()
         };
         self.docker.create(&spec).await.map_err(docker_error("reaching the drive"))
@@ -258,6 +265,24 @@ impl DockerDriver {
     pub(super) async fn let_go(&self, drive: &DriveRef) -> Result<(), StepError> {
         let name = self.hands_name(&drive.id);
         self.docker.remove(&name, true).await.or_else(gone_is_fine).map_err(docker_error("removing a helper container"))
+    }
+}
+
+/// How the drive in this folder was made; `None` where there is none.
+fn kind_on_disk(dir: &Path) -> Option<DriveKind> {
+    let has = |name: &str| dir.join(name).is_dir();
+    match (has("upper"), has("files") || has(PARTIAL)) {
+        (true, _) => Some(DriveKind::Overlay),
+        (false, true) => Some(DriveKind::Copy),
+        (false, false) => None,
+    }
+}
+
+/// The folder that holds what is a drive's own, for measuring.
+pub(super) fn own_files(dir: &Path) -> PathBuf {
+    match kind_on_disk(dir) {
+        Some(DriveKind::Overlay) | None => dir.join("upper"),
+        Some(DriveKind::Copy) => dir.join("files"),
     }
 }
 
@@ -280,7 +305,7 @@ pub fn usage(path: &Path) -> io::Result<Usage> {
 
 /// A whole copy in `to/files`, put in place only when it is complete.
 fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
-    let (done, partial) = (to.join("files"), to.join(".partial"));
+    let (done, partial) = (to.join("files"), to.join(PARTIAL));
     if done.is_dir() {
         return Ok(());
     }
@@ -341,7 +366,9 @@ mod tests {
         std::os::unix::fs::symlink("file", from.join("dir/link")).unwrap();
         std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o555)).unwrap();
         let me = std::fs::metadata(home.path()).unwrap();
+        assert_eq!(kind_on_disk(&to), None);
         copy_tree(&from, &to, (me.uid(), me.gid())).unwrap();
+        assert_eq!(kind_on_disk(&to), Some(DriveKind::Copy));
         assert_eq!(std::fs::read_to_string(to.join("files/dir/link")).unwrap(), "content");
         std::fs::write(to.join("files/new"), "x").unwrap();
     }

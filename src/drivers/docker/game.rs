@@ -3,7 +3,7 @@
 
 use super::snapshots::gone_is_fine;
 use super::{DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error};
-use crate::clients::docker::{ContainerSpec, ContainerState, DockerError, ExecSpec, Network, Protocol, Publish};
+use crate::clients::docker::{ContainerSpec, ContainerState, DockerError, ExecSpec, Mount, Network, Protocol, Publish};
 use crate::engine::{StepCx, StepError};
 use crate::model::config_edit;
 use crate::model::drive::DriveRef;
@@ -56,7 +56,7 @@ impl DockerDriver {
         let spec = self.container_spec(
             server,
             recipe,
-            &Making { name, image, ports: &ports, drive: &drive, secrets: &secrets },
+            Making { name, image, mount: self.mount(&drive).await?, ports: &ports, secrets: &secrets },
         )?;
         let id = self.docker.create(&spec).await.map_err(docker_error("creating the container"))?;
         self.edit_config_files(cx, &id, recipe, &spec.env).await?;
@@ -85,12 +85,7 @@ impl DockerDriver {
         self.docker.remove(name, true).await.or_else(gone_is_fine).map_err(docker_error("removing an old container"))
     }
 
-    fn container_spec(
-        &self,
-        server: &Server,
-        recipe: &Recipe,
-        making: &Making<'_>,
-    ) -> Result<ContainerSpec, StepError> {
+    fn container_spec(&self, server: &Server, recipe: &Recipe, making: Making<'_>) -> Result<ContainerSpec, StepError> {
         let settings: HashMap<String, String> =
             server.settings.clone().into_iter().chain(making.secrets.clone()).collect();
         let env = recipe.environment(&crate::model::recipe::Surroundings {
@@ -118,14 +113,14 @@ impl DockerDriver {
         let memory_mb = server.limits.memory_mb.unwrap_or(recipe.resources.memory_mb);
         let cpus = server.limits.cpus.unwrap_or(recipe.resources.cpus);
         Ok(ContainerSpec {
-            name: making.name.clone(),
-            image: making.image.clone(),
+            name: making.name,
+            image: making.image,
             entrypoint: vec![format!("{SCRIPTS_DIR}/run")],
             env,
             labels: self.labels(Some(&server.id), "game"),
             user: Some(self.user()),
             workdir: Some(GAME_DIR.to_owned()),
-            mounts: vec![self.mount(making.drive)?],
+            mounts: vec![making.mount],
             ports: published,
             memory_bytes: Some(u64::from(memory_mb) << 20),
             nano_cpus: Some((cpus * 1e9) as u64),
@@ -387,7 +382,7 @@ impl DockerDriver {
 struct Making<'a> {
     name: String,
     image: String,
+    mount: Mount,
     ports: &'a std::collections::BTreeMap<String, u16>,
-    drive: &'a DriveRef,
     secrets: &'a HashMap<String, String>,
 }

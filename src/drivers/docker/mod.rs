@@ -1,11 +1,13 @@
 //! The docker backend: a server is a container on a copy-on-write drive that stands on a golden snapshot. Needs the
 //! Docker socket and no root: folders are ours, the daemon mounts them, games run as an ordinary user.
 //!
-//! `snapshots` builds what drives stand on, `drives` clones and replaces them, `folders` makes and deletes what both
-//! lie in, `worlds` moves worlds between a drive and the vault, `paths` has the daemon send them, `game` starts and stops
-//! the container, `talk` speaks to the game in it, `orphans` finds what was forgotten, `leftovers` clears away what nobody
-//! can want. What exists outside is found by its name and its labels, never by memory.
+//! `daemon` knows what the daemon can do, `snapshots` builds what drives stand on, `drives` clones and replaces them,
+//! `folders` makes and deletes what both lie in, `worlds` moves worlds between a drive and the vault, `paths` has the
+//! daemon send them, `game` starts and stops the container, `talk` speaks to the game in it, `orphans` finds what was
+//! forgotten, `leftovers` clears away what nobody can want. What exists outside is found by its name and its labels, never
+//! by memory.
 
+mod daemon;
 mod drives;
 mod folders;
 mod game;
@@ -18,6 +20,7 @@ mod snapshots;
 mod talk;
 mod worlds;
 
+pub use daemon::Daemon;
 pub use drives::{DriveKind, usage};
 pub use leftovers::{Leftovers, OnRecord};
 
@@ -66,7 +69,8 @@ pub struct Settings {
     pub uid: u32,
     pub gid: u32,
     pub build_host_network: bool,
-    pub drives: DriveKind,
+    /// How drives are made; `None` leaves it to what the daemon can do.
+    pub drives: Option<DriveKind>,
     pub retention: Policy,
 }
 
@@ -231,8 +235,8 @@ impl Driver for DockerDriver {
 
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>> {
         let Some(drive) = &server.owned.drive else { return Ok(None) };
-        let files = self.own_files(&drive.id);
-        Ok(Some(tokio::task::spawn_blocking(move || usage(&files)).await??.bytes))
+        let dir = self.drive_dir(&drive.id);
+        Ok(Some(tokio::task::spawn_blocking(move || usage(&drives::own_files(&dir))).await??.bytes))
     }
 
     fn copies_drives(&self) -> bool {
