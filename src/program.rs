@@ -11,7 +11,7 @@ use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnH
 use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
-use crate::drivers::docker::{DockerDriver, DriveKind, Leftovers, OnRecord, Settings};
+use crate::drivers::docker::{DockerDriver, DriveKind, Ids, Leftovers, OnRecord, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
 use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
@@ -152,15 +152,13 @@ async fn drivers(config: &Config, base: &Base) -> anyhow::Result<Drivers> {
         if let Err(error) = docker.ping().await {
             tracing::warn!("No Docker daemon answers yet: {error}");
         }
-        let (uid, gid) = game_ids(config)?;
         let settings = Settings {
             instance: instance.clone(),
             data_dir: config.data_dir.clone(),
             publish_address: config.docker.publish_address,
             public_address: config.docker.public_address.clone(),
             ports: (config.docker.ports.first, config.docker.ports.last),
-            uid,
-            gid,
+            ids: ids(config)?,
             build_host_network: config.docker.build_host_network,
             drives: drives_wished(config),
             retention,
@@ -254,7 +252,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
         }
     }
     if config.docker.enabled {
-        game_ids(config)?;
+        ids(config)?;
         Docker::connect(endpoint(config).as_deref()).context("`endpoint` under [docker], or DOCKER_HOST")?;
     }
     Ok(())
@@ -390,12 +388,12 @@ pub fn drives_wished(config: &Config) -> Option<DriveKind> {
     }
 }
 
-/// Who games run as. An ordinary user can only be itself: what its games write must stay its own.
-pub fn game_ids(config: &Config) -> anyhow::Result<(u32, u32)> {
+/// Who we are, and who games run as. An ordinary user can only be itself: what its games write must stay its own.
+pub fn ids(config: &Config) -> anyhow::Result<Ids> {
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    match &config.docker.user {
-        None if own.0 == 0 => Ok(GAME_IDS_FOR_ROOT),
-        None => Ok(own),
+    let game = match &config.docker.user {
+        None if own.0 == 0 => GAME_IDS_FOR_ROOT,
+        None => own,
         Some(text) => {
             let parsed = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
             let ids: (u32, u32) = parsed.with_context(|| {
@@ -406,9 +404,10 @@ pub fn game_ids(config: &Config) -> anyhow::Result<(u32, u32)> {
                 own.0 == 0 || own.0 == ids.0,
                 "only root can run games as another user; leave `user` under [docker] out"
             );
-            Ok(ids)
+            ids
         }
-    }
+    };
+    Ok(Ids { own_uid: own.0, game })
 }
 
 fn make_data_dir(path: &Path) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use crate::clients::docker::{About, ContainerSpec, Docker, DockerError, Mount, O
 use crate::config::Config;
 use crate::discord;
 use crate::drivers::docker::{Daemon, DriveKind};
-use crate::program::{database_url, drives_wished, endpoint, game_ids, names as names_in_dns};
+use crate::program::{database_url, drives_wished, endpoint, ids, names as names_in_dns};
 use crate::recipes::{self, Recipes};
 use crate::store::Store;
 use anyhow::Context;
@@ -159,11 +159,24 @@ async fn docker(config: &Config) -> Vec<Finding> {
     if !about.can_limit_memory || !about.can_limit_pids {
         findings.push(Finding::Note("This daemon cannot limit memory or processes, so one game can slow all others down. Turn the kernel's memory and pids cgroups on.".into()));
     }
-    match game_ids(config) {
-        Ok((uid, gid)) => findings.push(Finding::Fine(format!("Games run as user {uid}:{gid}."))),
-        Err(error) => findings.push(Finding::Wrong(format!("{error:#}"))),
-    }
-    findings.push(match Daemon::new(&about, drives_wished(config)).drives {
+    let judged = ids(config).and_then(|ids| {
+        let daemon = Daemon::new(&about, drives_wished(config), ids).map_err(anyhow::Error::msg)?;
+        Ok((ids, daemon))
+    });
+    let (ids, daemon) = match judged {
+        Ok(judged) => judged,
+        Err(error) => {
+            findings.push(Finding::Wrong(format!("{error:#}")));
+            return findings;
+        }
+    };
+    let inside = if daemon.inside == ids.game {
+        ""
+    } else {
+        " In their containers that is root, because this daemon is rootless: root of nothing else."
+    };
+    findings.push(Finding::Fine(format!("Games run as user {}:{}.{inside}", ids.game.0, ids.game.1)));
+    findings.push(match daemon.drives {
         DriveKind::Copy => Finding::Note(why_copies(&about)),
         DriveKind::Overlay => match try_overlay(&docker, config).await {
             Ok(Some(())) => Finding::Fine("The daemon mounts overlays: a drive is a few kilobytes.".into()),
@@ -206,7 +219,6 @@ fn why_copies(about: &About) -> String {
     let why = match about {
         About { rootless: true, .. } => "This daemon is rootless",
         About { desktop: true, .. } => "This is Docker Desktop",
-        About { user_namespaces: true, .. } => "This daemon maps users",
         About { .. } => "The configuration says `drives = \"copy\"`",
     };
     format!("{why}, so a drive is a whole copy of its snapshot. It works, and takes more room.")

@@ -5,7 +5,7 @@ use spawnpoint::model::server::State;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-fn binary(home: &Path, arguments: &[&str]) -> Command {
+pub fn binary(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spawnpoint"));
     command
         .args(arguments)
@@ -20,7 +20,7 @@ fn binary(home: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Exit code, standard output, standard error.
-fn ran(mut command: Command) -> (i32, String, String) {
+pub fn ran(mut command: Command) -> (i32, String, String) {
     let done = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (done.status.code().unwrap(), text(done.stdout), text(done.stderr))

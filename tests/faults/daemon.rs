@@ -1,5 +1,6 @@
 //! A daemon that goes away in the middle of a job, and comes back.
 
+use super::commands::{binary, ran};
 use super::relay::Relay;
 use super::*;
 use spawnpoint::app::Choice;
@@ -196,5 +197,47 @@ async fn a_drive_stays_what_it_was_made_as() {
         assert!(own.is_some_and(|bytes| bytes > 0), "{name} is measured: {own:?}");
         assert!(drive_folders(&stage).iter().any(|drive| drive.join(files).is_dir()), "{files}");
     }
+    close(stage, &variants).await;
+}
+
+/// What a daemon is of which games could not write to our folders; the tests run as root.
+const HOSTILE: [(&str, &str); 2] =
+    [("name=userns", "Take `userns-remap` out of"), ("name=rootless", "Run Spawnpoint as the user whose daemon it is")];
+
+#[tokio::test]
+async fn a_daemon_under_which_games_cannot_write_is_refused_before_anything_is_made() {
+    if !ready().await || !root_or_skip("a rootless daemon of another user's") {
+        return;
+    }
+    let variants = Variants::new().with("refused", &[]);
+    let relay = Relay::open().await;
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    let app = &stage.program.app;
+    stage.create("world", "refused", &[]).await;
+    for (option, mend) in HOSTILE {
+        relay.wears(serde_json::json!({ "SecurityOptions": [option] }));
+        let job = app.snapshot_build(&stage.caller, "refused", None).await.unwrap();
+        let said = sentence(&stage, job, Outcome::Failed).await;
+        assert!(said.contains(mend), "{said}");
+    }
+    let of_ours = [("spawnpoint.instance".to_owned(), stage.instance.clone())];
+    assert!(stage.docker.images(&of_ours).await.unwrap().is_empty(), "nothing was built");
+    relay.wears(serde_json::Value::Null);
+    stage.start("world").await;
+    stage.turns("world", 1).await;
+    stage.stop_server("world").await;
+    for (option, mend) in HOSTILE {
+        relay.wears(serde_json::json!({ "SecurityOptions": [option] }));
+        let job = app.start(&stage.caller, "world", None).await.unwrap();
+        let said = sentence(&stage, job, Outcome::Failed).await;
+        assert!(said.contains(mend), "{said}");
+        let mut command = binary(&stage.home, &["doctor"]);
+        command.env("SPAWNPOINT_DOCKER__ENDPOINT", relay.endpoint());
+        // On a thread of its own, because the relay is on this one.
+        let (_, doctor, _) = tokio::task::spawn_blocking(|| ran(command)).await.unwrap();
+        assert!(doctor.lines().any(|line| line.starts_with("MEND") && line.contains(mend)), "{doctor}");
+    }
+    relay.wears(serde_json::Value::Null);
+    stage.starts_with("world", 1).await;
     close(stage, &variants).await;
 }

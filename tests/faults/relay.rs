@@ -101,9 +101,9 @@ impl Relay {
         self.set(words, Then::Stall(bytes));
     }
 
-    /// From now on the daemon is another one to whoever asks what it is.
+    /// From now on the daemon is another one to whoever asks what it is; with `null` it is itself again.
     pub fn wears(&self, info: serde_json::Value) {
-        *self.inside.mask.lock().unwrap() = Some(info.to_string());
+        *self.inside.mask.lock().unwrap() = Some(info).filter(|info| !info.is_null()).map(|info| info.to_string());
     }
 
     fn set(&self, words: &[&str], then: Then) {

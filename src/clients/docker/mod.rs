@@ -62,7 +62,7 @@ enum Endpoint {
 }
 
 /// What a daemon says of itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
     pub version: String,
     pub storage_driver: String,
@@ -72,11 +72,11 @@ pub struct About {
     pub kernel: String,
     pub cpus: u64,
     pub memory_bytes: u64,
-    /// The daemon runs as an ordinary user; it cannot mount overlays with options of ours.
+    /// The daemon runs as an ordinary user, who is root in its containers; it cannot mount overlays with options of ours.
     pub rootless: bool,
     /// The daemon runs in a virtual machine of Docker Desktop; host paths are shared into it.
     pub desktop: bool,
-    /// Container ids are mapped to other ids of the host.
+    /// A daemon of root's that maps the ids in containers to other ids of the host (`userns-remap`).
     pub user_namespaces: bool,
     pub can_limit_memory: bool,
     pub can_limit_pids: bool,

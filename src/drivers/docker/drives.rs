@@ -178,7 +178,7 @@ impl DockerDriver {
 
     async fn make_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
         let dir = self.drive_dir(&drive.id);
-        let owner = (self.settings.uid, self.settings.gid);
+        let owner = self.settings.ids.game;
         let begun = dir.clone();
         // A try that was cut off is gone on with as it began.
         let kind = match blocking(move || kind_on_disk(&begun)).await? {
@@ -255,7 +255,7 @@ impl DockerDriver {
             // It is never started, only looked into. But Docker wants a command, and an image may name none.
             entrypoint: vec!["true".to_owned()],
             labels: self.labels(Some(&server.id), "hands"),
-            user: Some(self.user()),
+            user: Some(self.daemon().await?.user()),
             mounts: vec![self.mount(drive).await?],
             ..ContainerSpec::default()
         };

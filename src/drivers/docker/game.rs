@@ -56,7 +56,14 @@ impl DockerDriver {
         let spec = self.container_spec(
             server,
             recipe,
-            Making { name, image, mount: self.mount(&drive).await?, ports: &ports, secrets: &secrets },
+            Making {
+                name,
+                image,
+                user: self.daemon().await?.user(),
+                mount: self.mount(&drive).await?,
+                ports: &ports,
+                secrets: &secrets,
+            },
         )?;
         let id = self.docker.create(&spec).await.map_err(docker_error("creating the container"))?;
         self.edit_config_files(cx, &id, recipe, &spec.env).await?;
@@ -118,7 +125,7 @@ impl DockerDriver {
             entrypoint: vec![format!("{SCRIPTS_DIR}/run")],
             env,
             labels: self.labels(Some(&server.id), "game"),
-            user: Some(self.user()),
+            user: Some(making.user),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![making.mount],
             ports: published,
@@ -189,13 +196,14 @@ impl DockerDriver {
 
     async fn write_file(&self, container: &str, file: &str, content: &[u8]) -> Result<(), StepError> {
         let make = |error: std::io::Error| StepError::fatal(format!("packing {file}: {error}"));
+        let (uid, gid) = self.daemon().await?.inside;
         let mut tar = tar::Builder::new(vec![]);
         let header = |kind, mode| {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(kind);
             header.set_mode(mode);
-            header.set_uid(self.settings.uid.into());
-            header.set_gid(self.settings.gid.into());
+            header.set_uid(uid.into());
+            header.set_gid(gid.into());
             header
         };
         // The folders on the way belong to the game too.
@@ -271,7 +279,6 @@ impl DockerDriver {
     async fn run_stop_script(&self, cx: &StepCx<'_>, name: &str, limit: Duration) -> Result<(), StepError> {
         let spec = ExecSpec {
             cmd: vec![format!("{SCRIPTS_DIR}/stop")],
-            user: Some(self.user()),
             workdir: Some(GAME_DIR.to_owned()),
             ..ExecSpec::default()
         };
@@ -382,6 +389,7 @@ impl DockerDriver {
 struct Making<'a> {
     name: String,
     image: String,
+    user: String,
     mount: Mount,
     ports: &'a std::collections::BTreeMap<String, u16>,
     secrets: &'a HashMap<String, String>,

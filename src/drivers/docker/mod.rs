@@ -1,7 +1,7 @@
 //! The docker backend: a server is a container on a copy-on-write drive that stands on a golden snapshot. Needs the
-//! Docker socket and no root: folders are ours, the daemon mounts them, games run as an ordinary user.
+//! Docker socket and no root: folders are ours, the daemon mounts them, games run as their owner.
 //!
-//! `daemon` knows what the daemon can do, `snapshots` builds what drives stand on, `drives` clones and replaces them,
+//! `daemon` knows what follows from the daemon at hand, `snapshots` builds what drives stand on, `drives` clones and replaces them,
 //! `folders` makes and deletes what both lie in, `worlds` moves worlds between a drive and the vault, `paths` has the
 //! daemon send them, `game` starts and stops the container, `talk` speaks to the game in it, `orphans` finds what was
 //! forgotten, `leftovers` clears away what nobody can want. What exists outside is found by its name and its labels, never
@@ -20,7 +20,7 @@ mod snapshots;
 mod talk;
 mod worlds;
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Ids};
 pub use drives::{DriveKind, usage};
 pub use leftovers::{Leftovers, OnRecord};
 
@@ -66,8 +66,7 @@ pub struct Settings {
     pub publish_address: IpAddr,
     pub public_address: Option<String>,
     pub ports: (u16, u16),
-    pub uid: u32,
-    pub gid: u32,
+    pub ids: Ids,
     pub build_host_network: bool,
     /// How drives are made; `None` leaves it to what the daemon can do.
     pub drives: Option<DriveKind>,
@@ -95,10 +94,6 @@ impl DockerDriver {
                 "There is no recipe called `{game}` any more. It belongs into game-scripts/{game}/."
             ))
         })
-    }
-
-    fn user(&self) -> String {
-        format!("{}:{}", self.settings.uid, self.settings.gid)
     }
 
     fn labels(&self, server: Option<&ServerId>, role: &str) -> Vec<(String, String)> {

@@ -83,7 +83,6 @@ impl DockerDriver {
     async fn healthy(&self, server: &Server) -> bool {
         let spec = ExecSpec {
             cmd: vec![format!("{SCRIPTS_DIR}/healthcheck")],
-            user: Some(self.user()),
             workdir: Some(GAME_DIR.to_owned()),
             ..ExecSpec::default()
         };

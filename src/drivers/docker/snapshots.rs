@@ -42,6 +42,8 @@ impl DockerDriver {
     }
 
     pub(super) async fn build_image(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        // What cannot run is not built first.
+        self.daemon().await?;
         let tag = self.image_tag(cx.game());
         self.ensure_image(cx, &tag).await
     }
@@ -137,7 +139,7 @@ impl DockerDriver {
             }
         };
         let files = self.snapshot_files(&snapshot.id);
-        let owner = (self.settings.uid, self.settings.gid);
+        let owner = self.settings.ids.game;
         blocking(move || folders::make_dir(&files, owner))
             .await?
             .map_err(folders::disk_error("making the snapshot's folder"))?;
@@ -169,7 +171,7 @@ impl DockerDriver {
             .await
             .or_else(gone_is_fine)
             .map_err(docker_error("removing the old installer"))?;
-        let (again, owner) = (files.clone(), (self.settings.uid, self.settings.gid));
+        let (again, owner) = (files.clone(), self.settings.ids.game);
         blocking(move || folders::clear(&again).and_then(|()| folders::make_dir(&again, owner)))
             .await?
             .map_err(folders::disk_error("clearing the snapshot's folder"))?;
@@ -180,7 +182,7 @@ impl DockerDriver {
             entrypoint: vec![format!("{SCRIPTS_DIR}/install")],
             env: recipe.install_environment(GAME_DIR),
             labels: self.labels(None, "installer"),
-            user: Some(self.user()),
+            user: Some(self.daemon().await?.user()),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![Mount::Bind { source: path_text(&files)?, target: GAME_DIR.to_owned(), read_only: false }],
             pids: Some(INSTALLER_PIDS),
@@ -295,6 +297,7 @@ impl DockerDriver {
 
     /// Finds what the next drive stands on, waits for it where another job builds it, and makes sure of its image.
     pub(super) async fn ensure_snapshot(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        self.daemon().await?;
         let (mut told, mut last_look) = (false, false);
         loop {
             let known = cx.journal.snapshots().await.map_err(StepError::Retry)?;

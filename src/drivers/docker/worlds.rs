@@ -235,7 +235,7 @@ impl DockerDriver {
 
     async fn upload_world(&self, hands: &str, owner: OwnerId, id: vault::BackupId) -> Result<(), StepError> {
         let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
-        let (vault, uid, gid) = (self.backups.vault.clone(), self.settings.uid, self.settings.gid);
+        let (vault, (uid, gid)) = (self.backups.vault.clone(), self.daemon().await?.inside);
         let writer = SyncIoBridge::new(writer);
         let packing = tokio::task::spawn_blocking(move || {
             let how = Pack { prefix: "", uid: uid.into(), gid: gid.into() };
