@@ -156,8 +156,20 @@ async fn docker(config: &Config) -> Vec<Finding> {
         about.cpus,
         crate::model::view::spoken_bytes(about.memory_bytes)
     ))];
-    if !about.can_limit_memory || !about.can_limit_pids {
-        findings.push(Finding::Note("This daemon cannot limit memory or processes, so one game can slow all others down. Turn the kernel's memory and pids cgroups on.".into()));
+    let limits =
+        [("memory", about.can_limit_memory), ("processes", about.can_limit_pids), ("CPUs", about.can_limit_cpus)];
+    let missing: Vec<&str> = limits.iter().filter(|(_, can)| !can).map(|(what, _)| *what).collect();
+    if !missing.is_empty() {
+        let mend = match about.rootless {
+            true => {
+                "Let systemd hand the cgroups cpu, memory and pids to users (`Delegate=` of user@.service; Docker's page on rootless mode says how)."
+            }
+            false => "Turn these cgroups of the kernel on.",
+        };
+        findings.push(Finding::Note(format!(
+            "This daemon cannot limit {}, so one game can slow all others down. {mend}",
+            missing.join(", ")
+        )));
     }
     let judged = ids(config).and_then(|ids| {
         let daemon = Daemon::new(&about, drives_wished(config), ids).map_err(anyhow::Error::msg)?;

@@ -80,6 +80,8 @@ pub struct About {
     pub user_namespaces: bool,
     pub can_limit_memory: bool,
     pub can_limit_pids: bool,
+    /// Where it cannot, it makes no container that asks for it. What it cannot of the other two it leaves out.
+    pub can_limit_cpus: bool,
     /// Containers keep running while the daemon restarts.
     pub live_restore: bool,
 }
@@ -125,6 +127,7 @@ impl Docker {
             user_namespaces: says("name=userns"),
             can_limit_memory: info.memory_limit.unwrap_or(false),
             can_limit_pids: info.pids_limit.unwrap_or(false),
+            can_limit_cpus: info.cpu_cfs_period.unwrap_or(false) && info.cpu_cfs_quota.unwrap_or(false),
             live_restore: info.live_restore_enabled.unwrap_or(false),
         })
     }

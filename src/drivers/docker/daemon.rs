@@ -20,6 +20,7 @@ pub struct Daemon {
     pub drives: DriveKind,
     /// Who on this machine is the owner of drives and snapshots is this uid and gid in a container.
     pub inside: (u32, u32),
+    pub limits_cpus: bool,
 }
 
 impl Daemon {
@@ -42,7 +43,7 @@ impl Daemon {
         let possible = if about.rootless || about.desktop { DriveKind::Copy } else { DriveKind::Overlay };
         // A rootless daemon's user is root in its containers, and everybody else there has no name on this machine.
         let inside = if about.rootless { (0, 0) } else { ids.game };
-        Ok(Daemon { drives: wished.unwrap_or(possible), inside })
+        Ok(Daemon { drives: wished.unwrap_or(possible), inside, limits_cpus: about.can_limit_cpus })
     }
 
     /// As Docker wants it said.

@@ -2,7 +2,7 @@
 //! the drive.
 
 use super::snapshots::gone_is_fine;
-use super::{DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error};
+use super::{Daemon, DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error};
 use crate::clients::docker::{ContainerSpec, ContainerState, DockerError, ExecSpec, Mount, Network, Protocol, Publish};
 use crate::engine::{StepCx, StepError};
 use crate::model::config_edit;
@@ -59,7 +59,7 @@ impl DockerDriver {
             Making {
                 name,
                 image,
-                user: self.daemon().await?.user(),
+                daemon: self.daemon().await?,
                 mount: self.mount(&drive).await?,
                 ports: &ports,
                 secrets: &secrets,
@@ -125,12 +125,13 @@ impl DockerDriver {
             entrypoint: vec![format!("{SCRIPTS_DIR}/run")],
             env,
             labels: self.labels(Some(&server.id), "game"),
-            user: Some(making.user),
+            user: Some(making.daemon.user()),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![making.mount],
             ports: published,
             memory_bytes: Some(u64::from(memory_mb) << 20),
-            nano_cpus: Some((cpus * 1e9) as u64),
+            // A game that may take more than its share is better than none.
+            nano_cpus: making.daemon.limits_cpus.then_some((cpus * 1e9) as u64),
             pids: Some(recipe.resources.pids.map_or(PIDS_DEFAULT, u64::from)),
             stdin_open: true,
             network: Network::Bridge,
@@ -389,7 +390,7 @@ impl DockerDriver {
 struct Making<'a> {
     name: String,
     image: String,
-    user: String,
+    daemon: Daemon,
     mount: Mount,
     ports: &'a std::collections::BTreeMap<String, u16>,
     secrets: &'a HashMap<String, String>,
