@@ -52,3 +52,31 @@ async fn a_broken_recipe_says_what_is_broken_and_leaves_nothing() {
     assert!(drive_folders(&stage).len() <= 1, "{:?}", drive_folders(&stage));
     close(stage, &variants).await;
 }
+
+/// Its memory is the machine's, and the games' beside it.
+#[tokio::test]
+async fn an_installer_has_limits() {
+    if !ready().await {
+        return;
+    }
+    let waits = "cd \"$GAME_DIR\"\necho waiting\nwhile [ ! -f go ]; do sleep 0.1; done";
+    let variants = Variants::new().with("modest", &[("install", "cd \"$GAME_DIR\"", waits)]).with(
+        "large",
+        &[
+            ("bootstrap", "nothing to install", "nothing to install for anything large"),
+            ("install", "cd \"$GAME_DIR\"", waits),
+            ("recipe.toml", "memory_mb = 64", "memory_mb = 5000"),
+        ],
+    );
+    let stage = Stage::open(variants.path(), |_| {}).await;
+    for (game, memory_mb) in [("modest", 4096_u64), ("large", 5000)] {
+        let job = stage.program.app.snapshot_build(&stage.caller, game, None).await.unwrap();
+        says(&stage, job, Step::RunInstaller, "waiting").await;
+        let installer = containers_of(&stage, "installer").remove(0);
+        let limits = docker(&["inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", &installer]);
+        std::fs::write(stage.config.data_dir.join(format!("snapshots/{game}-1/files/go")), "").unwrap();
+        stage.succeeds(job).await;
+        assert_eq!(limits, format!("{} 4096", memory_mb << 20), "{game}");
+    }
+    close(stage, &variants).await;
+}

@@ -21,8 +21,11 @@ pub(super) const SNAPSHOTS: &str = "snapshots";
 const WAIT_FOR_BUILDER: Duration = Duration::from_secs(1);
 /// How much of an image's key is in its tag.
 const KEY_SHOWN: usize = 16;
-/// Memory that an installer may use where the recipe says nothing.
+/// Processes that an installer may have: enough to unpack and patch on every core, too few to choke the machine.
 const INSTALLER_PIDS: u64 = 4096;
+/// Memory that every installer may take, because unpacking and patching can take more than the game itself. Beyond it the
+/// installer ends, where the kernel might otherwise end one of the games beside it.
+const INSTALLER_MEMORY_MB: u32 = 4096;
 
 impl DockerDriver {
     /// Names what is in the image: the recipe's part and ours.
@@ -176,6 +179,7 @@ impl DockerDriver {
             .await?
             .map_err(folders::disk_error("clearing the snapshot's folder"))?;
         let recipe = self.recipe(cx.game())?;
+        let memory_mb = recipe.resources.memory_mb.max(INSTALLER_MEMORY_MB);
         let spec = ContainerSpec {
             name: name.clone(),
             image: snapshot.image.clone(),
@@ -185,6 +189,7 @@ impl DockerDriver {
             user: Some(self.daemon().await?.user()),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![Mount::Bind { source: path_text(&files)?, target: GAME_DIR.to_owned(), read_only: false }],
+            memory_bytes: Some(u64::from(memory_mb) << 20),
             pids: Some(INSTALLER_PIDS),
             network: if self.settings.build_host_network { Network::Host } else { Network::Bridge },
             ..ContainerSpec::default()
@@ -211,9 +216,9 @@ impl DockerDriver {
             Some(_) if full => Err(StepError::fatal(format!(
                 "The install script ended because the disk is full. Free some space and try again. Its last line: {last}"
             ))),
-            Some(code) if end.oom_killed => {
-                Err(StepError::fatal(format!("The install script ran out of memory (exit code {code}).")))
-            }
+            Some(code) if end.oom_killed => Err(StepError::fatal(format!(
+                "The install script took more than its {memory_mb} MB of memory (exit code {code}). A recipe whose `memory_mb` under [resources] is higher gets that."
+            ))),
             code => Err(StepError::fatal(format!(
                 "The install script ended with exit code {}. Its last line: {last}",
                 code.map_or("unknown".to_owned(), |code| code.to_string())
