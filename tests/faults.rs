@@ -1,5 +1,5 @@
 //! What goes wrong outside of Spawnpoint, for real: broken recipes, a daemon that goes away, a full disk, hands that
-//! remove what is ours, a user who is not root. Each has a clear sentence, leaves nothing half-done, and can be mended.
+//! remove what is ours, a user who is not root, a daemon that is not root or lets nobody write. Each has a clear sentence, leaves nothing half-done, and can be mended.
 
 #[path = "faults/commands.rs"]
 mod commands;
@@ -15,6 +15,8 @@ mod ports;
 mod recipes;
 #[path = "faults/relay.rs"]
 mod relay;
+#[path = "faults/rootless.rs"]
+mod rootless;
 #[path = "common/stage.rs"]
 mod stage;
 #[path = "faults/transfers.rs"]

@@ -6,15 +6,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Child, Stdio};
 
 /// A number that no account of a test machine has.
-const UID: u32 = 51_515;
+pub const UID: u32 = 51_515;
 
 /// The binary where this user can run it, with a folder that is the user's own.
-struct User {
+pub struct User {
     home: tempfile::TempDir,
+    /// The group that may use the machine's own daemon.
+    docker: Option<u32>,
 }
 
 impl User {
     fn new() -> User {
+        User { docker: Some(std::fs::metadata(DEFAULT_SOCKET).unwrap().gid()), ..User::of_no_group() }
+    }
+
+    pub fn of_no_group() -> User {
         let home = tempfile::Builder::new().prefix("spawnpoint-user-").tempdir().unwrap();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let binary = home.path().join("spawnpoint");
@@ -23,19 +29,19 @@ impl User {
         let own = home.path().join("own");
         std::fs::create_dir(&own).unwrap();
         chown(&own, Some(UID), Some(UID)).unwrap();
-        User { home }
+        User { home, docker: None }
     }
 
     fn own(&self) -> PathBuf {
         self.home.path().join("own")
     }
 
-    fn command(&self, recipes: &str, arguments: &[&str]) -> Command {
-        let group = std::fs::metadata(DEFAULT_SOCKET).unwrap().gid().to_string();
+    pub fn command(&self, recipes: &str, arguments: &[&str]) -> Command {
+        let groups = self.docker.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}"));
         let uid = UID.to_string();
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid", &uid, "--regid", &uid, "--groups", &group])
+            .args(["--reuid", &uid, "--regid", &uid, &groups])
             .args(["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"])
             .arg(self.home.path().join("spawnpoint"))
             .args(arguments)
@@ -50,7 +56,7 @@ impl User {
     }
 }
 
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
