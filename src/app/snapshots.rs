@@ -74,11 +74,11 @@ impl App {
         self.require(caller, None, Permission::View).await?;
         let snapshots = self.store().snapshots_all().await?;
         let servers = self.store().servers_everywhere().await?;
-        let copied = self.engine().driver(Backend::Docker).is_some_and(|driver| driver.copies_drives());
         let mut views = vec![];
         for snapshot in &snapshots {
-            let mut drives = vec![];
+            let (mut drives, mut copied) = (vec![], true);
             for server in servers.iter().filter(|server| stands_on(server, &snapshot.id)) {
+                copied &= self.engine().driver(server.backend).is_some_and(|driver| driver.is_copy(server));
                 let bytes = match self.engine().driver(server.backend) {
                     Some(driver) => driver.own_bytes(server).await.unwrap_or_else(|error| {
                         tracing::warn!(server = %server.name, "A drive could not be measured: {error:#}");
@@ -101,7 +101,7 @@ impl App {
                 files: snapshot.files,
                 bytes: snapshot.bytes,
                 outdated: self.inner.recipes.install_key(&snapshot.game).is_some_and(|key| key != snapshot.install_key),
-                copied,
+                copied: copied && !drives.is_empty(),
                 drives,
             });
         }

@@ -76,8 +76,8 @@ pub trait Driver: Send + Sync {
     }
     /// Bytes on disk that are the server's own, measured now; `None` where there is nothing to measure.
     async fn own_bytes(&self, server: &Server) -> anyhow::Result<Option<u64>>;
-    /// Whether a new drive is a whole copy of its snapshot.
-    fn copies_drives(&self) -> bool {
+    /// Whether the server's drive is a whole copy of its snapshot.
+    fn is_copy(&self, _server: &Server) -> bool {
         false
     }
     /// Deletes the files of a snapshot that is off the record and that nobody stands on.

@@ -165,7 +165,7 @@ pub struct SnapshotView {
     pub bytes: Option<i64>,
     /// The recipe has changed since.
     pub outdated: bool,
-    /// Drives are whole copies of it here.
+    /// The drives on it are whole copies of it.
     #[serde(default)]
     pub copied: bool,
     /// Names of the servers whose drives stand on it, with the bytes of each drive alone, measured now.

@@ -269,7 +269,7 @@ impl DockerDriver {
 }
 
 /// How the drive in this folder was made; `None` where there is none.
-fn kind_on_disk(dir: &Path) -> Option<DriveKind> {
+pub(super) fn kind_on_disk(dir: &Path) -> Option<DriveKind> {
     let has = |name: &str| dir.join(name).is_dir();
     match (has("upper"), has("files") || has(PARTIAL)) {
         (true, _) => Some(DriveKind::Overlay),

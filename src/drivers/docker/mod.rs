@@ -234,8 +234,9 @@ impl Driver for DockerDriver {
         Ok(Some(tokio::task::spawn_blocking(move || usage(&drives::own_files(&dir))).await??.bytes))
     }
 
-    fn copies_drives(&self) -> bool {
-        self.settings.drives == DriveKind::Copy
+    fn is_copy(&self, server: &Server) -> bool {
+        let drive = server.owned.drive.as_ref();
+        drive.is_some_and(|drive| drives::kind_on_disk(&self.drive_dir(&drive.id)) == Some(DriveKind::Copy))
     }
 
     async fn delete_snapshot(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
