@@ -94,7 +94,16 @@ fn the_example_of_a_recipe_is_one() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let pages = ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/recipes.md"].map(str::to_owned);
+    let pages = [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/cloud-host.md",
+        "docs/faults.md",
+        "docs/providers.md",
+        "docs/recipes.md",
+    ]
+    .map(str::to_owned);
     let decisions = std::fs::read_dir(root().join("docs/decisions")).expect("there are decisions");
     let decisions = decisions.map(|entry| format!("docs/decisions/{}", entry.unwrap().file_name().to_string_lossy()));
     let mut broken = vec![];
@@ -215,4 +224,24 @@ fn every_slash_command_in_the_documents_is_one() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Every test that is said to keep a fault away is there, under that very name.
+#[test]
+fn the_tests_that_the_page_of_faults_names_are_there() {
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        for entry in walkdir::WalkDir::new(root().join(folder)) {
+            let entry = entry.unwrap();
+            if entry.path().extension().is_some_and(|extension| extension == "rs") {
+                sources += &std::fs::read_to_string(entry.path()).unwrap();
+            }
+        }
+    }
+    let page = read("docs/faults.md");
+    let is_test = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 30, "the page was not read: {named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
