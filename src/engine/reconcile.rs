@@ -103,8 +103,10 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
     };
     match (facts.busy, &facts.seen) {
         (Busy::No, _) => {}
-        (Busy::Moving, _) => return (memo.between_games(), None),
-        (Busy::Held, _) => {
+        // A held job that is tried again is the same wait to whoever pays for it.
+        (Busy::Moving, _) => return (Memo { bills_told: facts.memo.bills_told, ..memo.between_games() }, None),
+        (Busy::Held, Seen::Gone) => return (memo.between_games(), None),
+        (Busy::Held, Seen::Unknown { .. } | Seen::Stopped { .. } | Seen::Running { .. }) => {
             let waits = Memo { bills_told: facts.memo.bills_told, ..memo.between_games() };
             return waiting(now, facts, waits);
         }

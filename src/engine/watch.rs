@@ -7,7 +7,7 @@ use crate::bus::Nudge;
 use crate::model::access::Actor;
 use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
 use crate::model::cost::{Month, Rental, running, spoken};
-use crate::model::job::{Action, Cause, Job};
+use crate::model::job::{Action, Cause, Job, Step};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
 use crate::model::view::Notice;
@@ -65,6 +65,14 @@ impl Engine {
         Ok(open.iter().filter_map(busy).collect())
     }
 
+    /// Whether the job that waits has done nothing yet to end the host: then somebody else has.
+    async fn held_with_its_host(&self, id: &ServerId) -> anyhow::Result<bool> {
+        let open = self.inner.journal.open_jobs().await?;
+        let job = open.iter().find(|job| job.subject.server() == Some(id));
+        let undone = |job: &Job| job.record(Step::CreateHost).is_some_and(|record| record.state.is_undoing());
+        Ok(job.is_some_and(|job| !job.has_begun(Step::DestroyHost) && !undone(job)))
+    }
+
     async fn decide(&self, server: &Server, seen: Seen, busy: Busy) -> anyhow::Result<()> {
         let now = self.now();
         let journal = self.inner.journal.as_ref();
@@ -83,6 +91,9 @@ impl Engine {
             match seen {
                 // Before a start replaces it: later nobody could say what was lost.
                 Seen::Gone if busy == Busy::No => self.tell_lost(&server, host).await?,
+                Seen::Gone if busy == Busy::Held && self.held_with_its_host(&server.id).await? => {
+                    self.tell_lost(&server, host).await?;
+                }
                 Seen::Running { .. } | Seen::Stopped { .. } => self.tell_back(&server, host).await?,
                 Seen::Gone | Seen::Unknown { .. } => {}
             }

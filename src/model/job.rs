@@ -367,6 +367,11 @@ pub enum StepState {
 }
 
 impl StepState {
+    /// Its undoing has begun, whatever became of that.
+    pub fn is_undoing(self) -> bool {
+        matches!(self, StepState::Undoing | StepState::Undone | StepState::UndoFailed)
+    }
+
     /// Neither done nor undone, and nothing goes on with it by itself.
     pub fn is_failed(self) -> bool {
         matches!(self, StepState::Failed | StepState::UndoFailed)

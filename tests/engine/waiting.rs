@@ -108,3 +108,33 @@ async fn a_budget_that_is_spent_while_a_host_waits_for_people_is_told() {
         assert_eq!(evening.scene.outside.get().hosts.len(), 1);
     }
 }
+
+/// Each try by itself is the same wait: the first reminder comes after a day and not after the last of them.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_tried_again_all_day_is_told_of_after_a_day() {
+    let evening = begun(Spending::default(), |_| {}).await;
+    // Each try takes minutes, as where nobody answers.
+    evening.scene.outside.fault(Way::Run, Step::PullWorld, Kind::Hang, 9999);
+    let id = evening.asks(Action::Stop).await;
+    evening.minutes(25 * 60).await;
+    assert!(tried_again(&evening, id) > 3, "{}", evening.job(id));
+    assert_eq!(evening.notices(), ["still bills, held"]);
+}
+
+/// Somebody has ended it at the provider: it bills no more, and what was on it is lost.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_goes_while_its_stop_waits_is_told_as_lost_and_not_as_billing() {
+    let evening = begun(Spending::default(), |_| {}).await;
+    evening.scene.outside.fault(Way::Run, Step::PullWorld, Kind::Before, 1);
+    let id = evening.asks(Action::Stop).await;
+    evening.minutes(1).await;
+    assert_eq!(evening.job(id).rest(), Some(Outcome::Held), "{}", evening.job(id));
+    {
+        let mut things = evening.scene.outside.get();
+        things.hosts.clear();
+        things.games.clear();
+    }
+    evening.minutes(50 * 60).await;
+    let told = evening.notices();
+    assert!(matches!(&told[..], [lost] if lost.starts_with("host lost, with what was played since")), "{told:?}");
+}

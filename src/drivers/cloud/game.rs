@@ -181,8 +181,7 @@ impl CloudDriver {
         let Ok(provider) = self.provider(&host.provider) else { return error };
         match provider.api.host(&host.id).await {
             Ok(Some(Host { state: HostState::Off, .. })) => StepError::retry(format!(
-                "The host {} is powered off, and bills all the same. Its world is on it: power it on at {}, and this \
-                 goes on by itself.",
+                "The host {} is powered off, and bills all the same. Its world is on it: power it on at {}.",
                 host.id, host.provider
             )),
             Ok(Some(_) | None) | Err(_) => error,

@@ -162,13 +162,14 @@ impl CloudDriver {
         known: Option<&HostRef>,
     ) -> Result<(), StepError> {
         let mut asked: Option<Instant> = None;
+        let mut accepted = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Done);
         while patiently(cx, "waiting until the host is gone", || api.host(id)).await?.is_some() {
             if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
                 if asked.is_some() {
                     cx.out.line("The provider accepted the end of the host and it is still there; asking again.");
                 }
                 match api.destroy(id).await {
-                    Ok(()) => {}
+                    Ok(()) => accepted = true,
                     Err(CloudError::Busy { why, .. }) => cx.out.line(&why),
                     Err(error) => return Err(cloud_error("Destroying the host")(error)),
                 }
@@ -177,10 +178,9 @@ impl CloudDriver {
             tokio::time::sleep(ASK_EVERY).await;
         }
         if let Some(host) = known {
-            let destroyed = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Done);
-            match asked.is_some() || destroyed {
-                // A provider may drop its record of a machine some time before the machine.
-                true => self.await_silence(host).await,
+            // A provider may drop its record of a machine some time before the machine.
+            match accepted {
+                true => self.await_silence(host).await?,
                 false => self.must_be_silent(host).await?,
             }
         }

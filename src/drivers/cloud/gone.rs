@@ -18,6 +18,8 @@ const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// A host whose end nobody here has asked for may answer for so long after its provider has let it go. Chosen, not
 /// measured.
 const LAST_BREATH: Duration = Duration::from_secs(30);
+/// And one whose end it has accepted for so long.
+const LONG_BREATH: Duration = Duration::from_secs(600);
 
 impl CloudDriver {
     pub(super) async fn is_host_gone(&self, server: &Server) -> Result<bool, StepError> {
@@ -50,10 +52,15 @@ impl CloudDriver {
     }
 
     /// For one whose end the provider has accepted.
-    pub(super) async fn await_silence(&self, host: &HostRef) {
+    pub(super) async fn await_silence(&self, host: &HostRef) -> Result<(), StepError> {
+        let until = Instant::now() + LONG_BREATH;
         while self.still_answers(host).await {
+            if Instant::now() > until {
+                return Err(StepError::retry(unseen(host)));
+            }
             tokio::time::sleep(ASK_EVERY).await;
         }
+        Ok(())
     }
 
     pub(super) async fn still_answers(&self, host: &HostRef) -> bool {

@@ -9,7 +9,7 @@ use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
 use crate::drivers::{blocking, blocking_while_wanted};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::Gain;
+use crate::model::job::{Gain, Step, StepState};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// A live world that changes under our hands is read again so often before it is kept as it is.
 const LIVE_TRIES: usize = 3;
+/// And one that no game writes to: a second copy is not damaged on the way like the first one.
+const QUIET_TRIES: usize = 2;
 /// A pull that linked to rotten files of older backups is done once more without links.
 const PULL_TRIES: usize = 2;
 /// Progress is written into the job this often.
@@ -135,15 +137,20 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let live = self.is_running(server).await?;
-        let tries = if live { LIVE_TRIES } else { 1 };
+        let tries = if live { LIVE_TRIES } else { QUIET_TRIES };
         let mut difference = String::new();
         for attempt in 1..=tries {
             if attempt > 1 {
-                cx.out.line(format!("The game wrote while it was read ({difference}); reading it again."));
+                let what = if live { "The game wrote while it was read" } else { "The copy is another" };
+                cx.out.line(format!("{what} ({difference}); reading it again."));
                 drop(self.read_world(cx).await?);
             }
             let mut staging = self.backups.stage(cx).await?;
             if !staging.is_filled() {
+                // An admin goes on without it.
+                if cx.job.record(Step::PullWorld).is_some_and(|record| record.state == StepState::Forced) {
+                    return Err(StepError::fatal("There is no copy of the world to compare."));
+                }
                 // Reading it again broke off, or somebody cleared it away.
                 staging = self.read_world(cx).await?;
             }

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A live world that changes under our hands is read again so often before it is kept as it is.
 const LIVE_TRIES: usize = 3;
+/// And one that no game writes to: a second copy is not damaged on the way like the first one.
+const QUIET_TRIES: usize = 2;
 /// Bytes that wait between the vault's thread and the daemon.
 const PIPE_BYTES: usize = 256 * 1024;
 
@@ -111,11 +113,12 @@ impl DockerDriver {
     }
 
     async fn compare_world(&self, cx: &StepCx<'_>, source: &Source, live: bool) -> Result<Gain, StepError> {
-        let tries = if live { LIVE_TRIES } else { 1 };
+        let tries = if live { LIVE_TRIES } else { QUIET_TRIES };
         let mut difference = String::new();
         for attempt in 1..=tries {
             if attempt > 1 {
-                cx.out.line(format!("The game wrote while it was read ({difference}); reading it again."));
+                let what = if live { "The game wrote while it was read" } else { "The copy is another" };
+                cx.out.line(format!("{what} ({difference}); reading it again."));
                 drop(self.read_world(cx, source).await?);
             }
             let staging = self.backups.stage(cx).await?;
