@@ -22,7 +22,7 @@ use std::time::Duration;
 
 fn note(job: &JobView, step: Step) -> String {
     let found = job.steps.iter().find(|one| one.label == step.label()).expect("the job has this step");
-    found.note.clone().or(found.error.clone()).unwrap_or_default()
+    found.error.clone().or(found.note.clone()).unwrap_or_default()
 }
 
 /// One start, some play, one stop.

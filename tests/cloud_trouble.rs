@@ -298,13 +298,14 @@ async fn a_start_waits_as_long_as_the_provider_asks_for() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     stage.create("world", "toy", &[]).await;
     let busy = Failure::status(429).of("hetzner").header("Retry-After", "12");
-    clouds.fail(busy.on("GET", "^/firewalls").times(Some(2)));
+    // The sweep asks for them as well, and may be told before the start is.
+    clouds.fail(busy.on("GET", "^/firewalls").times(Some(3)));
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     let end = stage.succeeds(job).await;
     let rented = end.steps.iter().find(|one| one.step == Step::CreateHost).unwrap();
     assert_eq!(rented.attempts, 1, "{rented:#?}");
     let took = rented.ended_at.zip(rented.started_at).map(|(end, start)| end - start).unwrap();
-    assert!(took >= 24_000, "{took} ms");
+    assert!(took >= 12_000, "{took} ms");
     stage.stop_server("world").await;
     nothing_left(&clouds);
     stage.close().await;
