@@ -123,6 +123,8 @@ zone "example.org" {{
                 &format!("@{}", self.address.ip()),
                 "-p",
                 &self.address.port().to_string(),
+                // A datagram of some other test may come to a port that was free a moment ago.
+                "+tcp",
                 "+tries=2",
                 "+time=3",
                 name,
