@@ -63,6 +63,19 @@ const NEVER_STARTED: &str = r#"cd /opt/spawnpoint; mv keeper keeper.real
     printf '%s\n' '#!/bin/sh' '/opt/spawnpoint/keeper.real "$@"' '[ "$1" != start ] || sleep 600' >keeper
     chmod +x keeper"#;
 
+/// Nobody wants the server on: what is left is stopped like anything else, with a backup, and the next start has it.
+async fn saved_with_three_turns(stage: &Stage) {
+    let app = &stage.program.app;
+    let saved = async || {
+        let view = app.status(&stage.caller, "world").await.unwrap();
+        (view.job.is_none() && !app.backups(&stage.caller, "world").await.unwrap().is_empty()).then_some(())
+    };
+    stage.until("the world to be saved", saved).await;
+    app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
+    stage.starts_with("world", 3).await;
+    stage.stop_server("world").await;
+}
+
 /// Spawnpoint went away before it had seen the game ready, and comes back when all is over.
 async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: impl Fn(&str)) -> Stage {
     stage.create("world", "toy", &[("BEHAVIOUR", "never-ready")]).await;
@@ -76,16 +89,7 @@ async fn a_start_is_taken_up_after_hours_of_play(mut stage: Stage, on_the_host: 
     let shown = render::job(&end, stage.program.app.now()).text;
     assert!(shown.contains("people may have played") && shown.contains("until its world is saved"), "{shown}");
     assert!(shown.contains("What stays is said above"), "{shown}");
-    // Nobody wants it on: what is left is stopped like anything else, with a backup.
-    let app = &stage.program.app;
-    let saved = async || {
-        let view = app.status(&stage.caller, "world").await.unwrap();
-        (view.job.is_none() && !app.backups(&stage.caller, "world").await.unwrap().is_empty()).then_some(())
-    };
-    stage.until("the world to be saved", saved).await;
-    app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
-    stage.starts_with("world", 3).await;
-    stage.stop_server("world").await;
+    saved_with_three_turns(&stage).await;
     stage
 }
 
@@ -117,15 +121,7 @@ async fn hours_of_play_of_which_not_even_the_beginning_was_heard_are_saved() {
     let stage = stage.work_now();
     let end = stage.end_of(job).await;
     assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
-    let app = &stage.program.app;
-    let saved = async || {
-        let view = app.status(&stage.caller, "world").await.unwrap();
-        (view.job.is_none() && !app.backups(&stage.caller, "world").await.unwrap().is_empty()).then_some(())
-    };
-    stage.until("the world to be saved", saved).await;
-    app.settings_apply(&stage.caller, "world", BTreeMap::from([("BEHAVIOUR".into(), "good".into())])).await.unwrap();
-    stage.starts_with("world", 3).await;
-    stage.stop_server("world").await;
+    saved_with_three_turns(&stage).await;
     nothing_left(&clouds);
     stage.close().await;
 }

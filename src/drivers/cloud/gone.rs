@@ -41,26 +41,29 @@ impl CloudDriver {
 
     /// What a provider says is no more must not answer, or it speaks of other hosts than ours.
     pub(super) async fn must_be_silent(&self, host: &HostRef) -> Result<(), StepError> {
-        let until = Instant::now() + LAST_BREATH;
-        while self.still_answers(host).await {
-            if Instant::now() > until {
-                return Err(StepError::fatal(unseen(host)));
-            }
-            tokio::time::sleep(ASK_EVERY).await;
+        match self.falls_silent(host, LAST_BREATH).await {
+            true => Ok(()),
+            false => Err(StepError::fatal(unseen(host))),
         }
-        Ok(())
     }
 
     /// For one whose end the provider has accepted.
     pub(super) async fn await_silence(&self, host: &HostRef) -> Result<(), StepError> {
-        let until = Instant::now() + LONG_BREATH;
+        match self.falls_silent(host, LONG_BREATH).await {
+            true => Ok(()),
+            false => Err(StepError::retry(unseen(host))),
+        }
+    }
+
+    async fn falls_silent(&self, host: &HostRef, within: Duration) -> bool {
+        let until = Instant::now() + within;
         while self.still_answers(host).await {
             if Instant::now() > until {
-                return Err(StepError::retry(unseen(host)));
+                return false;
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
-        Ok(())
+        true
     }
 
     pub(super) async fn still_answers(&self, host: &HostRef) -> bool {

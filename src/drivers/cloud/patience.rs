@@ -15,16 +15,7 @@ pub(super) async fn patiently<T, Asked: Future<Output = Result<T, CloudError>>>(
     what: &str,
     ask: impl Fn() -> Asked,
 ) -> Result<T, StepError> {
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(CloudError::Busy { why, after }) => {
-                cx.out.line(&why);
-                tokio::time::sleep(after.unwrap_or_default().max(ASK_EVERY)).await;
-            }
-            Err(error) => return Err(cloud_error(what)(error)),
-        }
-    }
+    ask_again(cx, what, ask, |after| Some(after.unwrap_or(ASK_EVERY))).await
 }
 
 /// The answer of a provider at the moment that it asks for. Trouble of which it names no end is for the next try of the
@@ -34,14 +25,28 @@ pub(super) async fn when_it_says<T, Asked: Future<Output = Result<T, CloudError>
     what: &str,
     ask: impl Fn() -> Asked,
 ) -> Result<T, StepError> {
+    ask_again(cx, what, ask, |after| after).await
+}
+
+/// `pause` says how long to wait, given what the provider asked for; `None` leaves it.
+async fn ask_again<T, Asked: Future<Output = Result<T, CloudError>>>(
+    cx: &StepCx<'_>,
+    what: &str,
+    ask: impl Fn() -> Asked,
+    pause: impl Fn(Option<Duration>) -> Option<Duration>,
+) -> Result<T, StepError> {
     loop {
-        match ask().await {
+        let error = match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(CloudError::Busy { why, after: Some(after) }) => {
-                cx.out.line(&why);
-                tokio::time::sleep(after.max(ASK_EVERY)).await;
-            }
-            Err(error) => return Err(cloud_error(what)(error)),
+            Err(error) => error,
+        };
+        if let CloudError::Busy { why, after } = &error
+            && let Some(wait) = pause(*after)
+        {
+            cx.out.line(why);
+            tokio::time::sleep(wait.max(ASK_EVERY)).await;
+            continue;
         }
+        return Err(cloud_error(what)(error));
     }
 }
