@@ -14,9 +14,11 @@ use secrecy::SecretString;
 use serde_json::json;
 use spawnpoint::config;
 use spawnpoint::drivers::fake::Outside;
+use spawnpoint::model::JobId;
 use spawnpoint::model::access::Caller;
-use spawnpoint::model::server::Backend;
+use spawnpoint::model::server::{Backend, State};
 use stage::{Stage, docker_or_skip, test_image};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Sizes on disk are the file system's, and backups are named after the time.
@@ -35,9 +37,55 @@ fn steady(text: &str) -> String {
 
 struct Room {
     discord: Discord,
+    alice: User,
+    bob: User,
+    stage: Stage,
+    stop: CancellationToken,
+    front: JoinHandle<Result<(), spawnpoint::discord::Exit>>,
+}
+
+/// A guild with alice, who administers it, and bob, who plays: `world` is up, in a container. As few backups are kept
+/// as can be: what stays beyond that stays because of a doubt.
+async fn room() -> Option<Room> {
+    if !docker_or_skip().await {
+        return None;
+    }
+    test_image("busybox");
+    let discord = Discord::start(json!({
+        "channels": ["general"],
+        "roles": [{"name": "players"}],
+        "users": [{"name": "alice", "permissions": ["manage_guild"]}, {"name": "bob", "roles": ["players"]}],
+    }))
+    .await?;
+    let (alice, bob) = (discord.user("alice"), discord.user("bob"));
+    let stage = Stage::open("tests/recipes", |config| {
+        (config.backups.keep_last, config.backups.keep_daily, config.backups.keep_weekly) = (1, 0, 0);
+    })
+    .await;
+    let front = config::Discord {
+        token: Some(SecretString::from(discord.token().to_owned())),
+        api_url: discord.api_url().to_owned(),
+        ..config::Discord::default()
+    };
+    let stop = CancellationToken::new();
+    let (app, front_stop) = (stage.program.app.clone(), stop.clone());
+    let front = tokio::spawn(async move { spawnpoint::discord::run(app, &front, front_stop).await });
+    let mut room = Room { discord, alice, bob, stage, stop, front };
+    room.ask(&room.alice, "/server create name:world game:toy").await;
+    room.ask(&room.bob, "/server start server:world").await;
+    room.discord.wait_for("general", "`world` is up").await;
+    let guild = room.stage.program.store.servers_everywhere().await.unwrap()[0].guild.clone();
+    room.stage.caller = Caller::operator(guild);
+    Some(room)
 }
 
 impl Room {
+    async fn close(self) {
+        self.stop.cancel();
+        self.front.await.unwrap().unwrap();
+        self.stage.close().await;
+    }
+
     async fn ask(&self, who: &User, line: &str) -> String {
         let answer = self.discord.slash(who, "general", line).await;
         let answer = if answer.thinking { self.discord.finished(&answer).await } else { answer };
@@ -54,50 +102,21 @@ impl Room {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_world_that_shrank_is_kept_beside_the_larger_one_until_a_person_accepts_it() {
-    if !docker_or_skip().await {
-        return;
-    }
-    test_image("busybox");
-    let world = json!({
-        "channels": ["general"],
-        "roles": [{"name": "players"}],
-        "users": [{"name": "alice", "permissions": ["manage_guild"]}, {"name": "bob", "roles": ["players"]}],
-    });
-    let Some(discord) = Discord::start(world).await else { return };
-    let (alice, bob) = (discord.user("alice"), discord.user("bob"));
-    // As little as can be kept: what stays beyond it stays because of the doubt.
-    let mut stage = Stage::open("tests/recipes", |config| {
-        (config.backups.keep_last, config.backups.keep_daily, config.backups.keep_weekly) = (1, 0, 0);
-    })
-    .await;
-    let front = config::Discord {
-        token: Some(SecretString::from(discord.token().to_owned())),
-        api_url: discord.api_url().to_owned(),
-        ..config::Discord::default()
-    };
-    let stop = CancellationToken::new();
-    let (app, front_stop) = (stage.program.app.clone(), stop.clone());
-    let front = tokio::spawn(async move { spawnpoint::discord::run(app, &front, front_stop).await });
-    let room = Room { discord };
-
-    room.ask(&alice, "/server create name:world game:toy").await;
-    room.ask(&bob, "/server start server:world").await;
-    room.discord.wait_for("general", "`world` is up").await;
-    let guild = stage.program.store.servers_everywhere().await.unwrap()[0].guild.clone();
-    stage.caller = Caller::operator(guild.clone());
+    let Some(room) = room().await else { return };
+    let (alice, bob, stage) = (&room.alice, &room.bob, &room.stage);
     let mut job = 1;
     let backup = async |job: &mut i64| {
         *job += 1;
-        room.ask(&bob, "/backup create server:world").await;
-        stage.succeeds(spawnpoint::model::JobId(*job)).await;
+        room.ask(bob, "/backup create server:world").await;
+        stage.succeeds(JobId(*job)).await;
     };
     let newest = async || stage.program.app.backups(&stage.caller, "world").await.unwrap()[0].id.clone();
 
-    room.ask(&alice, "/console server:world command:grow").await;
+    room.ask(alice, "/console server:world command:grow").await;
     backup(&mut job).await;
     let large = newest().await;
-    room.ask(&alice, "/console server:world command:wipe").await;
-    let nothing = room.discord.autocomplete(&alice, "general", "/backup accept server:world backup:").await;
+    room.ask(alice, "/console server:world command:wipe").await;
+    let nothing = room.discord.autocomplete(alice, "general", "/backup accept server:world backup:").await;
     assert!(nothing.is_empty(), "nothing is in doubt yet: {nothing:?}");
     backup(&mut job).await;
     let small = newest().await;
@@ -106,21 +125,21 @@ async fn a_world_that_shrank_is_kept_beside_the_larger_one_until_a_person_accept
     backup(&mut job).await;
 
     let mut story = format!("{}\n", notice.text);
-    story += &format!("{}\n", room.ask(&bob, "/backup list server:world").await);
-    story += &format!("{}\n", room.click(&bob, "Accept it").await);
+    story += &format!("{}\n", room.ask(bob, "/backup list server:world").await);
+    story += &format!("{}\n", room.click(bob, "Accept it").await);
     let line = format!("/backup accept server:world backup:{large}");
-    story += &format!("{}\n", room.ask(&alice, &line).await);
-    let offered = room.discord.autocomplete(&alice, "general", "/backup accept server:world backup:").await;
+    story += &format!("{}\n", room.ask(alice, &line).await);
+    let offered = room.discord.autocomplete(alice, "general", "/backup accept server:world backup:").await;
     story += &format!("offered: {offered:?}\n");
-    story += &format!("{}\n", room.click(&alice, "Accept it").await);
-    story += &format!("{}\n", room.click(&alice, "Leave it").await);
-    story += &format!("{}\n", room.ask(&alice, &format!("/backup accept server:world backup:{small}")).await);
-    story += &format!("{}\n", room.click(&alice, "Accept it").await);
-    story += &format!("{}\n", room.ask(&alice, &format!("/backup accept server:world backup:{small}")).await);
-    story += &format!("{}\n", room.ask(&bob, "/backup list server:world").await);
+    story += &format!("{}\n", room.click(alice, "Accept it").await);
+    story += &format!("{}\n", room.click(alice, "Leave it").await);
+    story += &format!("{}\n", room.ask(alice, &format!("/backup accept server:world backup:{small}")).await);
+    story += &format!("{}\n", room.click(alice, "Accept it").await);
+    story += &format!("{}\n", room.ask(alice, &format!("/backup accept server:world backup:{small}")).await);
+    story += &format!("{}\n", room.ask(bob, "/backup list server:world").await);
     backup(&mut job).await;
-    story += &format!("{}\n", room.ask(&bob, "/backup list server:world").await);
-    let audit = room.ask(&alice, "/admin audit").await;
+    story += &format!("{}\n", room.ask(bob, "/backup list server:world").await);
+    let audit = room.ask(alice, "/admin audit").await;
     let accepts: Vec<&str> = audit.lines().filter(|line| line.contains("· accept ")).collect();
     story += &accepts.join("\n");
     assert_snapshot!(steady(&story), @r#"
@@ -174,9 +193,58 @@ async fn a_world_that_shrank_is_kept_beside_the_larger_one_until_a_person_accept
       <t:…> · bob · accept `world` (<backup 2>) · refused: That needs the permission “operate”. An admin can grant it with \`/admin grant\`.
     "#);
 
-    stop.cancel();
-    front.await.unwrap().unwrap();
-    stage.close().await;
+    room.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_a_doubted_world_asks_which_one() {
+    let Some(room) = room().await else { return };
+    let (alice, bob) = (&room.alice, &room.bob);
+    let mut job = 1;
+    let mut then = async |who: &User, lines: &[&str]| {
+        for line in lines {
+            room.ask(who, line).await;
+        }
+        job += 1;
+        room.stage.succeeds(JobId(job)).await;
+    };
+    let state = async || room.stage.program.app.status(&room.stage.caller, "world").await.unwrap().state;
+    let grow = "/console server:world command:grow";
+    then(alice, &[grow, "/backup create server:world"]).await;
+    then(alice, &["/console server:world command:wipe", "/backup create server:world"]).await;
+    // Small as the one before, and still nobody has said that this is right.
+    then(bob, &["/server stop server:world"]).await;
+
+    let mut story = format!("{}\n", room.ask(bob, "/server start server:world").await);
+    story += &format!("{}\n", room.click(bob, "Go back to the good one").await);
+    room.ask(alice, "/server start server:world").await;
+    story += &format!("{}\n", room.click(alice, "Leave it").await);
+    assert_eq!(state().await, State::Offline);
+    let unasked = room.stage.program.app.start(&room.stage.caller, "world", None).await.unwrap_err();
+    story += &format!("unattended: {unasked}\n");
+    room.ask(bob, "/server start server:world").await;
+    story += &format!("{}\n", room.click(bob, "Start with the newest").await);
+    room.stage.succeeds(JobId(5)).await;
+    story += &format!("{}\n", room.stage.program.app.logs(&room.stage.caller, "world", 1).await.unwrap());
+    assert_snapshot!(steady(&story), @r#"
+    bob used /server start
+    Spawnpoint (only bob sees this):
+      The world of `world` is in doubt: its newest backup, `<backup 2>` (<t:…>, 1 file, 2 bytes), is much smaller than the world was. The newest good one is `<backup 1>` (<t:…>, 21 files, 192 bytes). Which one shall it be? Neither is lost by that.
+      -# Only you can answer. The question ends <t:…>.
+      [Start with the newest] [Go back to the good one] [Leave it]
+    bob used /server start
+    Spawnpoint (only bob sees this):
+      That needs the permission “operate”. An admin can grant it with `/admin grant`.
+    alice used /server start
+    Spawnpoint (only alice sees this):
+      Nothing was done.
+    unattended: `world` was not started, because its world is in doubt: its newest backup `<backup 2>` is much smaller than the world was. `/server start` asks whether to begin with it or to go back to `<backup 1>`.
+    bob used /server start
+    Spawnpoint (only bob sees this):
+      Starting `world` (job 5). Watch #general.
+    hello: ready to join on 27100 with 0 turns
+    "#);
+    room.close().await;
 }
 
 /// Its own first step keeps the present world, and as little as can be kept is kept beside that.

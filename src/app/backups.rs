@@ -2,8 +2,8 @@
 
 use super::{Answer, App, Did, Refusal};
 use crate::model::access::{Caller, Permission};
-use crate::model::server::Server;
-use crate::model::view::{BackupView, spoken_bytes, spoken_files};
+use crate::model::server::{Server, Wanted};
+use crate::model::view::{BackupView, DoubtedStart, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
 use crate::model::{GuildId, ServerId};
 use crate::vault::{self, Listed, OwnerId, Reason};
@@ -79,6 +79,51 @@ impl App {
             return Err(Refusal::Invalid(format!("The backup `{}` {why}; there is nothing to accept.", backup.id)));
         }
         Ok((server, view))
+    }
+
+    /// What to ask before a start, where the world that it would begin with is in doubt. The start itself answers
+    /// everything else.
+    pub async fn doubted_start(&self, caller: &Caller, name: &str) -> Answer<Option<DoubtedStart>> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        match server.wanted == Wanted::Off && self.open_job(&server).await?.is_none() {
+            true => Ok(self.begins_in_doubt(&server).await?),
+            false => Ok(None),
+        }
+    }
+
+    /// Nothing begins with a doubted world unless somebody wanted this very one.
+    pub(super) async fn must_begin_well(&self, server: &Server, wanted: Option<&BackupId>) -> Answer<()> {
+        let doubted = self.begins_in_doubt(server).await?;
+        match (wanted, doubted) {
+            (None, None) => Ok(()),
+            (Some(wanted), _) if server.owned.begins_with() == Some(wanted) => Ok(()),
+            (Some(wanted), _) => Err(Refusal::Invalid(format!(
+                "`{}` would not begin with the backup `{wanted}` any more, so it was not started. Start it again.",
+                server.name
+            ))),
+            (None, Some(DoubtedStart { backup, good, .. })) => Err(Refusal::Invalid(format!(
+                "`{}` was not started, because its world is in doubt: its newest backup `{}` is {}. `/server start` \
+                 asks whether to begin with it or to go back to `{}`.",
+                server.name,
+                backup.id,
+                backup.doubt.unwrap_or_else(|| "much smaller than the world was".to_owned()),
+                good.id
+            ))),
+        }
+    }
+
+    async fn begins_in_doubt(&self, server: &Server) -> anyhow::Result<Option<DoubtedStart>> {
+        let Some(present) = server.owned.begins_with() else { return Ok(None) };
+        let known = self.vault_list(&server.id).await?;
+        let kept: Vec<vault::Backup> = known.iter().filter_map(|one| one.backup.clone()).collect();
+        let rather = vault::BackupId::parse(&present.0).ok().and_then(|id| vault::rather(&id, &kept));
+        let Some(good) = rather.map(|good| good.id.as_str()) else { return Ok(None) };
+        let seen = |id: &str| known.iter().find(|one| one.id.0 == id).map(|one| view(one, server, None));
+        Ok(seen(&present.0).zip(seen(good)).map(|(backup, good)| DoubtedStart {
+            server: server.name.to_string(),
+            backup,
+            good,
+        }))
     }
 
     /// A person's word that a much smaller world is right: from now on it counts as good, and the backups before it

@@ -43,12 +43,31 @@ pub struct Extended {
 }
 
 impl App {
+    /// Starts it, unless the world that it would begin with is in doubt: then somebody is to be asked first.
     pub async fn start(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = self.start_unaudited(caller, name, channel).await;
+        let answer = self.start_unaudited(caller, name, None, channel).await;
         self.audited(caller, Did::new("start", name), answer).await
     }
 
-    async fn start_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+    /// The same for who was asked and wants this very backup. The doubt stays, and with it the larger world.
+    pub async fn start_with(
+        &self,
+        caller: &Caller,
+        name: &str,
+        backup: &BackupId,
+        channel: Option<String>,
+    ) -> Answer<JobId> {
+        let answer = self.start_unaudited(caller, name, Some(backup), channel).await;
+        self.audited(caller, Did::new("start", name).with(format!("with {backup}, which is in doubt")), answer).await
+    }
+
+    async fn start_unaudited(
+        &self,
+        caller: &Caller,
+        name: &str,
+        wanted: Option<&BackupId>,
+        channel: Option<String>,
+    ) -> Answer<JobId> {
         let server = self.server(caller, name, Permission::Play).await?;
         self.recipe_of(&server)?;
         if let Some(channel) = &channel {
@@ -62,6 +81,7 @@ impl App {
             let at = server.owned.address.as_ref().map_or(String::new(), |address| format!(" Join at `{address}`."));
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
+        self.must_begin_well(&server, wanted).await?;
         let _paid_for = self.must_be_paid_for(&server).await?;
         self.enqueue(caller, &server, Action::Start, channel).await
     }
@@ -97,6 +117,9 @@ impl App {
                     "`{}` is not running: it has no host. `/server start` starts it.",
                     server.name
                 )));
+            }
+            if server.wanted == Wanted::Off {
+                self.must_begin_well(&server, None).await?;
             }
             self.enqueue(caller, &server, Action::Restart, channel).await
         }

@@ -51,6 +51,8 @@ pub enum Sure {
     Kill(ServerId),
     Restore(ServerId, BackupId),
     Accept(ServerId, BackupId),
+    /// Starts it with this backup, though it is in doubt.
+    StartWith(ServerId, BackupId),
     DeleteSnapshot(String),
     DeleteOrphan(String),
     /// The step that is left out: the job may wait at another one by the time of the answer.
@@ -102,6 +104,7 @@ impl Press {
                     Sure::Kill(server) => format!("kill:{server}"),
                     Sure::Restore(server, backup) => format!("restore:{server}:{backup}"),
                     Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
+                    Sure::StartWith(server, backup) => format!("with:{server}:{backup}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
                     Sure::DeleteOrphan(tag) => format!("unorphan:{tag}"),
                     Sure::Force(job, step) => format!("force:{job}:{}", step.word()),
@@ -137,6 +140,10 @@ impl Press {
                 "accept" => {
                     let (server, backup) = server_and_backup(what)?;
                     Sure::Accept(server, backup)
+                }
+                "with" => {
+                    let (server, backup) = server_and_backup(what)?;
+                    Sure::StartWith(server, backup)
                 }
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
                 "unorphan" => Sure::DeleteOrphan(tag(what)?),
@@ -261,6 +268,7 @@ mod tests {
             Sure::Kill(server()),
             Sure::Restore(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
+            Sure::StartWith(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
             Sure::DeleteOrphan("0123456789abcdef".into()),
             Sure::Force(JobId(i64::MAX), Step::EnsureSnapshot),

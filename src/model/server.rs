@@ -5,7 +5,7 @@ use super::bill::Budget;
 use super::drive::DriveRef;
 use super::host::{HostRef, OWN_MACHINE, Place};
 use super::job::{Action, Job, Outcome};
-use super::world::BackupId;
+use super::world::{BackupId, WorldAt};
 use super::{GuildId, Ms, ServerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -118,6 +118,13 @@ impl Owned {
     /// The host that somebody sends a bill for.
     pub fn rented(&self) -> Option<&HostRef> {
         self.host.as_ref().filter(|host| host.provider != OWN_MACHINE)
+    }
+
+    /// The backup that the next start begins with; `None` where there is none, or the drive or host holds something newer.
+    pub fn begins_with(&self) -> Option<&BackupId> {
+        let played = self.drive.as_ref().is_some_and(|drive| drive.world == WorldAt::Played)
+            || self.host.as_ref().is_some_and(|host| host.played);
+        self.world.as_ref().filter(|_| !played)
     }
 
     /// What comes along to another backend: the world, as a backup.

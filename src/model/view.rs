@@ -152,6 +152,16 @@ pub struct BackupView {
     pub present: bool,
 }
 
+/// A start that a person should say a word about: the world that it would begin with is in doubt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoubtedStart {
+    pub server: String,
+    /// What it would begin with.
+    pub backup: BackupView,
+    /// The newest one that nobody doubts.
+    pub good: BackupView,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotView {
     pub id: String,

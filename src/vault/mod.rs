@@ -25,6 +25,6 @@ pub use keeper::{Listed, Report, Usage, Vault};
 pub use manifest::{Backup, Entry, Kind, LinkTarget, Meta, Reason};
 pub use name::{BackupId, OwnerId, WorldPath};
 pub use restore::Pack;
-pub use retire::{Policy, SHRINK_FLOOR_BYTES, SHRINK_FLOOR_FILES, Shrink, Size, retire, shrink};
+pub use retire::{Policy, SHRINK_FLOOR_BYTES, SHRINK_FLOOR_FILES, Shrink, Size, rather, retire, shrink};
 pub use select::{Selection, Shift};
 pub use stage::{Adopted, Reading, Staging};

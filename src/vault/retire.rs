@@ -74,6 +74,26 @@ pub fn retire(now_ms: i64, backups: &[Backup], policy: &Policy) -> Vec<BackupId>
         .collect()
 }
 
+/// The newest good backup to go back to, where nobody should begin with `present` without a word from a person: it was
+/// taken while the game was writing, or the world has become much smaller since and nobody has accepted that, however
+/// many backups of the smaller one were taken after it.
+pub fn rather<'a>(present: &BackupId, backups: &'a [Backup]) -> Option<&'a Backup> {
+    let now = backups.iter().find(|b| b.id == *present)?;
+    let newest_good = |before: Option<&BackupId>| {
+        let older = backups.iter().filter(|b| b.good() && before.is_none_or(|before| b.id < *before));
+        older.max_by(|a, b| a.id.cmp(&b.id))
+    };
+    if !now.verified
+        && let Some(good) = newest_good(None)
+    {
+        return Some(good);
+    }
+    let mut shrunk: Vec<&Backup> = backups.iter().filter(|b| b.suspicious() && b.id <= now.id).collect();
+    shrunk.sort_by(|a, b| b.id.cmp(&a.id));
+    let before = shrunk.into_iter().filter_map(|b| newest_good(Some(&b.id)));
+    before.into_iter().find(|good| shrink(good.size(), now.size()).is_some())
+}
+
 fn protected<'a>(newest_first: &[&'a Backup]) -> BTreeSet<&'a BackupId> {
     let mut stay = BTreeSet::new();
     let newest_and_good = |of: &[&'a Backup]| {
@@ -149,6 +169,31 @@ mod tests {
         let gone = retire(100 * DAY_MS, &all, &policy);
         let left = all.iter().filter(|b| !gone.contains(&b.id));
         left.map(|b| b.meta.taken_at_ms / DAY_MS).collect()
+    }
+
+    #[test]
+    fn a_start_goes_back_before_a_doubt_and_not_before_a_decision() {
+        let sized = |day, flags, bytes| Backup { bytes, ..backup(day, flags) };
+        let (large, small) = (1 << 20, 1 << 10);
+        let world = [
+            sized(1, "v", large),
+            sized(2, "vs", small),
+            sized(3, "v", small),
+            sized(4, "v", large),
+            sized(5, "", large),
+        ];
+        let rather = |present: usize, world: &[Backup]| {
+            super::rather(&world[present].id, world).map(|good| good.meta.taken_at_ms / DAY_MS)
+        };
+        assert_eq!(rather(0, &world), None, "the good one itself");
+        assert_eq!(rather(1, &world), Some(1), "much smaller");
+        assert_eq!(rather(2, &world), Some(1), "as small as the one before it, which nobody has accepted");
+        assert_eq!(rather(3, &world), None, "as large as ever again");
+        assert_eq!(rather(4, &world), Some(4), "torn");
+        let mut accepted = world.clone();
+        accepted[1].accepted = true;
+        assert_eq!((rather(1, &accepted), rather(2, &accepted)), (None, None));
+        assert_eq!(rather(0, &[sized(1, "", large)]), None, "torn, and there is nothing else");
     }
 
     #[test]

@@ -111,6 +111,11 @@ async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
             let view = named(asked.app, &id).await?;
             Ok(Said::new(asked.app.accept(&asked.caller().await?, &view.name, &backup.0).await?))
         }
+        Sure::StartWith(id, backup) => {
+            let (view, caller) = (named(asked.app, &id).await?, asked.caller().await?);
+            asked.may_tell_here()?;
+            super::server::start_with(asked, &caller, &view.name, Some(&backup)).await
+        }
         Sure::Kill(id) => {
             let view = named(asked.app, &id).await?;
             Ok(Said::new(asked.app.kill(&asked.caller().await?, &view.name).await?))

@@ -10,6 +10,7 @@ use crate::model::ServerId;
 use crate::model::access::Caller;
 use crate::model::host::Place;
 use crate::model::job::Action;
+use crate::model::world::BackupId;
 use std::collections::BTreeMap;
 
 /// Lines of the log when nobody says how many.
@@ -363,10 +364,23 @@ async fn delete(
     Ok(())
 }
 
-/// Starts it, and says what that costs. A price that cannot be had keeps nobody from playing.
+/// Starts it, and says what that costs; or asks which world it begins with, where that is in doubt.
 pub async fn start_job(asked: &Asked<'_>, caller: &Caller, server: &str) -> Answer<Said> {
+    // Who may not see it is refused by the start.
+    if let Ok(Some(doubted)) = asked.app.doubted_start(caller, server).await {
+        let id = server_id(asked, server).await?;
+        return Ok(lists::whether_to_begin(&id, &doubted, asked.asker()));
+    }
+    start_with(asked, caller, server, None).await
+}
+
+/// A price that cannot be had keeps nobody from playing.
+pub async fn start_with(asked: &Asked<'_>, caller: &Caller, server: &str, backup: Option<&BackupId>) -> Answer<Said> {
     let price = asked.app.start_price(caller, server).await;
-    let job = asked.app.start(caller, server, asked.channel_id()).await?;
+    let job = match backup {
+        Some(backup) => asked.app.start_with(caller, server, backup, asked.channel_id()).await?,
+        None => asked.app.start(caller, server, asked.channel_id()).await?,
+    };
     let price = price.unwrap_or_else(|refusal| {
         tracing::info!(server, "A start is begun whose price is not known: {refusal}");
         None

@@ -6,8 +6,10 @@ use super::text::{MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, bytes, clip, code, coun
 use super::{Look, Said};
 use crate::app::{AuditEntry, Field, FieldKind, GameView, VariableView};
 use crate::discord::ids::{Asker, Press, Sure};
+use crate::model::ServerId;
 use crate::model::access::{Grant, Grantee};
-use crate::model::view::{BackupView, SnapshotView};
+use crate::model::view::{BackupView, DoubtedStart, SnapshotView};
+use crate::model::world::BackupId;
 
 pub fn backups(server: &str, backups: &[BackupView]) -> Said {
     if backups.is_empty() {
@@ -42,6 +44,33 @@ pub fn whether_to_accept(server: &str, backup: &BackupView) -> String {
         code(server),
         doubt.unwrap_or_default()
     )
+}
+
+/// The question before a start that would begin with a doubted world.
+pub fn whether_to_begin(server: &ServerId, start: &DoubtedStart, asker: Asker) -> Said {
+    let DoubtedStart { server: name, backup, good } = start;
+    let doubt = match &backup.doubt {
+        Some(doubt) => plain(doubt, REMARK_SHOWN),
+        None => "much smaller than the world was".to_owned(),
+    };
+    let named = |backup: &BackupView| {
+        let size = format!("{}, {}", counted(backup.files, "file", "files"), bytes(backup.bytes));
+        format!("{} ({}, {size})", code(&backup.id), relative(backup.taken_at))
+    };
+    let text = format!(
+        "The world of {} is in doubt: its newest backup, {}, is {doubt}. The newest good one is {}. Which one shall it \
+         be? Neither is lost by that.",
+        code(name),
+        named(backup),
+        named(good),
+    );
+    let sure = |make: fn(ServerId, BackupId) -> Sure, backup: &BackupView| {
+        Press::Sure(make(server.clone(), BackupId(backup.id.clone())), asker)
+    };
+    Said::new(format!("{text}\n{}", ends(asker)))
+        .button(sure(Sure::StartWith, backup), "Start with the newest", Look::Danger)
+        .button(sure(Sure::Restore, good), "Go back to the good one", Look::Plain)
+        .button(Press::Never, "Leave it", Look::Plain)
 }
 
 fn backup_line(backup: &BackupView) -> String {
@@ -227,16 +256,22 @@ fn granted(grants: &[(Grant, Option<String>)]) -> String {
 
 /// A question before something is destroyed. Only who was asked can answer it, and not for long.
 pub fn question(text: &str, yes: &str, sure: Sure, asker: Asker) -> Said {
-    Said::new(format!("{text}\n-# Only you can answer. The question ends {}.", relative(asker.until)))
-        .button(Press::Sure(sure, asker), yes, Look::Danger)
-        .button(Press::Never, "Leave it", Look::Plain)
+    Said::new(format!("{text}\n{}", ends(asker))).button(Press::Sure(sure, asker), yes, Look::Danger).button(
+        Press::Never,
+        "Leave it",
+        Look::Plain,
+    )
+}
+
+fn ends(asker: Asker) -> String {
+    format!("-# Only you can answer. The question ends {}.", relative(asker.until))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::shown;
     use super::*;
-    use crate::model::{Ms, ServerId};
+    use crate::model::Ms;
 
     const T0: Ms = 1_795_000_000_000;
 
