@@ -126,6 +126,38 @@ async fn hours_of_play_of_which_not_even_the_beginning_was_heard_are_saved() {
     stage.close().await;
 }
 
+/// As where a recipe looks for the world in the wrong place: the first evening would go with its host.
+#[tokio::test]
+async fn a_host_on_which_no_file_of_a_world_is_found_stays_until_somebody_has_looked() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    app.console(&stage.caller, "world", "turn").await.unwrap();
+    shell(&clouds, "cd /srv/spawnpoint/*/game; mv world elsewhere; rm -f settings/keep.txt");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let error = error_of(&held, Step::VerifyWorld);
+    assert!(error.contains("no file of a world") && error.contains("`world`, `settings/keep.txt`"), "{error}");
+    shell(&clouds, "cd /srv/spawnpoint/*/game; rm -rf world; mv elsewhere world");
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    until_succeeded(&stage, job).await;
+    nothing_left(&clouds);
+    stage.starts_with("world", 1).await;
+
+    // From here on an admin says that there is nothing to keep, and then it is so.
+    shell(&clouds, "cd /srv/spawnpoint/*/game; mv world elsewhere; rm -f settings/keep.txt");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    assert_eq!(stage.end_of(job).await.outcome, Some(Outcome::Held));
+    app.choose(&stage.caller, "world", Choice::Force).await.unwrap();
+    until_succeeded(&stage, job).await;
+    nothing_left(&clouds);
+    let refused = app.start(&stage.caller, "world", None).await.unwrap_err().to_string();
+    assert!(refused.contains("its world is in doubt") && refused.contains("0 files"), "{refused}");
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_folder_that_was_played_in_while_nobody_watched_is_saved_and_not_undone() {
     let Some((machine, stage)) = own_machine("tests/recipes").await else { return };

@@ -65,6 +65,13 @@ impl Backups {
         self.recipes.get(game).is_some_and(|recipe| recipe.world.paths.is_empty())
     }
 
+    /// Whether the world had no file when it was last kept, so that it may have none now.
+    pub async fn was_empty(&self, server: &Server) -> Result<bool, StepError> {
+        let (vault, owner) = (self.vault.clone(), Self::owner(server)?);
+        let newest = blocking(move || vault.newest(&owner)).await?.map_err(vault_error("reading the vault"))?;
+        Ok(newest.and_then(|one| one.kept()).is_some_and(|backup| backup.files == 0))
+    }
+
     /// Makes the stage of this job a backup, unless it is one already, and tells people when it is far smaller than
     /// the one before. `None` where an admin went on without a copy: then there is none, and half of one is never kept.
     pub async fn keep(&self, cx: &StepCx<'_>, live: bool) -> Result<Option<Backup>, StepError> {
