@@ -127,7 +127,7 @@ async fn an_evening_with_a_real_game() {
     let asked = discord.slash(&ada, channel, "/server delete server:friday-trains").await;
     assert!(asked.ephemeral, "{asked:?}");
     discord.click(&ada, channel, "Delete it").await;
-    discord.wait_for(channel, "(?i)delet.*(done|is gone|deleted)").await;
+    discord.wait_for(channel, "friday-trains. is deleted").await;
     let left = std::fs::read_dir(bot.data().join("drives")).into_iter().flatten().count();
     assert_eq!(left, 0, "the drive is gone");
     drop(bot);
