@@ -14,9 +14,9 @@ mod common {
 
 use common::beds::Bed;
 use common::stage::Stage;
-use spawnpoint::app::{Choice, Refusal};
+use spawnpoint::app::{Choice, Refusal, UpdateWhen};
 use spawnpoint::model::job::{Outcome, Step, StepState};
-use spawnpoint::model::server::State;
+use spawnpoint::model::server::{Backend, State};
 use std::collections::BTreeMap;
 
 macro_rules! on_every_backend {
@@ -44,6 +44,7 @@ on_every_backend!(
     a_stop_keeps_the_world_and_the_next_start_brings_it,
     what_is_started_or_stopped_twice_is_so_once,
     a_backup_of_a_live_world_is_restored_with_the_present_state_kept_first,
+    an_update_installs_what_is_newest_and_brings_the_world_along,
     a_game_that_dies_at_once_is_quoted_and_leaves_nothing_behind,
     a_start_can_be_called_off_and_the_server_is_free_again,
     a_game_that_does_not_stop_is_ended_by_force_and_its_world_is_still_kept,
@@ -102,6 +103,35 @@ async fn a_backup_of_a_live_world_is_restored_with_the_present_state_kept_first(
     stage.start("world").await;
     let log = app.logs(&stage.caller, "world", 50).await.unwrap();
     assert!(log.contains("with 7 turns"), "{log}");
+    stage
+}
+
+async fn an_update_installs_what_is_newest_and_brings_the_world_along(stage: Stage) -> Stage {
+    let (app, caller) = (&stage.program.app, &stage.caller);
+    stage.create("world", "toy", &[]).await;
+    let refused = app.update(caller, "world", UpdateWhen::Now, None).await.unwrap_err();
+    assert!(matches!(refused, Refusal::Invalid(_)), "there is nothing to update yet: {refused}");
+    stage.start("world").await;
+    stage.turns("world", 3).await;
+    let installs = match app.status(caller, "world").await.unwrap().backend {
+        Backend::Docker => {
+            stage.succeeds(app.snapshot_build(caller, "toy", None).await.unwrap()).await;
+            Step::ReplaceDrive
+        }
+        Backend::Cloud => {
+            let refused = app.update(caller, "world", UpdateWhen::NextStart, None).await.unwrap_err();
+            assert!(refused.to_string().contains("Every start of `world` installs what is newest"), "{refused}");
+            Step::Install
+        }
+    };
+    let job = app.update(caller, "world", UpdateWhen::Now, None).await.unwrap().expect("it begins at once");
+    let end = stage.succeeds(job).await;
+    let installed = end.steps.iter().find(|step| step.step == installs).unwrap_or_else(|| panic!("{end:#?}"));
+    assert_ne!(installed.note.as_deref(), Some("already installed"), "{end:#?}");
+    let log = app.logs(caller, "world", 50).await.unwrap();
+    assert!(log.contains("with 3 turns"), "{log}");
+    let backups = app.backups(caller, "world").await.unwrap();
+    assert_eq!(backups.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["before an update"]);
     stage
 }
 

@@ -161,7 +161,8 @@ impl App {
         Ok(Extended { until, more })
     }
 
-    /// Moves a server to the newest snapshot, now or at its next start. Its world comes along.
+    /// Moves a server to the newest snapshot, now or at its next start; on a host it is installed anew, now. Its world
+    /// comes along.
     pub async fn update(
         &self,
         caller: &Caller,
@@ -172,27 +173,9 @@ impl App {
         let answer = async {
             let server = self.server(caller, name, Permission::Operate).await?;
             self.recipe_of(&server)?;
-            let snapshots = self.store().snapshots_all().await?;
-            let Some(newest) = crate::model::drive::golden(&snapshots, &server.game) else {
-                return Err(Refusal::Invalid(format!(
-                    "There is no snapshot of `{}` yet. The first start makes one.",
-                    server.game
-                )));
-            };
-            match &server.owned.drive {
-                Some(drive) if drive.snapshot == newest.id => {
-                    return Err(Refusal::Invalid(format!(
-                        "`{}` already stands on the newest snapshot, `{}`. `/snapshot build` makes a newer one.",
-                        server.name, newest.id
-                    )));
-                }
-                Some(_) => {}
-                None => {
-                    return Err(Refusal::Invalid(format!(
-                        "`{}` has no drive yet; its next start takes the newest snapshot anyway.",
-                        server.name
-                    )));
-                }
+            match server.backend {
+                Backend::Docker => self.must_have_newer_snapshot(&server).await?,
+                Backend::Cloud => must_be_there_to_install(&server, when)?,
             }
             match when {
                 UpdateWhen::NextStart => {
@@ -205,6 +188,27 @@ impl App {
         }
         .await;
         self.audited(caller, Did::new("update", name), answer).await
+    }
+
+    async fn must_have_newer_snapshot(&self, server: &Server) -> Answer<()> {
+        let snapshots = self.store().snapshots_all().await?;
+        let Some(newest) = crate::model::drive::golden(&snapshots, &server.game) else {
+            return Err(Refusal::Invalid(format!(
+                "There is no snapshot of `{}` yet. The first start makes one.",
+                server.game
+            )));
+        };
+        match &server.owned.drive {
+            Some(drive) if drive.snapshot == newest.id => Err(Refusal::Invalid(format!(
+                "`{}` already stands on the newest snapshot, `{}`. `/snapshot build` makes a newer one.",
+                server.name, newest.id
+            ))),
+            Some(_) => Ok(()),
+            None => Err(Refusal::Invalid(format!(
+                "`{}` has no drive yet; its next start takes the newest snapshot anyway.",
+                server.name
+            ))),
+        }
     }
 
     /// Ends the game's process at once, whatever any job does. What was not saved is lost, the drive stays.
@@ -431,6 +435,22 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
             format!("The {word} (job {}) is closed as it is. Nothing was undone and nothing destroyed.", job.id),
         )),
         Choice::Retry | Choice::Force | Choice::Abandon => Err(not_held()),
+    }
+}
+
+/// A host has no snapshots: what is on it was installed when it was started.
+fn must_be_there_to_install(server: &Server, when: UpdateWhen) -> Answer<()> {
+    match (&server.owned.host, when) {
+        (Some(_), UpdateWhen::Now) => Ok(()),
+        (Some(_), UpdateWhen::NextStart) => Err(Refusal::Invalid(format!(
+            "Every start of `{}` installs what is newest then, so there is nothing to wait for. To install it anew while \
+             it runs, choose `now`.",
+            server.name
+        ))),
+        (None, UpdateWhen::Now | UpdateWhen::NextStart) => Err(Refusal::Invalid(format!(
+            "`{}` is not running, and its next start installs what is newest anyway.",
+            server.name
+        ))),
     }
 }
 

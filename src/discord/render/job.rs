@@ -5,7 +5,7 @@ use super::text::{MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, clip, code, counted, fe
 use super::{Look, Said};
 use crate::discord::ids::Press;
 use crate::model::Ms;
-use crate::model::job::{Action, Outcome, StepState};
+use crate::model::job::{Action, Outcome, Step, StepState};
 use crate::model::server::Backend;
 use crate::model::view::{JobView, StepView};
 
@@ -137,6 +137,10 @@ fn succeeded(view: &JobView) -> String {
         Action::Stop => format!("**{subject} is stopped**, its world is kept."),
         Action::Backup => format!("**{subject} is backed up.**"),
         Action::Restore { backup } => format!("**{subject} has its world of {} again.**", code(&backup.0)),
+        // A host has no snapshots.
+        Action::Update if view.steps.iter().any(|step| step.step == Step::Install) => {
+            format!("**{subject} is installed anew**, with its world.")
+        }
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
         Action::Delete if view.host_may_be_left() => format!(
             "**{subject} is deleted.** Its backups stay. Nobody saw its host go, so it may still bill: the provider's \
@@ -270,7 +274,7 @@ mod tests {
     use crate::model::JobId;
     use crate::model::access::Actor;
     use crate::model::bill::BudgetOf;
-    use crate::model::job::{Cause, Step};
+    use crate::model::job::Cause;
 
     const T0: Ms = 1_795_000_000_000;
 
