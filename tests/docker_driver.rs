@@ -4,6 +4,7 @@
 mod stage;
 
 use spawnpoint::app::{Choice, UpdateWhen};
+use spawnpoint::clients::docker::OverlayVolume;
 use spawnpoint::drivers::fake::Outside;
 use spawnpoint::model::GuildId;
 use spawnpoint::model::access::Caller;
@@ -135,6 +136,40 @@ async fn an_update_moves_a_server_to_the_newest_snapshot_with_its_world() {
     assert!(log.contains("with 4 turns"), "{log}");
     // The old one is free now.
     app.snapshot_delete(&stage.caller, "toy-1").await.unwrap();
+    stage.close().await;
+}
+
+/// The program ended when the drive was made and not yet on record, and a newer snapshot was sealed before it went on.
+#[tokio::test]
+async fn a_drive_that_a_try_before_made_stands_on_the_snapshot_that_the_record_names() {
+    let Some(mut stage) = toy().await else { return };
+    stage.create("world", "toy", &[]).await;
+    for _ in 0..2 {
+        stage.succeeds(stage.program.app.snapshot_build(&stage.caller, "toy", None).await.unwrap()).await;
+    }
+    stage.rest().await;
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    let server = stage.program.store.server_by_name(&stage.caller.guild, "world").await.unwrap().unwrap();
+    let drive = stage.config.data_dir.join(format!("drives/{}-{job}", server.id));
+    let below = |folder: &str| drive.join(folder).to_str().unwrap().to_owned();
+    let left = OverlayVolume {
+        name: format!("spawnpoint-{}-drive-{}-{job}", &stage.instance[..8], server.id),
+        lower: stage.config.data_dir.join("snapshots/toy-1/files").to_str().unwrap().to_owned(),
+        upper: below("upper"),
+        work: below("work"),
+        labels: vec![("spawnpoint.instance".to_owned(), stage.instance.clone())],
+    };
+    for folder in [&left.upper, &left.work] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    stage.docker.create_overlay_volume(&left).await.unwrap();
+
+    let stage = stage.work_now();
+    stage.succeeds(job).await;
+    let view = stage.program.app.status(&stage.caller, "world").await.unwrap();
+    assert_eq!(view.snapshot.as_deref(), Some("toy-2"));
+    let volume = stage.docker.volume(&left.name).await.unwrap().expect("the drive is in use");
+    assert!(volume.options["o"].contains("/snapshots/toy-2/files"), "{volume:?}");
     stage.close().await;
 }
 

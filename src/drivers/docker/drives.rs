@@ -96,7 +96,7 @@ impl DockerDriver {
         let newest = golden(&known, &server.game)
             .ok_or_else(|| StepError::fatal("There is no snapshot to clone a drive from."))?;
         let drive = DriveRef { id: self.new_drive_id(cx)?, snapshot: newest.id.clone(), world: WorldAt::Empty };
-        self.make_drive(server, &drive).await?;
+        self.begin_drive(server, &drive).await?;
         let mut owned = server.owned.clone();
         owned.drive = Some(drive);
         Ok(Gain::owned(owned).with_note(newest.id.to_string()))
@@ -132,7 +132,7 @@ impl DockerDriver {
         let snapshot = snapshot.ok_or_else(|| StepError::fatal("There is no snapshot to clone a drive from."))?;
         let new = DriveRef { id: self.new_drive_id(cx)?, snapshot, world: WorldAt::Empty };
         if old.id != new.id {
-            self.make_drive(server, &new).await?;
+            self.begin_drive(server, &new).await?;
             self.destroy_drive(&old.id).await?;
         }
         let note = new.snapshot.to_string();
@@ -176,16 +176,20 @@ impl DockerDriver {
         blocking(move || files.is_dir()).await
     }
 
+    /// Makes a drive that is not on record yet. What a try that was cut off has left is empty, and may stand on a snapshot
+    /// that was the newest then.
+    async fn begin_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
+        let dir = self.drive_dir(&drive.id);
+        if blocking(move || dir.is_dir()).await? {
+            self.destroy_drive(&drive.id).await?;
+        }
+        self.make_drive(server, drive).await
+    }
+
     async fn make_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
         let dir = self.drive_dir(&drive.id);
         let owner = self.settings.ids.game;
-        let begun = dir.clone();
-        // A try that was cut off is gone on with as it began.
-        let kind = match blocking(move || kind_on_disk(&begun)).await? {
-            Some(kind) => kind,
-            None => self.daemon().await?.drives,
-        };
-        match kind {
+        match self.daemon().await?.drives {
             DriveKind::Overlay => {
                 blocking(move || make_dir(&dir.join("upper"), owner).and_then(|()| make_dir(&dir.join("work"), owner)))
                     .await?
