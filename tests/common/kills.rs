@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// No moment is waited for longer: the job may be held, or wait for a provider that fails.
 const MOMENT_LIMIT: Duration = Duration::from_secs(120);
 /// A kill falls so long after its moment at most.
-const SOON_MS: u64 = 400;
+const SOON: Duration = Duration::from_millis(400);
 /// Events of a step that goes well: that it begins, and that it has ended.
 const STEP_EVENTS: usize = 2;
 
@@ -34,7 +34,7 @@ pub enum Ask {
     Stop,
     Restart,
     Backup,
-    /// Of any backup that there is.
+    /// Of any backup but the newest, if there are others.
     Restore,
     Update,
     /// A start or a restart onto a newer snapshot.
@@ -119,8 +119,9 @@ impl Scene {
             }
             let plan: Vec<Step> = self.job(asked.job).await.0.steps.iter().map(|record| record.step).collect();
             let mut moments = vec![moment(&plan, &mut random)];
-            for _ in 0..random.random_range(0..3) {
-                moments.push(Moment::Events(random.random_range(1..8), soon(&mut random)));
+            let more = if ask == Ask::CancelledStart { 0 } else { random.random_range(0..3) };
+            for _ in 0..more {
+                moments.push(Moment::Events(random.random_range(1..6), soon(&mut random)));
             }
             let about = format!("seed {}, round {round}, {ask:?}, {moments:?}, {failures:?}", chaos.seed);
             let since = Instant::now();
@@ -134,12 +135,14 @@ impl Scene {
             }
             if ask == Ask::CancelledStart {
                 match self.stage.program.app.choose(&self.stage.caller, "world", Choice::Cancel).await {
-                    Ok(said) => println!("{said}"),
+                    Ok(said) => {
+                        println!("{said}");
+                        let moment = Moment::Events(random.random_range(1..4), soon(&mut random));
+                        binary = self.strike(binary, &asked, moment, requests, &mut struck).await;
+                    }
                     // The start has ended meanwhile, and then it holds.
                     Err(refusal) => println!("not called off: {refusal}"),
                 }
-                let moment = Moment::Events(random.random_range(1..4), soon(&mut random));
-                binary = self.strike(binary, &asked, moment, requests, &mut struck).await;
             }
             let end = self.stage.end_of(asked.job).await;
             let doings = std::mem::take(&mut struck.doings);
@@ -210,7 +213,8 @@ impl Scene {
             Ask::Backup => app.backup(caller, name, None).await,
             Ask::Restore => {
                 let kept: Vec<String> = self.kept().await.into_iter().map(|backup| backup.id.to_string()).collect();
-                let backup = kept.choose(random).expect("there are backups");
+                let older = kept.len() - usize::from(kept.len() > 1);
+                let backup = kept[..older].choose(random).expect("there are backups");
                 println!("restoring {backup} of {kept:?}");
                 chosen = Some(backup.clone());
                 app.restore(caller, name, backup, None).await
@@ -302,16 +306,18 @@ pub fn other(backend: Backend) -> Backend {
     }
 }
 
+/// More often a few milliseconds than many: steps that change what is on the disk take no longer.
 fn soon(random: &mut StdRng) -> Duration {
-    Duration::from_millis(random.random_range(0..SOON_MS))
+    SOON.mul_f64(random.random::<f64>().powi(3))
 }
 
 /// Half of the moments lie in a step of the plan or at a request that makes or destroys a host, the others anywhere.
 fn moment(plan: &[Step], random: &mut StdRng) -> Moment {
     let soon = soon(random);
+    // A server that is off in the cloud moves by a line on record.
+    let Some(step) = plan.choose(random).copied() else { return Moment::Events(0, soon) };
     let methods = [(Step::CreateHost, "POST"), (Step::DestroyHost, "DELETE")];
     let request = methods.iter().find(|(step, _)| plan.contains(step));
-    let step = plan.choose(random).copied().expect("a plan has steps");
     let events = random.random_range(0..STEP_EVENTS * plan.len()) as i64;
     match (random.random_range(0..4), request) {
         (0, Some((_, method))) => Moment::Request(method, soon / 4),
