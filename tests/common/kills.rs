@@ -6,7 +6,7 @@
 use super::binary::{Binary, Chaos};
 use super::cloud::{Clouds, Failure};
 use super::stage::Stage;
-use super::worlds::Known;
+use super::worlds::{Known, other};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -25,6 +25,8 @@ const MOMENT_LIMIT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_millis(400);
 /// Events of a step that goes well: that it begins, and that it has ended.
 const STEP_EVENTS: usize = 2;
+/// Where hosts are made and destroyed, in the four providers' own words.
+const HOSTS: &str = "/(instances|servers|droplets)";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
@@ -113,55 +115,26 @@ impl Scene {
             *asks.entry(ask).or_default() += 1;
             let failures = self.clouds.iter().flat_map(|_| failures(&mut random)).collect::<Vec<_>>();
             let requests = self.clouds.as_ref().map_or(0, |clouds| clouds.requests().len());
-            let asked = self.asked(ask, &known, &mut random).await;
             for failure in &failures {
                 self.clouds.iter().for_each(|clouds| clouds.fail(failure.clone()));
             }
+            let asked = self.asked(ask, &known, &mut random).await;
             let plan: Vec<Step> = self.job(asked.job).await.0.steps.iter().map(|record| record.step).collect();
             let mut moments = vec![moment(&plan, &mut random)];
-            let more = if ask == Ask::CancelledStart { 0 } else { random.random_range(0..3) };
-            for _ in 0..more {
+            // A start is called off after the first.
+            for _ in 0..random.random_range(usize::from(ask == Ask::CancelledStart)..3) {
                 moments.push(Moment::Events(random.random_range(1..6), soon(&mut random)));
             }
             let about = format!("seed {}, round {round}, {ask:?}, {moments:?}, {failures:?}", chaos.seed);
             let since = Instant::now();
-            for moment in moments {
-                // A job that has ended is struck no more.
-                let missed = struck.missed;
-                binary = self.strike(binary, &asked, moment, requests, &mut struck).await;
-                if struck.missed > missed {
-                    break;
-                }
-            }
-            if ask == Ask::CancelledStart {
-                match self.stage.program.app.choose(&self.stage.caller, "world", Choice::Cancel).await {
-                    Ok(said) => {
-                        println!("{said}");
-                        let moment = Moment::Events(random.random_range(1..4), soon(&mut random));
-                        binary = self.strike(binary, &asked, moment, requests, &mut struck).await;
-                    }
-                    // The start has ended meanwhile, and then it holds.
-                    Err(refusal) => println!("not called off: {refusal}"),
-                }
-            }
+            binary = self.interrupt(binary, &asked, moments, requests, &mut struck).await;
             let end = self.stage.end_of(asked.job).await;
             let doings = std::mem::take(&mut struck.doings);
             println!("{about}: {doings:?}, {:?} after {} s", end.outcome, since.elapsed().as_secs());
             self.clouds.iter().for_each(Clouds::heal);
             binary.kill();
             let before = known.clone();
-            match (ask, end.outcome) {
-                (Ask::Stop, Some(Outcome::Succeeded)) => known.running = false,
-                (Ask::CancelledStart, Some(Outcome::Cancelled)) => known.running = false,
-                (Ask::Start | Ask::CancelledStart | Ask::Restart | Ask::UpdateAtStart, Some(Outcome::Succeeded)) => {
-                    known.running = true;
-                }
-                (Ask::Backup | Ask::Update, Some(Outcome::Succeeded)) => {}
-                (Ask::Restore, Some(Outcome::Succeeded)) => known.restored(&asked),
-                (Ask::Move, Some(Outcome::Succeeded)) => (known.running, known.backend) = (false, other(known.backend)),
-                (Ask::Delete, Some(Outcome::Succeeded)) => known.running = false,
-                (_, _) => panic!("{about}: {end:#?}"),
-            }
+            assert!(known.ended(&asked, end.outcome), "{about}: {end:#?}");
             self.check_vault(&about, &asked, &before, &mut known).await;
             if ask == Ask::Delete {
                 self.check_deleted(&about, &asked).await;
@@ -235,6 +208,32 @@ impl Scene {
         Asked { ask, job: answer.unwrap_or_else(|refusal| panic!("{ask:?}: {refusal}")), chosen }
     }
 
+    /// Kills the binary at these moments, as long as the job is under way.
+    async fn interrupt(
+        &self,
+        mut binary: Binary,
+        asked: &Asked,
+        moments: Vec<Moment>,
+        requests: usize,
+        struck: &mut Struck,
+    ) -> Binary {
+        for (nth, moment) in moments.into_iter().enumerate() {
+            if nth == 1 && asked.ask == Ask::CancelledStart {
+                match self.stage.program.app.choose(&self.stage.caller, "world", Choice::Cancel).await {
+                    Ok(said) => println!("{said}"),
+                    // The start has ended meanwhile, and then it holds.
+                    Err(refusal) => println!("not called off: {refusal}"),
+                }
+            }
+            let missed = struck.missed;
+            binary = self.strike(binary, asked, moment, requests, struck).await;
+            if struck.missed > missed {
+                break;
+            }
+        }
+        binary
+    }
+
     /// Kills the binary at this moment, and starts it again.
     async fn strike(
         &self,
@@ -299,13 +298,6 @@ struct Struck {
     doings: Vec<String>,
 }
 
-pub fn other(backend: Backend) -> Backend {
-    match backend {
-        Backend::Docker => Backend::Cloud,
-        Backend::Cloud => Backend::Docker,
-    }
-}
-
 /// More often a few milliseconds than many: steps that change what is on the disk take no longer.
 fn soon(random: &mut StdRng) -> Duration {
     SOON.mul_f64(random.random::<f64>().powi(3))
@@ -325,9 +317,6 @@ fn moment(plan: &[Step], random: &mut StdRng) -> Moment {
         (_, _) => Moment::Events(events, soon),
     }
 }
-
-/// Where hosts are made and destroyed, in the four providers' own words.
-const HOSTS: &str = "/(instances|servers|droplets)";
 
 /// How the provider misbehaves during a round: never so often that a job may give up.
 fn failures(random: &mut StdRng) -> Vec<Failure> {

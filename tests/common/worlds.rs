@@ -6,6 +6,7 @@ use super::beds::nothing_left;
 use super::kills::{Ask, Asked, Scene};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::{Backend, State};
 use spawnpoint::vault::{Backup, BackupId, Listed, OwnerId, Vault};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,9 +61,31 @@ impl Known {
         Known { backend, running: false, world, backups, graves: vec![] }
     }
 
-    pub fn restored(&mut self, asked: &Asked) {
-        let chosen = asked.chosen.as_deref().expect("a restore is of a backup");
-        self.world = self.backups[&BackupId::parse(chosen).unwrap()].clone();
+    /// What a job leaves; false where it may not end like this.
+    pub fn ended(&mut self, asked: &Asked, outcome: Option<Outcome>) -> bool {
+        match (asked.ask, outcome) {
+            (Ask::Start | Ask::CancelledStart | Ask::Restart | Ask::UpdateAtStart, Some(Outcome::Succeeded)) => {
+                self.running = true;
+            }
+            (Ask::CancelledStart, Some(Outcome::Cancelled)) => self.running = false,
+            (Ask::Stop | Ask::Delete, Some(Outcome::Succeeded)) => self.running = false,
+            (Ask::Backup | Ask::Update, Some(Outcome::Succeeded)) => {}
+            (Ask::Restore, Some(Outcome::Succeeded)) => {
+                let chosen = asked.chosen.as_deref().expect("a restore is of a backup");
+                self.world = self.backups[&BackupId::parse(chosen).unwrap()].clone();
+            }
+            (Ask::Move, Some(Outcome::Succeeded)) => (self.running, self.backend) = (false, other(self.backend)),
+            (_, _) => return false,
+        }
+        true
+    }
+}
+
+/// Where a move goes.
+pub fn other(backend: Backend) -> Backend {
+    match backend {
+        Backend::Docker => Backend::Cloud,
+        Backend::Cloud => Backend::Docker,
     }
 }
 
