@@ -63,7 +63,9 @@ impl App {
         let by = |rental: &Rental| match (&filter.user, &rental.actor) {
             (None, _) => true,
             (Some(user), Actor::Discord { id, .. }) => user == id,
-            (Some(_), Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher | Actor::Operator) => false,
+            // What somebody's rule rents is theirs to answer for.
+            (Some(user), Actor::Schedule { user: behind, .. }) => behind.as_ref() == Some(user),
+            (Some(_), Actor::Token { .. } | Actor::Watcher | Actor::Operator) => false,
         };
         rentals.retain(|rental| names.contains_key(&rental.server) && by(rental));
         let mut view = cost(&Ledger { rentals: &rentals, names: &names, month, now, zone });

@@ -8,16 +8,14 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case", tag = "actor")]
 pub enum Actor {
     /// Somebody in Discord. `name` is for showing; only `id` counts.
-    Discord {
-        id: String,
-        name: String,
-    },
+    Discord { id: String, name: String },
     /// The holder of an API token, by the token's name.
-    Token {
-        name: String,
-    },
+    Token { name: String },
+    /// A timed rule. It acts with the rights of the Discord user who made it, as they are when it is due.
     Schedule {
         name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
     },
     /// Spawnpoint itself: a lease that is over, nobody on, a crash.
     Watcher,
@@ -31,7 +29,7 @@ impl Actor {
         match self {
             Actor::Discord { name, .. } => name,
             Actor::Token { name } => name,
-            Actor::Schedule { name } => name,
+            Actor::Schedule { name, .. } => name,
             Actor::Watcher => "Spawnpoint",
             Actor::Operator => "the operator",
         }
@@ -132,9 +130,8 @@ pub fn permission(caller: &Caller, grants: &[Grant], server: Option<&ServerId>, 
         let place = grant.server.is_none() || grant.server.as_ref() == server;
         let person = match (&grant.grantee, &caller.actor) {
             (Grantee::User(user), Actor::Discord { id, .. }) => user == id,
-            (Grantee::User(_), Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher | Actor::Operator) => {
-                false
-            }
+            (Grantee::User(user), Actor::Schedule { user: behind, .. }) => behind.as_ref() == Some(user),
+            (Grantee::User(_), Actor::Token { .. } | Actor::Watcher | Actor::Operator) => false,
             (Grantee::Role(role), _) => caller.roles.contains(role),
         };
         place && person

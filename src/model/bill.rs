@@ -507,7 +507,7 @@ fn person(actor: &Actor) -> String {
     match actor {
         Actor::Discord { id, .. } => format!("discord {id}"),
         Actor::Token { name } => format!("token {name}"),
-        Actor::Schedule { name } => format!("schedule {name}"),
+        Actor::Schedule { name, .. } => format!("schedule {name}"),
         Actor::Watcher => "watcher".to_owned(),
         Actor::Operator => "operator".to_owned(),
     }

@@ -11,6 +11,7 @@ pub mod job;
 pub mod lease;
 pub mod plan;
 pub mod recipe;
+pub mod schedule;
 pub mod server;
 pub mod sweep;
 pub mod view;
