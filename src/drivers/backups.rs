@@ -3,7 +3,8 @@
 
 use super::blocking;
 use crate::engine::{StepCx, StepError};
-use crate::model::job::{Action, Gain, Step, StepState};
+use crate::model::access::Actor;
+use crate::model::job::{Action, Gain, Job, Step, StepState};
 use crate::model::server::{Owned, Server};
 use crate::model::view::{Notice, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
@@ -89,7 +90,7 @@ impl Backups {
                     server: server.name.to_string(),
                     game: server.game.clone(),
                     recipe_version: self.recipes.install_key(&server.game),
-                    reason: reason(&cx.job.action),
+                    reason: reason(cx.job),
                     taken_at_ms: cx.job.created_at,
                     live,
                     by: cx.job.actor.name().to_owned(),
@@ -194,10 +195,13 @@ pub fn note_of(backup: &Backup) -> String {
     format!("{}, {} ({} new)", backup.id.as_str(), spoken_bytes(backup.bytes), spoken_bytes(backup.new_bytes))
 }
 
-fn reason(action: &Action) -> Reason {
-    match action {
+fn reason(job: &Job) -> Reason {
+    match &job.action {
         Action::Stop | Action::Restart => Reason::Stop,
-        Action::Backup => Reason::Manual,
+        Action::Backup => match job.actor {
+            Actor::Schedule { .. } => Reason::Schedule,
+            Actor::Discord { .. } | Actor::Token { .. } | Actor::Watcher | Actor::Operator => Reason::Manual,
+        },
         Action::Restore { .. } => Reason::BeforeRestore,
         Action::Update | Action::Start => Reason::BeforeUpdate,
         Action::Delete => Reason::BeforeDelete,
