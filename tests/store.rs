@@ -13,11 +13,13 @@ use spawnpoint::model::drive::{Snapshot, SnapshotId};
 use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Action, Cause, Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use spawnpoint::model::lease::Memo;
+use spawnpoint::model::schedule::{Came, Does, Last, PER_SERVER_MAX, Schedule, Skipped, When};
 use spawnpoint::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use spawnpoint::model::view::Notice;
 use spawnpoint::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
 use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
+use spawnpoint::store::schedules::{NewSchedule, Settled};
 use spawnpoint::store::servers::CreateError;
 use std::collections::{BTreeMap, HashMap};
 
@@ -949,6 +951,9 @@ async fn every_migration_goes_over_tables_that_hold_data() {
         let rentals = store.rentals(&guild(), 0).await.unwrap();
         assert_eq!(rentals[0].price.as_ref().unwrap().hourly, 6_000);
         assert_eq!(store.job_message(job.id).await.unwrap().unwrap().message, "89");
+        let rule = store.schedule(&guild(), 1).await.unwrap().unwrap();
+        assert_eq!((rule.when.words(), rule.zone_name(), rule.look_at), ("fri,sat 19:30", "Europe/Berlin", 960));
+        assert_eq!(rule.last.unwrap().came, Came::Skipped { why: Skipped::Busy { why: "it's on".into() } });
     }
 
     let migrations = sqlx::migrate!();
@@ -999,6 +1004,88 @@ async fn jobs_opened_at_once_get_numbers_of_their_own() {
         let mut ids: Vec<i64> = opened.into_iter().map(|id| id.unwrap().0).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=40).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+fn rule(server: &str, due_at: Ms) -> NewSchedule {
+    NewSchedule {
+        guild: guild(),
+        server: ServerId(server.into()),
+        does: Does::Command { line: NASTY.into() },
+        when: When::parse("fri,sat 19:30").unwrap(),
+        zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
+        made_by: Actor::Discord { id: "9".into(), name: NASTY.into() },
+        made_at: 5,
+        due_at,
+    }
+}
+
+fn settled(schedule: &Schedule, next: Option<Ms>) -> Settled {
+    let last = Last { due_at: schedule.due_at, came: Came::Skipped { why: Skipped::Refused { why: NASTY.into() } } };
+    let audit = AuditEntry {
+        at: 7,
+        guild: guild(),
+        actor: schedule.actor(),
+        action: "command".into(),
+        server: Some("world".into()),
+        detail: NASTY.into(),
+        outcome: "done".into(),
+    };
+    let notice = Notice::IdleStop { server: "world".into(), in_ms: 1 };
+    Settled { last, next, audit: Some(audit), notice: Some((Box::new(server("a", "world")), notice)), now: 7 }
+}
+
+#[tokio::test]
+async fn of_many_that_find_a_rule_due_one_deals_with_it() {
+    on_both(async |store, _| {
+        make(&store, "a", "world").await;
+        let made = store.add_schedule(rule("a", 100)).await.unwrap().unwrap();
+        assert_eq!(store.schedule(&guild(), 1).await.unwrap().as_ref(), Some(&made), "it is read as it was written");
+        assert_eq!(made.actor(), Actor::Schedule { name: format!("schedule 1 of {NASTY}"), user: Some("9".into()) });
+        assert_eq!(
+            (store.next_schedule_at().await.unwrap(), store.due_schedules(99).await.unwrap().len()),
+            (Some(100), 0)
+        );
+        assert_eq!(store.due_schedules(100).await.unwrap(), std::slice::from_ref(&made));
+        let begun = Last { due_at: 100, came: Came::Begun };
+        let takes = join_all((0..9).map(|_| store.take_schedule(&made, 200, Some(&begun)))).await;
+        assert_eq!(takes.into_iter().filter(|taken| *taken.as_ref().unwrap()).count(), 1);
+        let taken = store.due_schedules(200).await.unwrap().remove(0);
+        assert!(taken.broke_off() && taken.due_at == 100 && store.due_schedules(199).await.unwrap().is_empty());
+        let settles = join_all((0..9).map(|_| store.settle_schedule(&made, settled(&made, Some(300))))).await;
+        assert_eq!(settles.into_iter().filter(|settled| *settled.as_ref().unwrap()).count(), 1);
+        assert_eq!(store.audit(&guild(), None, 9).await.unwrap().len(), 1);
+        assert_eq!(store.notices_waiting().await.unwrap().len(), 1);
+        let next = store.schedule(&guild(), 1).await.unwrap().unwrap();
+        assert_eq!((next.due_at, next.look_at, next.last), (300, 300, Some(settled(&made, None).last)));
+        store.postpone_schedule(&made, 999).await.unwrap();
+        assert_eq!(store.next_schedule_at().await.unwrap(), Some(300), "who read an older time changes nothing");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rule_goes_after_its_last_time_and_with_its_server_and_its_number_is_not_given_again() {
+    on_both(async |store, _| {
+        make(&store, "a", "world").await;
+        let once = store.add_schedule(rule("a", 100)).await.unwrap().unwrap();
+        assert!(store.settle_schedule(&once, settled(&once, None)).await.unwrap());
+        assert_eq!(store.schedules_of(&guild()).await.unwrap(), []);
+        assert_eq!(store.add_schedule(rule("a", 100)).await.unwrap().unwrap().number, 2);
+        assert!(
+            store.remove_schedule(&guild(), 2).await.unwrap() && !store.remove_schedule(&guild(), 2).await.unwrap()
+        );
+        for _ in 0..PER_SERVER_MAX {
+            assert!(store.add_schedule(rule("a", 100)).await.unwrap().is_some());
+        }
+        assert_eq!(store.add_schedule(rule("a", 100)).await.unwrap(), None, "that many are enough");
+        let id = store.open(ask("a", Action::Delete), Wish::to(Wanted::Off), 10).await.unwrap();
+        let job = store.load(id).await.unwrap();
+        let after = Aftermath { deleted: true, ..Aftermath::default() };
+        store.close(&job, Outcome::Succeeded, after, 11).await.unwrap();
+        assert_eq!(store.next_schedule_at().await.unwrap(), None);
+        assert!(store.add_schedule(rule("a", 100)).await.is_err(), "a deleted server gets none");
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! What fronts must remember about their own messages, and the notices that wait to be told.
 
 use super::Store;
-use super::db::json;
+use super::db::{Tx, json};
 use crate::model::server::Server;
 use crate::model::view::Notice;
 use crate::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
@@ -25,22 +25,8 @@ pub struct JobMessage {
 
 impl Store {
     pub(super) async fn add_notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
-        let (guild, channel, server) = (server.guild.0.clone(), server.channel.clone(), server.id.0.clone());
-        let notice = json(notice);
-        self.db
-            .write(move |tx| {
-                Box::pin(async move {
-                    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM notices", []).await?;
-                    let id = row.context("a maximum is always there")?.int("next")?;
-                    let sql = "INSERT INTO notices (id, guild, channel, server, notice, created_at)
-                       VALUES ($1, $2, $3, $4, $5, $6)";
-                    let channel = channel.as_deref();
-                    tx.run(sql, [id.into(), guild.into(), channel.into(), server.into(), notice.into(), now.into()])
-                        .await?;
-                    anyhow::Ok(())
-                })
-            })
-            .await
+        let (server, notice) = (server.clone(), notice.clone());
+        self.db.write(move |tx| Box::pin(async move { notice_in(tx, &server, &notice, now).await })).await
     }
 
     /// Notices that nobody has told yet, oldest first.
@@ -141,4 +127,19 @@ impl Store {
         let rows = self.db.rows(sql, [MESSAGES_AT_ONCE.into()]).await?;
         rows.iter().rev().map(|row| Ok(JobId(row.int("id")?))).collect()
     }
+}
+
+pub(super) async fn notice_in(tx: &mut Tx, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
+    let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM notices", []).await?;
+    let id = row.context("a maximum is always there")?.int("next")?;
+    let sql = "INSERT INTO notices (id, guild, channel, server, notice, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    let args = [
+        id.into(),
+        (&server.guild.0).into(),
+        server.channel.as_deref().into(),
+        (&server.id.0).into(),
+        json(notice).into(),
+        now.into(),
+    ];
+    tx.run(sql, args).await.map(drop)
 }

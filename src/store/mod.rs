@@ -9,6 +9,7 @@ pub mod jobs;
 mod log;
 pub mod messages;
 mod rentals;
+pub mod schedules;
 pub mod servers;
 mod snapshots;
 

@@ -328,6 +328,7 @@ pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath
         tx.run("DELETE FROM ports WHERE server = $1", [(&id.0).into()]).await?;
         tx.run("DELETE FROM secrets WHERE server = $1", [(&id.0).into()]).await?;
         tx.run("DELETE FROM grants WHERE server = $1", [(&id.0).into()]).await?;
+        tx.run("DELETE FROM schedules WHERE server = $1", [(&id.0).into()]).await?;
     }
     Ok(())
 }
