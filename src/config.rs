@@ -37,6 +37,7 @@ pub struct Config {
     pub program: Option<PathBuf>,
     pub dns: Dns,
     pub budget: BudgetRules,
+    pub schedule: Schedules,
 }
 
 impl Default for Config {
@@ -56,6 +57,7 @@ impl Default for Config {
             program: None,
             dns: Dns::default(),
             budget: BudgetRules::default(),
+            schedule: Schedules::default(),
         }
     }
 }
@@ -453,6 +455,21 @@ pub struct BudgetRules {
 impl Default for BudgetRules {
     fn default() -> BudgetRules {
         BudgetRules { guild_monthly: vec![], warn_percent: 80, time_zone: jiff::tz::TimeZone::UTC }
+    }
+}
+
+/// `[schedule]`: timed rules.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedules {
+    /// The time zone of rules that name none.
+    #[serde(deserialize_with = "zone")]
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+impl Default for Schedules {
+    fn default() -> Schedules {
+        Schedules { time_zone: jiff::tz::TimeZone::UTC }
     }
 }
 

@@ -16,5 +16,6 @@ pub mod engine;
 pub mod model;
 pub mod program;
 pub mod recipes;
+pub mod scheduler;
 pub mod store;
 pub mod vault;

@@ -1,28 +1,32 @@
 //! Puts the parts together: configuration in, a running program out. The only place, with `main`, that knows every
 //! type; nothing else makes a client from the configuration.
 
-use crate::app::{App, Choices, Parts};
+use crate::app::{App, Choices, Members, Parts};
 use crate::bus::Bus;
 use crate::clients::cloud;
 use crate::clients::dns::{self, Dns};
 use crate::clients::docker::Docker;
 use crate::clients::ssh::{KeyPair, Pin, Trust};
 use crate::config::{Config, DnsAlgorithm, DnsProvider, DriveKind as Wished, OwnHost};
+use crate::discord;
 use crate::drivers::backups::Backups;
 use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
 use crate::drivers::docker::{DockerDriver, DriveKind, Ids, Leftovers, OnRecord, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
+use crate::model::access::Caller;
 use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::Step;
 use crate::model::lease::Rules;
 use crate::model::server::Backend;
-use crate::model::{MINUTE_MS, Ms};
+use crate::model::{GuildId, MINUTE_MS, Ms};
 use crate::recipes::Recipes;
+use crate::scheduler;
 use crate::store::Store;
 use crate::vault::{BackupId, OwnerId, Policy, Vault};
 use anyhow::{Context, ensure};
+use async_trait::async_trait;
 use secrecy::ExposeSecret;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -45,6 +49,7 @@ pub struct Program {
     vault: Vault,
     data_dir: PathBuf,
     sweep_every: Option<Duration>,
+    members: Arc<dyn Members>,
 }
 
 impl Program {
@@ -79,6 +84,7 @@ impl Program {
         let choices = Choices {
             players_role: config.discord.players_role.clone(),
             extend_ms: minutes(config.lease.extend_minutes),
+            zone: config.schedule.time_zone.clone(),
         };
         let app = App::new(Parts {
             store: store.clone(),
@@ -92,14 +98,15 @@ impl Program {
             0 => None,
             minutes => Some(Duration::from_secs(60 * u64::from(minutes))),
         };
-        Ok(Program { app, engine, store, bus, vault, data_dir: config.data_dir.clone(), sweep_every })
+        let (data_dir, members) = (config.data_dir.clone(), members(config));
+        Ok(Program { app, engine, store, bus, vault, data_dir, sweep_every, members })
     }
 
     /// Carries out jobs, watches servers and looks for what was forgotten, until `stop`.
     pub fn work(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
         let (engine, app, stop) = (self.engine.clone(), self.app.clone(), stop.clone());
         let (store, vault, sweep_every) = (self.store.clone(), self.vault.clone(), self.sweep_every);
-        let data_dir = self.data_dir.clone();
+        let (data_dir, members) = (self.data_dir.clone(), self.members.clone());
         tokio::spawn(async move {
             // What a crash left is no reason not to work.
             if let Err(error) = look_around(&store, vault, data_dir).await {
@@ -109,9 +116,26 @@ impl Program {
                 engine.run(stop.clone()),
                 engine.watch(stop.clone()),
                 engine.sweeps(sweep_every, stop.clone()),
+                scheduler::run(&app, members.as_ref(), stop.clone()),
                 keep_offers_at_hand(&app, stop),
             );
         })
+    }
+}
+
+/// Who can say what the makers of schedules hold: Discord, or nobody.
+fn members(config: &Config) -> Arc<dyn Members> {
+    // Whoever starts the front hears what is wrong with its configuration.
+    discord::members(&config.discord).unwrap_or_else(|_| Arc::new(Nobody))
+}
+
+/// Without Discord nobody knows what people hold there.
+struct Nobody;
+
+#[async_trait]
+impl Members for Nobody {
+    async fn caller(&self, _guild: &GuildId, _user: &str) -> anyhow::Result<Option<Caller>> {
+        anyhow::bail!("Discord is not set up here")
     }
 }
 

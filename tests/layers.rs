@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["app", "bus", "model", "config"]),
     ("web", &["app", "bus", "model", "config"]),
     ("discord", &["app", "bus", "model", "config"]),
+    ("scheduler", &["app", "bus", "model"]),
     ("app", &["store", "engine", "bus", "vault", "recipes", "model"]),
     ("drivers", &["engine", "clients", "vault", "recipes", "model"]),
     ("store", &["engine", "model"]),

@@ -75,7 +75,7 @@ async fn home() -> Home {
         vault: Vault::open(&folder.path().join("vault")).unwrap(),
         recipes: Arc::new(Recipes::load(Path::new("tests/recipes")).unwrap()),
         bus,
-        choices: Choices { players_role: "players".into(), extend_ms: 1000 },
+        choices: Choices { players_role: "players".into(), extend_ms: 1000, zone: jiff::tz::TimeZone::UTC },
     });
     Home { app, store, _folder: folder }
 }

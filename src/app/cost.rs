@@ -147,6 +147,10 @@ impl App {
         if running(&rentals, server.owned.host.as_ref()).is_some() {
             return Ok(None);
         }
+        self.price_of_a_new_host(server).await
+    }
+
+    async fn price_of_a_new_host(&self, server: &Server) -> Answer<Option<StartPrice>> {
         let Some(quote) = self.quote(server).await? else { return Ok(None) };
         let lease = Some(self.engine().rules(server).lease_ms).filter(|lease| *lease > 0);
         Ok(Some(start_price(quote, lease, self.now(), &self.engine().spending().zone)))
@@ -154,13 +158,12 @@ impl App {
 
     /// The same for a picture of the server, where a price that cannot be had is something to say too.
     pub(super) async fn start_cost(&self, server: &Server) -> anyhow::Result<Option<StartCost>> {
-        match self.price_of_start(server).await {
-            Ok(price) => Ok(price.map(StartCost::Rents)),
-            Err(Refusal::Invalid(why) | Refusal::Busy(why) | Refusal::NotFound(why) | Refusal::NotAllowed(why)) => {
-                Ok(Some(StartCost::NotNow { why }))
-            }
-            Err(Refusal::Ours(error)) => Err(error),
-        }
+        cost_or_why(self.price_of_start(server).await)
+    }
+
+    /// The same whether it has a host now or not: for starts to come.
+    pub(super) async fn cost_of_a_new_host(&self, server: &Server) -> anyhow::Result<Option<StartCost>> {
+        cost_or_why(self.price_of_a_new_host(server).await)
     }
 
     /// What its provider wants for a host. `None` where nobody sends a bill.
@@ -253,6 +256,17 @@ impl App {
             }
         }
         Ok(promised)
+    }
+}
+
+/// A price that cannot be had is something to say too.
+fn cost_or_why(price: Answer<Option<StartPrice>>) -> anyhow::Result<Option<StartCost>> {
+    match price {
+        Ok(price) => Ok(price.map(StartCost::Rents)),
+        Err(Refusal::Invalid(why) | Refusal::Busy(why) | Refusal::NotFound(why) | Refusal::NotAllowed(why)) => {
+            Ok(Some(StartCost::NotNow { why }))
+        }
+        Err(Refusal::Ours(error)) => Err(error),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::access::{Caller, Permission};
 use crate::model::bill::More;
 use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
 use crate::model::lease;
-use crate::model::server::{Backend, Seen, Server, Wanted};
+use crate::model::server::{Backend, Server, Wanted};
 use crate::model::view::JobView;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms};
@@ -61,7 +61,7 @@ impl App {
         self.audited(caller, Did::new("start", name).with(format!("with {backup}, which is in doubt")), answer).await
     }
 
-    async fn start_unaudited(
+    pub(super) async fn start_unaudited(
         &self,
         caller: &Caller,
         name: &str,
@@ -74,10 +74,7 @@ impl App {
             // Whoever starts it is who wants to hear of it.
             self.store().set_channel(&server.id, channel).await?;
         }
-        if server.wanted == Wanted::On
-            && self.open_job(&server).await?.is_none()
-            && let Seen::Running { .. } = self.engine().look(&server).await
-        {
+        if self.runs_already(&server).await? {
             let at = server.owned.address.as_ref().map_or(String::new(), |address| format!(" Join at `{address}`."));
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
@@ -91,40 +88,38 @@ impl App {
         self.audited(caller, Did::new("stop", name), answer).await
     }
 
-    async fn stop_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+    pub(super) async fn stop_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
         let server = self.server(caller, name, Permission::Play).await?;
-        // A host that exists bills, so there is something to stop.
-        if server.wanted == Wanted::Off
-            && server.owned.host.is_none()
-            && self.open_job(&server).await?.is_none()
-            && matches!(self.engine().look(&server).await, Seen::Gone | Seen::Stopped { .. })
-        {
+        if self.is_off(&server).await? {
             return Err(Refusal::Invalid(format!("`{}` is not running.", server.name)));
         }
         self.enqueue(caller, &server, Action::Stop, channel).await
     }
 
     pub async fn restart(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = async {
-            let server = self.server(caller, name, Permission::Play).await?;
-            self.recipe_of(&server)?;
-            // A start costs money and is asked about first; a restart is not.
-            if server.backend == Backend::Cloud
-                && server.owned.host.is_none()
-                && self.open_job(&server).await?.is_none()
-            {
-                return Err(Refusal::Invalid(format!(
-                    "`{}` is not running: it has no host. `/server start` starts it.",
-                    server.name
-                )));
-            }
-            if server.wanted == Wanted::Off {
-                self.must_begin_well(&server, None).await?;
-            }
-            self.enqueue(caller, &server, Action::Restart, channel).await
-        }
-        .await;
+        let answer = self.restart_unaudited(caller, name, channel).await;
         self.audited(caller, Did::new("restart", name), answer).await
+    }
+
+    pub(super) async fn restart_unaudited(
+        &self,
+        caller: &Caller,
+        name: &str,
+        channel: Option<String>,
+    ) -> Answer<JobId> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        self.recipe_of(&server)?;
+        // A start costs money and is asked about first; a restart is not.
+        if server.backend == Backend::Cloud && server.owned.host.is_none() && self.open_job(&server).await?.is_none() {
+            return Err(Refusal::Invalid(format!(
+                "`{}` is not running: it has no host. `/server start` starts it.",
+                server.name
+            )));
+        }
+        if server.wanted == Wanted::Off {
+            self.must_begin_well(&server, None).await?;
+        }
+        self.enqueue(caller, &server, Action::Restart, channel).await
     }
 
     /// Lengthens the lease; returns when it ends now.
@@ -334,19 +329,20 @@ impl App {
     }
 
     pub async fn backup(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = async {
-            let server = self.server(caller, name, Permission::Play).await?;
-            self.must_have_world(&server)?;
-            if server.owned.drive.is_none() && server.owned.host.is_none() {
-                return Err(Refusal::Invalid(format!(
-                    "`{}` has never run, so there is nothing to back up yet.",
-                    server.name
-                )));
-            }
-            self.enqueue(caller, &server, Action::Backup, channel).await
-        }
-        .await;
+        let answer = self.backup_unaudited(caller, name, channel).await;
         self.audited(caller, Did::new("backup", name), answer).await
+    }
+
+    pub(super) async fn backup_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
+        let server = self.server(caller, name, Permission::Play).await?;
+        self.must_have_world(&server)?;
+        if server.owned.drive.is_none() && server.owned.host.is_none() {
+            return Err(Refusal::Invalid(format!(
+                "`{}` has never run, so there is nothing to back up yet.",
+                server.name
+            )));
+        }
+        self.enqueue(caller, &server, Action::Backup, channel).await
     }
 
     pub async fn restore(&self, caller: &Caller, name: &str, backup: &str, channel: Option<String>) -> Answer<JobId> {
@@ -360,7 +356,7 @@ impl App {
         self.audited(caller, Did::new("restore", name).with(backup.chars().take(60).collect::<String>()), answer).await
     }
 
-    fn must_have_world(&self, server: &Server) -> Answer<()> {
+    pub(super) fn must_have_world(&self, server: &Server) -> Answer<()> {
         if self.recipe_of(server)?.world.paths.is_empty() {
             return Err(Refusal::Invalid(format!(
                 "{} keeps no world: there is nothing to back up.",

@@ -4,20 +4,24 @@
 mod access;
 mod backups;
 mod cost;
+mod due;
 mod jobs;
 mod moving;
 mod orphans;
 mod pictures;
 mod places;
+mod schedules;
 mod servers;
 mod snapshots;
 mod telling;
 
 pub use crate::store::audit::AuditEntry;
 pub use cost::CostFilter;
+pub use due::Members;
 pub use jobs::{Choice, Extended, UpdateWhen, force_loses};
 pub use moving::Moving;
 pub use orphans::{LostView, OrphanView, Orphans};
+pub use schedules::{Added, Rule};
 pub use servers::{Applied, Field, FieldKind, Form, NewServer};
 pub use snapshots::{GameView, VariableView};
 pub use telling::{JobMessage, Telling};
@@ -32,6 +36,7 @@ use crate::model::{JobId, Ms};
 use crate::recipes::Recipes;
 use crate::store::Store;
 use crate::vault::Vault;
+use jiff::tz::TimeZone;
 use std::sync::Arc;
 
 /// Why something was not done. What a person reads is a sentence they can act on.
@@ -60,6 +65,8 @@ pub type Answer<T> = Result<T, Refusal>;
 pub struct Choices {
     pub players_role: String,
     pub extend_ms: Ms,
+    /// The zone of schedules that name none.
+    pub zone: TimeZone,
 }
 
 #[derive(Clone)]

@@ -82,6 +82,7 @@ impl App {
         if may_start {
             view.start = self.start_cost(server).await?;
         }
+        view.scheduled = self.scheduled_next(server).await?;
         Ok(view)
     }
 
@@ -160,6 +161,7 @@ impl App {
             last_backup,
             billing: self.billing_of(server, &seen, &common.rentals, idle_stop_at),
             start: None,
+            scheduled: None,
         }
     }
 

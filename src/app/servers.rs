@@ -203,17 +203,9 @@ impl App {
         self.audited(caller, Did::new("console", name).with(typed), answer).await
     }
 
-    async fn console_unaudited(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
+    pub(super) async fn console_unaudited(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
         let server = self.server(caller, name, Permission::Operate).await?;
-        let line = line.trim();
-        if line.is_empty() {
-            return Err(Refusal::Invalid("Type a command for the game, for instance `help`.".to_owned()));
-        }
-        if line.chars().any(char::is_control) || line.chars().count() > LINE_MAX_CHARS {
-            return Err(Refusal::Invalid(format!(
-                "A console command is one line of at most {LINE_MAX_CHARS} characters."
-            )));
-        }
+        let line = console_line(line)?;
         let driver = self.driver(&server)?;
         let answer = driver.console(&server, line).await.map_err(|fault| match fault {
             ConsoleFault::None | ConsoleFault::Refused(_) => Refusal::Invalid(fault.to_string()),
@@ -360,6 +352,18 @@ impl App {
     pub(super) fn changed(&self, server: &Server) {
         self.inner.bus.nudge(Nudge::Server(server.id.clone()));
     }
+}
+
+/// What can be typed into a console.
+pub(super) fn console_line(line: &str) -> Answer<&str> {
+    let line = line.trim();
+    if line.is_empty() {
+        return Err(Refusal::Invalid("Type a command for the game, for instance `help`.".to_owned()));
+    }
+    if line.chars().any(char::is_control) || line.chars().count() > LINE_MAX_CHARS {
+        return Err(Refusal::Invalid(format!("A console command is one line of at most {LINE_MAX_CHARS} characters.")));
+    }
+    Ok(line)
 }
 
 /// What was typed, sorted by where it is kept.

@@ -2,7 +2,7 @@
 //!
 //! `render` writes every text, as pure functions from views; `ids` names buttons so that they outlive a restart.
 //! `commands` take what people type, click and fill in, and hand it to `app`. `progress`, `panel` and `notices` keep
-//! messages in channels equal to what is; `connect` keeps the gateway's connection, and `gate` keeps it from
+//! messages in channels equal to what is; `members` asks what somebody holds now; `connect` keeps the gateway's connection, and `gate` keeps it from
 //! being made too often. Nothing is decided in here, and
 //! nothing is remembered in here that must survive.
 
@@ -13,6 +13,7 @@ mod connect;
 mod examine;
 mod gate;
 pub mod ids;
+mod members;
 mod notices;
 mod pace;
 mod pairs;
@@ -25,6 +26,7 @@ mod trouble;
 
 pub use connect::Exit;
 pub use examine::{Health, examine};
+pub use members::members;
 
 use crate::app::App;
 use crate::config;

@@ -68,7 +68,7 @@ async fn behind(app: &App, guild: &GuildId, notice: &Notice) -> Option<ServerId>
     let name = match notice {
         Notice::LeaseEnds { server, .. } | Notice::IdleStop { server, .. } | Notice::Shrunk { server, .. } => server,
         Notice::BudgetNear { server, .. } | Notice::BudgetStuck { server, .. } => server,
-        Notice::Orphan { .. } | Notice::HostLost { .. } => return None,
+        Notice::Orphan { .. } | Notice::HostLost { .. } | Notice::Skipped { .. } => return None,
         Notice::HostSilent { .. } | Notice::HostBack { .. } | Notice::StillBills { .. } => return None,
     };
     let servers = app.servers(&Caller::operator(guild.clone())).await.ok()?;

@@ -4,6 +4,7 @@ use super::access::Actor;
 use super::bill::{Billing, Standing, StartCost};
 use super::host::Place;
 use super::job::{Action, Cause, Job, Outcome, Step, StepState};
+use super::schedule::{Last, Skipped};
 use super::server::{Backend, Players, State};
 use super::sweep::Orphan;
 use super::{JobId, Ms, ServerId};
@@ -118,6 +119,9 @@ pub struct ServerView {
     /// What the next start costs; `None` where nothing is rented for it, and in lists.
     #[serde(default)]
     pub start: Option<StartCost>,
+    /// What starts, stops or restarts it next by itself; not in lists.
+    #[serde(default)]
+    pub scheduled: Option<ScheduleView>,
 }
 
 impl ServerView {
@@ -182,6 +186,24 @@ pub struct SnapshotView {
     pub drives: Vec<(String, Option<u64>)>,
 }
 
+/// A timed rule as every front shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleView {
+    pub number: i64,
+    /// The server's name.
+    pub server: String,
+    /// `start`, `command`.
+    pub does: String,
+    /// What is typed, for those who may type it themselves; secrets masked.
+    pub line: Option<String>,
+    /// The rule in words.
+    pub when: String,
+    pub zone: String,
+    pub made_by: String,
+    pub next_at: Ms,
+    pub last: Option<Last>,
+}
+
 /// One thing that people should hear in a channel, outside of a job's message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "notice")]
@@ -242,6 +264,19 @@ pub enum Notice {
         standing: Option<Standing>,
         /// A job waits for a person. Otherwise somebody has closed one as it was, or the host does not answer.
         held: bool,
+    },
+    /// A schedule was due and did not do what it says.
+    Skipped {
+        server: String,
+        schedule: i64,
+        /// `start`, `command`.
+        does: String,
+        /// The rule in words.
+        when: String,
+        made_by: String,
+        due_at: Ms,
+        next: Option<Ms>,
+        why: Skipped,
     },
     /// A host that was taken for gone is there, and bills.
     HostBack {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use super::discord::Discord;
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use spawnpoint::app::{App, Choices, Parts};
 use spawnpoint::bus::Bus;
@@ -14,6 +15,7 @@ use spawnpoint::model::lease::Rules;
 use spawnpoint::model::server::Backend;
 use spawnpoint::model::{MINUTE_MS, Ms};
 use spawnpoint::recipes::Recipes;
+use spawnpoint::scheduler;
 use spawnpoint::store::Store;
 use spawnpoint::vault::Vault;
 use std::collections::HashMap;
@@ -119,7 +121,7 @@ impl Bot {
             vault: Vault::open(&home.folder.path().join("vault")).expect("a vault"),
             recipes: Arc::new(recipes),
             bus: bus.clone(),
-            choices: Choices { players_role: "players".into(), extend_ms: 60 * MINUTE_MS },
+            choices: Choices { players_role: "players".into(), extend_ms: 60 * MINUTE_MS, zone: TimeZone::UTC },
         });
         let stop = CancellationToken::new();
         let config = config::Discord {
@@ -128,14 +130,16 @@ impl Bot {
             guilds: home.guilds.clone(),
             ..config::Discord::default()
         };
+        let members = spawnpoint::discord::members(&config).expect("a token");
         let (front_app, front_stop) = (app.clone(), stop.clone());
         let front = tokio::spawn(async move { spawnpoint::discord::run(front_app, &config, front_stop).await });
-        let work_stop = stop.clone();
+        let (work_app, work_stop) = (app.clone(), stop.clone());
         let work = tokio::spawn(async move {
             tokio::join!(
                 engine.run(work_stop.clone()),
                 engine.watch(work_stop.clone()),
-                engine.sweeps(Some(SWEEP_EVERY), work_stop)
+                engine.sweeps(Some(SWEEP_EVERY), work_stop.clone()),
+                scheduler::run(&work_app, members.as_ref(), work_stop)
             );
         });
         Bot { app, store, bus, stop, front, work }

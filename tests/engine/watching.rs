@@ -80,7 +80,7 @@ impl Evening {
             }
             Notice::HostSilent { since, .. } => format!("should be off, and silent since minute {}", since / MINUTE_MS),
             Notice::HostBack { host, .. } => format!("host {host} is there after all"),
-            Notice::Shrunk { .. } | Notice::Orphan { .. } => format!("{notice:?}"),
+            Notice::Shrunk { .. } | Notice::Orphan { .. } | Notice::Skipped { .. } => format!("{notice:?}"),
         };
         rows.notices.iter().map(line).collect()
     }

@@ -7,7 +7,9 @@ use crate::model::access::Permission;
 use crate::model::cost::{Quote, spoken};
 use crate::model::host::HostImage;
 use crate::model::lease;
+use crate::model::schedule::{Does, When};
 use crate::model::server::Backend;
+use crate::model::view::ScheduleView;
 use poise::serenity_prelude as serenity;
 use std::future::Future;
 use std::time::Duration;
@@ -209,6 +211,38 @@ fn distinct(mut offers: Vec<Quote>, of: impl Fn(&Quote) -> (String, String)) -> 
 pub async fn permission(_ctx: Context<'_>, typed: &str) -> Choices {
     let label = |one: Permission| (format!("{}: {}", one.word(), one.help()), one.word().to_owned());
     choices(typed, Permission::ALL.into_iter().map(label).collect())
+}
+
+pub async fn does(_ctx: Context<'_>, typed: &str) -> Choices {
+    choices(typed, Does::WORDS.map(|(word, help)| (format!("{word}: {help}"), word.to_owned())).to_vec())
+}
+
+/// Usual rules, with what was typed in front when it is one.
+pub async fn rule(_ctx: Context<'_>, typed: &str) -> Choices {
+    let usual = ["daily 20:00", "fri 20:00", "fri,sat 19:30", "weekdays 18:00", "weekends 14:00", "every 6h"];
+    let own = When::parse(typed).ok().map(|when| (when.words().to_owned(), typed.trim().to_owned()));
+    let fits = |one: &&str| one.starts_with(typed.trim()) && *one != typed.trim();
+    let usual = usual.into_iter().filter(fits).map(|one| (one.to_owned(), one.to_owned()));
+    choices("", own.into_iter().chain(usual).collect())
+}
+
+pub async fn timezone(ctx: Context<'_>, typed: &str) -> Choices {
+    choices(&typed.trim().replace(' ', "_"), plain(async { ctx.framework.user_data.app.zones() }).await)
+}
+
+pub async fn schedule(ctx: Context<'_>, typed: &str) -> Choices {
+    let schedules = async {
+        let asked = super::asked(&ctx);
+        let Ok(caller) = asked.caller().await else { return vec![] };
+        let Ok(schedules) = asked.app.schedules(&caller, None).await else { return vec![] };
+        let label =
+            |one: &ScheduleView| format!("{}: {} {}, {} ({})", one.number, one.does, one.server, one.when, one.zone);
+        schedules.iter().map(|one| (label(one), one.number.to_string())).collect()
+    };
+    if guild(&ctx).is_none() {
+        return Choices::new();
+    }
+    offered(typed, schedules).await
 }
 
 pub async fn when(_ctx: Context<'_>, typed: &str) -> Choices {

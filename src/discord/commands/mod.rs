@@ -9,6 +9,7 @@ mod cost;
 pub mod forms;
 mod game;
 pub mod presses;
+mod schedule;
 mod server;
 mod snapshot;
 
@@ -46,6 +47,7 @@ pub fn all() -> Vec<poise::Command<Arc<Front>, serenity::Error>> {
         console::console(),
         backup::backup(),
         snapshot::snapshot(),
+        schedule::schedule(),
         game::game(),
         cost::cost(),
         admin::admin(),

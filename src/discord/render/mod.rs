@@ -1,6 +1,6 @@
 //! Every text that a person sees in Discord, as pure functions from views. No I/O, no clock, no Discord library: the
 //! rest of this front only carries what is written here. `text` makes foreign text harmless, `job` draws a job's
-//! message, `server` a panel and notices, `cost` money, `orphans` what a sweep found, `lists` everything that is a list, `answers` what the asker alone
+//! message, `server` a panel and notices, `cost` money, `orphans` what a sweep found, `schedules` timed rules, `lists` everything that is a list, `answers` what the asker alone
 //! reads.
 
 pub mod answers;
@@ -8,6 +8,7 @@ pub mod cost;
 pub mod job;
 pub mod lists;
 pub mod orphans;
+pub mod schedules;
 pub mod server;
 pub mod text;
 

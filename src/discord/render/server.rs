@@ -3,7 +3,7 @@
 use super::text::{
     MESSAGE_MAX, NAME_SHOWN, REMARK_SHOWN, bytes, clip, code, counted, length, moment, plain, relative, took,
 };
-use super::{Look, Said, orphans};
+use super::{Look, Said, orphans, schedules};
 use crate::discord::ids::Press;
 use crate::model::bill::{Billing, BudgetOf, Standing};
 use crate::model::cost::spoken;
@@ -35,6 +35,7 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
     lines.extend(view.billing.as_ref().map(billing));
     lines.extend(view.place.as_ref().and_then(place));
     lines.extend(view.start.as_ref().and_then(super::cost::start_cost));
+    lines.extend(view.scheduled.as_ref().map(schedules::next));
     lines.extend(snapshot(view));
     lines.extend(view.last_backup.as_ref().map(last_backup));
     lines.push(format!("-# Looked at {}", relative(now)));
@@ -263,6 +264,7 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
             });
             Said::new(format!("{still}{}", spent.unwrap_or_default()))
         }
+        Notice::Skipped { .. } => schedules::skipped(notice).unwrap_or_default(),
         Notice::HostBack { server, provider, host } => Said::new(orphans::back(server, provider, host)),
     }
 }
@@ -303,6 +305,7 @@ mod tests {
             snapshot: None,
             newer_snapshot: None,
             update_at_start: false,
+            scheduled: None,
             last_backup: None,
             billing: None,
             start: None,

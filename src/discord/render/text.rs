@@ -168,6 +168,11 @@ pub fn moment(at: Ms) -> String {
     format!("<t:{}:f>", at.div_euclid(1000))
 }
 
+/// The same with the day of the week.
+pub fn day_and_time(at: Ms) -> String {
+    format!("<t:{}:F>", at.div_euclid(1000))
+}
+
 /// Bytes as people say them: `18 MB`, `1.2 GB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KB", "MB", "GB", "TB", "PB"];

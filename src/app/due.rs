@@ -1,0 +1,249 @@
+//! What happens when a timed rule is due. The rights of the person behind it are asked for anew; a rule that is taken up
+//! says so in the database first, and what came of it is written with the next time in one transaction.
+//!
+//! A job is looked for before it is opened, so a crash in between opens no second one. A command is typed once or not
+//! at all: whoever finds one begun does not type it again, and says so.
+
+use super::{Answer, App, Refusal};
+use crate::bus::Nudge;
+use crate::model::access::{Actor, Caller};
+use crate::model::schedule::{Came, Does, Last, RETRY_MS, Schedule, Skipped, TAKEN_MS};
+use crate::model::server::{Seen, Server, Wanted};
+use crate::model::view::Notice;
+use crate::model::world::WorldAt;
+use crate::model::{GuildId, JobId, Ms};
+use crate::store::audit::AuditEntry;
+use crate::store::schedules::Settled;
+use async_trait::async_trait;
+
+/// Jobs of a server among which one is looked for that was opened a moment ago.
+const JOBS_LOOKED_AT: usize = 5;
+
+/// Who knows what people hold in a guild, at this moment and not when they were last heard of.
+#[async_trait]
+pub trait Members: Send + Sync {
+    /// `None` where they have left, or the guild is not served. An error where nobody could say.
+    async fn caller(&self, guild: &GuildId, user: &str) -> anyhow::Result<Option<Caller>>;
+}
+
+/// What came of one try.
+enum Tried {
+    Done(Came),
+    /// Somebody else deals with it.
+    NotOurs,
+    /// Not now; why, for people.
+    Later(String),
+}
+
+impl App {
+    /// The rules that are due, or are to be tried again.
+    pub async fn due_schedules(&self) -> anyhow::Result<Vec<Schedule>> {
+        self.store().due_schedules(self.now()).await
+    }
+
+    /// When the next one is.
+    pub async fn next_schedule_at(&self) -> anyhow::Result<Option<Ms>> {
+        self.store().next_schedule_at().await
+    }
+
+    /// Does what a rule says, or says why not.
+    pub async fn fire(&self, schedule: &Schedule, members: &dyn Members) -> anyhow::Result<()> {
+        let server = self.store().server_any(&schedule.server).await?;
+        let Some(server) = server.filter(|server| server.deleted_at.is_none()) else {
+            self.store().remove_schedule(&schedule.guild, schedule.number).await?;
+            return Ok(());
+        };
+        let skipped = |why| Tried::Done(Came::Skipped { why });
+        let tried = if schedule.broke_off() {
+            skipped(Skipped::Unsure)
+        } else if schedule.is_missed(self.now()) {
+            skipped(Skipped::Missed)
+        } else {
+            self.try_now(schedule, &server, members).await
+        };
+        match tried {
+            Tried::Done(came) => self.settle(schedule, &server, came).await,
+            Tried::NotOurs => Ok(()),
+            Tried::Later(_) if schedule.may_try_again(self.now()) => {
+                self.store().postpone_schedule(schedule, self.now() + RETRY_MS).await
+            }
+            Tried::Later(why) => self.settle(schedule, &server, Came::Skipped { why: Skipped::Busy { why } }).await,
+        }
+    }
+
+    async fn try_now(&self, schedule: &Schedule, server: &Server, members: &dyn Members) -> Tried {
+        let caller = match behind(schedule, members).await {
+            Ok(Some(caller)) => caller,
+            Ok(None) => {
+                let why = "They have left this Discord server.".to_owned();
+                return Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } });
+            }
+            Err(error) => {
+                tracing::warn!(server = %server.name, "Nobody could say who is behind a schedule: {error:#}");
+                return Tried::Later("Discord could not be asked whether its maker still may do that.".to_owned());
+            }
+        };
+        match self.act(schedule, server, &caller).await {
+            Ok(Some(came)) => Tried::Done(came),
+            Ok(None) => Tried::NotOurs,
+            Err(Refusal::Busy(why)) => Tried::Later(why),
+            Err(refusal @ Refusal::Ours(_)) => {
+                let why = refusal.to_string();
+                if let Refusal::Ours(error) = &refusal {
+                    tracing::error!(server = %server.name, "A schedule could not be followed: {error:#}");
+                }
+                Tried::Later(why)
+            }
+            Err(Refusal::NotAllowed(why)) => Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } }),
+            Err(Refusal::Invalid(why) | Refusal::NotFound(why)) => {
+                Tried::Done(Came::Skipped { why: Skipped::Refused { why } })
+            }
+        }
+    }
+
+    /// `None` where another engine has taken the rule up.
+    async fn act(&self, schedule: &Schedule, server: &Server, caller: &Caller) -> Answer<Option<Came>> {
+        self.require(caller, Some(server), schedule.does.needs()).await?;
+        if let Some(job) = self.opened_for(schedule, server).await? {
+            return Ok(Some(Came::Job { job }));
+        }
+        if let Some(why) = self.needless(&schedule.does, server).await? {
+            return Ok(Some(Came::Needless { why: why.to_owned() }));
+        }
+        let begun = match &schedule.does {
+            Does::Command { .. } => Some(Last { due_at: schedule.due_at, came: Came::Begun }),
+            Does::Start | Does::Stop | Does::Restart | Does::Backup => None,
+        };
+        if !self.store().take_schedule(schedule, self.now() + TAKEN_MS, begun.as_ref()).await? {
+            return Ok(None);
+        }
+        let (name, channel) = (server.name.as_str(), server.channel.clone());
+        let job = match &schedule.does {
+            Does::Start => self.start_unaudited(caller, name, None, channel).await?,
+            Does::Stop => self.stop_unaudited(caller, name, channel).await?,
+            Does::Restart => self.restart_unaudited(caller, name, channel).await?,
+            Does::Backup => self.backup_unaudited(caller, name, channel).await?,
+            Does::Command { line } => return Ok(Some(self.type_once(caller, name, line).await)),
+        };
+        Ok(Some(Came::Job { job }))
+    }
+
+    /// It may have reached the game whatever is answered, so it is never tried again.
+    async fn type_once(&self, caller: &Caller, name: &str, line: &str) -> Came {
+        match self.console_unaudited(caller, name, line).await {
+            Ok(_) => Came::Typed,
+            Err(refusal) => {
+                if let Refusal::Ours(error) = &refusal {
+                    tracing::error!(server = name, "A scheduled command could not be typed: {error:#}");
+                }
+                Came::Skipped { why: Skipped::Refused { why: refusal.to_string() } }
+            }
+        }
+    }
+
+    /// The job that was opened for this very time, before a crash or by another engine.
+    async fn opened_for(&self, schedule: &Schedule, server: &Server) -> anyhow::Result<Option<JobId>> {
+        let actor = schedule.actor();
+        let jobs = self.store().jobs_of(&server.id, JOBS_LOOKED_AT).await?;
+        let ours = jobs.into_iter().find(|(job, _, _)| job.actor == actor && job.created_at >= schedule.due_at);
+        Ok(ours.map(|(job, _, _)| job.id))
+    }
+
+    /// Why there is nothing to do. People who follow a plan need not hear that all is as planned.
+    async fn needless(&self, does: &Does, server: &Server) -> anyhow::Result<Option<&'static str>> {
+        Ok(match does {
+            Does::Start => self.runs_already(server).await?.then_some("it was running"),
+            Does::Stop | Does::Restart => self.is_off(server).await?.then_some("it was off"),
+            Does::Backup => {
+                let saved = server.owned.drive.as_ref().is_none_or(|drive| drive.world != WorldAt::Played);
+                (saved && self.is_off(server).await?).then_some("it was off, and its world is backed up")
+            }
+            Does::Command { .. } => match self.engine().look(server).await {
+                Seen::Gone | Seen::Stopped { .. } => Some("it was not running"),
+                Seen::Running { .. } | Seen::Unknown { .. } => None,
+            },
+        })
+    }
+
+    /// It runs, and nothing is under way.
+    pub(super) async fn runs_already(&self, server: &Server) -> anyhow::Result<bool> {
+        Ok(server.wanted == Wanted::On
+            && self.open_job(server).await?.is_none()
+            && matches!(self.engine().look(server).await, Seen::Running { .. }))
+    }
+
+    /// It is off, and nothing is under way. A host that exists bills, so there is something to stop.
+    pub(super) async fn is_off(&self, server: &Server) -> anyhow::Result<bool> {
+        Ok(server.wanted == Wanted::Off
+            && server.owned.host.is_none()
+            && self.open_job(server).await?.is_none()
+            && matches!(self.engine().look(server).await, Seen::Gone | Seen::Stopped { .. }))
+    }
+
+    async fn settle(&self, schedule: &Schedule, server: &Server, came: Came) -> anyhow::Result<()> {
+        let now = self.now();
+        let next = schedule.next(now);
+        let skipped = match &came {
+            Came::Skipped { why } => Some(why.clone()),
+            Came::Job { .. } | Came::Typed | Came::Begun | Came::Needless { .. } => None,
+        };
+        // What stays so until somebody changes it is told once.
+        let lasts = matches!(skipped, Some(Skipped::NotAllowed { .. } | Skipped::Refused { .. }));
+        let told = lasts && schedule.last.as_ref().is_some_and(|last| last.came == came);
+        let notice = skipped.as_ref().filter(|_| !told).map(|why| {
+            let notice = Notice::Skipped {
+                server: server.name.to_string(),
+                schedule: schedule.number,
+                does: schedule.does.word().to_owned(),
+                when: format!("{} {}", schedule.when.words(), schedule.zone_name()),
+                made_by: schedule.made_by.name().to_owned(),
+                due_at: schedule.due_at,
+                next,
+                why: why.clone(),
+            };
+            (Box::new(server.clone()), notice)
+        });
+        let outcome = match (&came, &skipped) {
+            (_, Some(why)) => Some(format!("refused: {}", said(why))),
+            (Came::Needless { .. }, None) => None,
+            (Came::Job { .. } | Came::Typed | Came::Begun | Came::Skipped { .. }, None) => Some("done".to_owned()),
+        };
+        let audit = outcome.map(|outcome| AuditEntry {
+            at: now,
+            guild: schedule.guild.clone(),
+            actor: schedule.actor(),
+            action: schedule.does.word().to_owned(),
+            server: Some(server.name.to_string()),
+            detail: schedule.when.words().to_owned(),
+            outcome,
+        });
+        let last = Last { due_at: schedule.due_at, came };
+        let told = notice.is_some();
+        if self.store().settle_schedule(schedule, Settled { last, next, audit, notice, now }).await? {
+            self.changed(server);
+            if told {
+                self.inner.bus.nudge(Nudge::Notice);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the person behind a rule holds now; `None` where they are gone.
+async fn behind(schedule: &Schedule, members: &dyn Members) -> anyhow::Result<Option<Caller>> {
+    let caller = match &schedule.made_by {
+        Actor::Discord { id, .. } => members.caller(&schedule.guild, id).await?,
+        Actor::Operator => Some(Caller::operator(schedule.guild.clone())),
+        Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher => None,
+    };
+    Ok(caller.map(|caller| Caller { actor: schedule.actor(), ..caller }))
+}
+
+/// For the audit log.
+fn said(why: &Skipped) -> &str {
+    match why {
+        Skipped::Missed => "Spawnpoint was not running then",
+        Skipped::Unsure => "Spawnpoint ended while it was being typed",
+        Skipped::Busy { why } | Skipped::NotAllowed { why } | Skipped::Refused { why } => why,
+    }
+}
