@@ -1,5 +1,5 @@
-//! Real games, installed by their own recipes into real containers, with their own clients where those run without a
-//! screen. Minutes rather than seconds; .config/nextest.toml lets one run at a time.
+//! Real games, installed by their own recipes into real containers, and joined by their own clients. Minutes rather than
+//! seconds; .config/nextest.toml lets one run at a time.
 
 #[path = "common/openttd.rs"]
 mod openttd;
@@ -9,8 +9,8 @@ mod stage;
 use openttd::PLAY;
 use spawnpoint::config::Config;
 use spawnpoint::model::job::Outcome;
-use spawnpoint::model::server::State;
-use stage::{Stage, docker_or_skip};
+use spawnpoint::model::server::{Players, State};
+use stage::{Stage, docker_or_skip, test_image};
 use std::path::Path;
 use std::process::Command;
 
@@ -32,20 +32,25 @@ async fn games(tweak: impl FnOnce(&mut Config)) -> Option<Stage> {
     Some(Stage::open("game-scripts", tweak).await)
 }
 
-/// A container of a game's own image beside the game, on the machine's network as a friend's computer is.
+/// A container beside the game, on the machine's network as a friend's computer is.
 struct Client {
     container: String,
 }
 
 impl Client {
-    /// Runs `script` with the server's snapshot read-only at /srv/game, and the server's address in `$HOST` and `$PORT`.
+    /// A client that can be run in the image that the game runs in.
     async fn join(stage: &Stage, server: &str, script: &str) -> Client {
-        let view = stage.program.app.status(&stage.caller, server).await.unwrap();
-        let address = view.address.expect("a running server has an address");
-        let (host, port) = address.rsplit_once(':').unwrap();
         let filter = format!("label=spawnpoint.instance={}", stage.instance);
         let image =
             docker(&["ps", "--filter", &filter, "--filter", "label=spawnpoint.role=game", "--format", "{{.Image}}"]);
+        Client::join_from(&image, stage, server, script).await
+    }
+
+    /// Runs `script` with the server's snapshot read-only at /srv/game, and the server's address in `$HOST` and `$PORT`.
+    async fn join_from(image: &str, stage: &Stage, server: &str, script: &str) -> Client {
+        let view = stage.program.app.status(&stage.caller, server).await.unwrap();
+        let address = view.address.expect("a running server has an address");
+        let (host, port) = address.rsplit_once(':').unwrap();
         let files = stage.config.data_dir.join("snapshots").join(view.snapshot.unwrap()).join("files");
         let mount = format!("{}:/srv/game:ro", files.display());
         let label = format!("spawnpoint.instance={}", stage.instance);
@@ -69,16 +74,16 @@ impl Client {
             &format!("PORT={port}"),
             "--entrypoint",
             "sh",
-            &image,
+            image,
             "-c",
             script,
         ]);
         Client { container }
     }
 
-    /// As a person closes the game.
+    /// As a person closes the game, which says goodbye before it is gone.
     fn leave(self) {
-        docker(&["kill", "--signal", "TERM", &self.container]);
+        docker(&["stop", "-t", "5", &self.container]);
     }
 
     fn log(&self) -> String {
@@ -104,11 +109,12 @@ fn docker(args: &[&str]) -> String {
 
 async fn players_are(stage: &Stage, server: &str, wanted: u32) {
     let what = format!("{wanted} players on {server}");
-    let count = async || {
-        let view = stage.program.app.status(&stage.caller, server).await.unwrap();
-        (view.players?.online == Some(wanted)).then_some(())
-    };
-    stage.until(&what, count).await;
+    players_until(stage, server, &what, |players| players.online == Some(wanted)).await;
+}
+
+async fn players_until(stage: &Stage, server: &str, what: &str, so: impl Fn(&Players) -> bool) -> Players {
+    let look = async || stage.program.app.status(&stage.caller, server).await.unwrap().players.filter(&so);
+    stage.until(what, look).await
 }
 
 async fn console(stage: &Stage, server: &str, line: &str) -> String {
@@ -176,9 +182,24 @@ async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_
     stage.close().await;
 }
 
+/// It draws, so it has a screen that nobody sees; `Xvfb` writes the number of one that is free.
+const OPENARENA_CLIENT: &str = r#"
+    mkdir -p "$HOME"
+    cd "$HOME"
+    mkfifo screen
+    Xvfb -displayfd 3 -screen 0 320x240x24 -nolisten tcp 3>screen &
+    read -r number <screen
+    export DISPLAY=":$number" LIBGL_ALWAYS_SOFTWARE=1
+    exec /usr/games/openarena +set s_initsound 0 +set cl_renderer opengl1 +set r_fullscreen 0 +set r_mode -1 \
+        +set r_customwidth 320 +set r_customheight 240 +set r_picmip 16 +set com_maxfps 10 \
+        +set name Ada +connect "$HOST:$PORT"
+"#;
+
 #[tokio::test]
 async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
-    let Some(stage) = games(|_| {}).await else { return };
+    // To the engine everybody here is one address, and one address is answered ten times at once and then once a second.
+    let Some(stage) = games(|config| config.watch.every_seconds = 5).await else { return };
+    test_image("openarena-client");
     let app = &stage.program.app;
     // A map that is not there is said at once.
     stage.create("arena", "openarena", &[("MAP", "nowhere")]).await;
@@ -194,16 +215,25 @@ async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
     // Too long for one datagram.
     let about = console(&stage, "arena", "serverinfo").await;
     assert!(about.contains("com_protocol") && about.contains("g_timestamp"), "{about}");
+    console(&stage, "arena", "seta capturelimit 5").await;
     console(&stage, "arena", "addbot gargoyle 1").await;
-    let bots = async || {
-        let players = app.status(&stage.caller, "arena").await.unwrap().players?;
-        (players.bots == Some(1)).then_some(players)
-    };
-    let players = stage.until("the bot", bots).await;
+    let players = players_until(&stage, "arena", "the bot", |players| players.bots == Some(1)).await;
     assert_eq!((players.online, players.map.as_deref()), (Some(0), Some("oa_dm2")), "{players:?}");
+    assert!(players.version.as_ref().is_some_and(|version| version.starts_with("ioq3")), "{players:?}");
+
+    let ada = Client::join_from("spawnpoint-test/openarena-client:1", &stage, "arena", OPENARENA_CLIENT).await;
+    let log_says = async |what: &str| {
+        let log = async || app.logs(&stage.caller, "arena", 200).await.unwrap().contains(what).then_some(());
+        stage.until(what, log).await;
+    };
+    log_says("Ada^7 entered the game").await;
+    let players = players_until(&stage, "arena", "Ada beside the bot", |players| players.names == ["Ada"]).await;
+    assert_eq!((players.online, players.bots), (Some(1), Some(1)), "{players:?}");
+    ada.leave();
+    log_says("Ada^7 disconnected").await;
+    players_are(&stage, "arena", 0).await;
 
     // What was set for good on the console outlives the container.
-    console(&stage, "arena", "seta capturelimit 5").await;
     stage.stop_server("arena").await;
     stage.start("arena").await;
     let kept = console(&stage, "arena", "capturelimit").await;
