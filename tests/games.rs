@@ -11,8 +11,12 @@ use spawnpoint::config::Config;
 use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::{Players, State};
 use stage::{Stage, docker_or_skip, test_image};
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const CI: &str = "CI";
 
@@ -139,6 +143,28 @@ const OPENTTD_CLIENT: &str = r#"
     play /srv/game/usr/games/openttd "$HOST:$PORT"
 "#;
 
+/// "What game is this?", as lists of servers ask before anybody joins.
+const OPENTTD_PING: [u8; 3] = [3, 0, 7];
+
+/// A list of servers that asks again and again, a scan of ports that connects and goes, and somebody who connects, says
+/// nothing and stays.
+async fn knock(address: &str, answers: &mut u32) -> Infallible {
+    let mut lurker = None;
+    let mut pace = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        pace.tick().await;
+        // Nobody opens where the game has ended.
+        let Ok(mut list) = TcpStream::connect(address).await else { continue };
+        drop(TcpStream::connect(address).await);
+        if lurker.is_none() {
+            lurker = TcpStream::connect(address).await.ok();
+        }
+        if list.write_all(&OPENTTD_PING).await.is_ok() && list.read_u8().await.is_ok() {
+            *answers += 1;
+        }
+    }
+}
+
 #[tokio::test]
 async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_map() {
     let Some(stage) = games(|config| config.idle.stop_after_minutes = 1).await else { return };
@@ -165,13 +191,18 @@ async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_
     ada.leave();
     players_are(&stage, "trains", 0).await;
 
-    // Nobody stops it: the idle rule does, and keeps the world.
-    let asleep = stage
-        .until("the idle stop", async || {
-            let view = app.status(&stage.caller, "trains").await.unwrap();
-            (view.state == State::Offline && view.job.is_none()).then_some(view)
-        })
-        .await;
+    // Nobody stops it: the idle rule does, and keeps the world. Whoever only knocks is nobody.
+    let address = app.status(&stage.caller, "trains").await.unwrap().address.unwrap();
+    let stopped = stage.until("the idle stop", async || {
+        let view = app.status(&stage.caller, "trains").await.unwrap();
+        (view.state == State::Offline && view.job.is_none()).then_some(view)
+    });
+    let mut answers = 0;
+    let asleep = tokio::select! {
+        view = stopped => view,
+        never = knock(&address, &mut answers) => match never {},
+    };
+    assert!(answers > 30, "it has answered {answers} knocks");
     assert!(asleep.last_backup.is_some_and(|backup| backup.present), "the world was kept");
     stage.start("trains").await;
     let companies = console(&stage, "trains", "companies").await;
