@@ -3,7 +3,7 @@
 #[path = "common/sshd.rs"]
 mod sshd;
 
-use spawnpoint::clients::ssh::{Ended, Exec, HostKey, KeyError, KeyPair, Pin, Ssh, SshError, Target, scan};
+use spawnpoint::clients::ssh::{Ended, Exec, HostKey, KeyError, KeyPair, Limits, Pin, Ssh, SshError, Target, scan};
 use sshd::{Sshd, sshd_or_skip};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -239,6 +239,55 @@ async fn a_lost_connection_is_broken_and_the_next_command_connects_anew() {
     assert_eq!(lines(&ssh, sh("echo again")).await, ["again"]);
     sshd.cut_connections();
     assert_eq!(lines(&ssh, sh("echo and again")).await, ["and again"]);
+}
+
+/// Once the host is silent the clock jumps from one thing that is waited for to the next. What is asserted is how long
+/// the client would have waited, not how long the test takes.
+#[tokio::test]
+async fn a_host_that_falls_silent_is_broken_after_a_minute_and_not_waited_for() {
+    if !sshd_or_skip() {
+        return;
+    }
+    let sshd = Sshd::start().await;
+    let ssh = sshd.ssh();
+    let patient = Exec { limit: Duration::from_secs(3600), ..sh("echo up; sleep 5; echo too late") };
+    let mut silent = tokio::time::Instant::now();
+    let broken = ssh
+        .run(patient, &mut |_| {
+            sshd.freeze();
+            tokio::time::pause();
+            silent = tokio::time::Instant::now();
+        })
+        .await
+        .unwrap_err();
+    let waited = silent.elapsed();
+    assert!(matches!(broken, SshError::Broken { .. }) && broken.may_pass(), "{broken:?}");
+    assert!((45..=61).contains(&waited.as_secs()), "{waited:?}: {broken}");
+    assert_eq!(broken.to_string(), "the connection was lost during `sh`: the host has fallen silent");
+    // Somebody accepts, for the kernel does that, and nobody speaks.
+    let again = ssh.run_quietly(sh("echo nobody hears this")).await.unwrap_err();
+    assert!(matches!(again, SshError::Unreachable { .. }) && again.may_pass(), "{again:?}");
+    tokio::time::resume();
+    sshd.thaw();
+    assert_eq!(lines(&ssh, sh("echo again")).await, ["again"]);
+}
+
+/// In the middle of sending no keepalive can be sent. The kernel's clock, which counts then, does not jump.
+#[tokio::test]
+async fn a_host_that_falls_silent_while_it_is_sent_to_is_broken_too() {
+    if !sshd_or_skip() {
+        return;
+    }
+    let sshd = Sshd::start().await;
+    let limits = Limits { silence: Duration::from_secs(2), ..Limits::default() };
+    let ssh = Ssh::with_limits(sshd.target(), limits);
+    let large = Some(vec![7u8; 64 << 20].into());
+    let patient = Exec { stdin: large, limit: Duration::from_secs(3600), ..sh("echo up; cat >/dev/null") };
+    let broken = timeout(Duration::from_secs(60), ssh.run(patient, &mut |_| sshd.freeze())).await.expect("in time");
+    let broken = broken.unwrap_err();
+    assert!(matches!(broken, SshError::Broken { .. }) && broken.may_pass(), "{broken:?}");
+    sshd.thaw();
+    assert_eq!(lines(&ssh, sh("echo again")).await, ["again"]);
 }
 
 #[tokio::test]

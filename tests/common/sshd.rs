@@ -124,6 +124,23 @@ impl Sshd {
         }
     }
 
+    /// The host hangs: the kernel still takes what is sent to it, and nobody reads it.
+    pub fn freeze(&self) {
+        self.tell_all(rustix::process::Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.tell_all(rustix::process::Signal::CONT);
+    }
+
+    fn tell_all(&self, what: rustix::process::Signal) {
+        let server = self.child.as_ref().expect("the server runs").id();
+        signal(server as i32, what);
+        for pid in below(server) {
+            signal(pid, what);
+        }
+    }
+
     /// The processes that serve a connection.
     pub fn connections(&self) -> Vec<i32> {
         children(self.child.as_ref().expect("the server runs").id() as i32)

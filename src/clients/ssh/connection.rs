@@ -25,11 +25,10 @@ use super::session::Session;
 
 /// From the first packet until the key was accepted. A slow host on the far side of the world needs some 3 s.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// A connection that was silent for a minute is dead.
-const KEEPALIVES_MISSED: usize = 3;
-/// The same minute for a connection that is stuck while it sends, when no keepalive can be sent either.
-const UNACKNOWLEDGED_LIMIT_MS: u32 = 60_000;
+/// A connection that was silent for so long is dead, whether we wait for its words or it does not take ours.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// Keepalives in that time that may stay without an answer.
+const KEEPALIVES_MISSED: u8 = 3;
 /// An OpenSSH server allows ten sessions on a connection (`MaxSessions`); the rest wait for their turn here.
 const SESSIONS_AT_ONCE: usize = 8;
 /// A caller that takes no output for so long has lost it, because others wait for the same connection.
@@ -67,9 +66,24 @@ pub struct Ssh {
     shared: Arc<Shared>,
 }
 
+/// How long a host may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the first packet until the key was accepted.
+    pub connect: Duration,
+    /// Until a connection on which nothing comes any more is given up. Whole milliseconds.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connect: CONNECT_LIMIT, silence: SILENCE_LIMIT }
+    }
+}
+
 struct Shared {
     target: Target,
-    connect_limit: Duration,
+    limits: Limits,
     patience: Duration,
     control: Line,
     forwards: Line,
@@ -91,23 +105,25 @@ pub(super) struct Live {
 
 impl Ssh {
     pub fn new(target: Target) -> Ssh {
-        Ssh::with_connect_limit(target, CONNECT_LIMIT)
+        Ssh::with_limits(target, Limits::default())
     }
 
     /// For a host of which it is known how long it may take to answer.
-    pub fn with_connect_limit(target: Target, connect_limit: Duration) -> Ssh {
-        Ssh::made(target, connect_limit, PATIENCE)
+    pub fn with_connect_limit(target: Target, connect: Duration) -> Ssh {
+        Ssh::with_limits(target, Limits { connect, ..Limits::default() })
+    }
+
+    pub fn with_limits(target: Target, limits: Limits) -> Ssh {
+        Ssh::made(target, limits, PATIENCE)
     }
 
     /// The same host over connections of its own: what is sent there cannot hold this one up.
     pub fn apart(&self) -> Ssh {
-        Ssh::made(self.shared.target.clone(), self.shared.connect_limit, PATIENCE_APART)
+        Ssh::made(self.shared.target.clone(), self.shared.limits, PATIENCE_APART)
     }
 
-    fn made(target: Target, connect_limit: Duration, patience: Duration) -> Ssh {
-        Ssh {
-            shared: Arc::new(Shared { target, connect_limit, patience, control: Line::new(), forwards: Line::new() }),
-        }
+    fn made(target: Target, limits: Limits, patience: Duration) -> Ssh {
+        Ssh { shared: Arc::new(Shared { target, limits, patience, control: Line::new(), forwards: Line::new() }) }
     }
 
     pub fn target(&self) -> &Target {
@@ -146,7 +162,7 @@ impl Ssh {
             return Ok(live.clone());
         }
         *slot = None;
-        let live = Arc::new(connect(&self.shared.target, self.shared.connect_limit).await?);
+        let live = Arc::new(connect(&self.shared.target, self.shared.limits).await?);
         *slot = Some(live.clone());
         Ok(live)
     }
@@ -174,27 +190,29 @@ impl Live {
 
 /// The key that a host shows to anybody. Nothing is proved by it; somebody must compare the fingerprint.
 pub async fn scan(address: SocketAddr) -> Result<ScannedKey, SshError> {
-    let wire = Wire::open(address, CONNECT_LIMIT).await?;
+    let limits = Limits::default();
+    let wire = Wire::open(address, limits).await?;
     let (watch, seen) = Watch::new(None);
     let cut = wire.cut_on_drop();
-    let result = timeout(CONNECT_LIMIT, client::connect_stream(config(None), wire.stream, watch)).await;
+    let result = timeout(limits.connect, client::connect_stream(config(None, limits), wire.stream, watch)).await;
     drop(cut);
     let key = seen.key.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match (key, result) {
         (Some(key), _) => Ok(ScannedKey::of(&key)),
-        (None, Err(_)) => Err(no_answer(address, CONNECT_LIMIT)),
+        (None, Err(_)) => Err(no_answer(address, limits.connect)),
         (None, Ok(Err(error))) => Err(handshake_error(address, None, error)),
         (None, Ok(Ok(_))) => Err(unreachable(address, "it showed no host key")),
     }
 }
 
-async fn connect(target: &Target, limit: Duration) -> Result<Live, SshError> {
+async fn connect(target: &Target, limits: Limits) -> Result<Live, SshError> {
     let address = target.address;
-    let wire = Wire::open(address, limit).await?;
+    let wire = Wire::open(address, limits).await?;
     let (watch, seen) = Watch::new(Some(target.host_key.clone()));
     let cut = wire.cut_on_drop();
     let greeting = async {
-        let connected = client::connect_stream(config(target.host_key.algorithm()), wire.stream, watch).await;
+        let config = config(target.host_key.algorithm(), limits);
+        let connected = client::connect_stream(config, wire.stream, watch).await;
         let mut handle = connected.map_err(|error| {
             let found = seen.key.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match found.filter(|found| !target.host_key.accepts(found)) {
@@ -212,17 +230,17 @@ async fn connect(target: &Target, limit: Duration) -> Result<Live, SshError> {
             Err(error) => Err(unreachable(address, format!("it hung up while it looked at the key ({error})"))),
         }
     };
-    let handle = timeout(limit, greeting).await.unwrap_or_else(|_| Err(no_answer(address, limit)))?;
+    let handle = timeout(limits.connect, greeting).await.unwrap_or_else(|_| Err(no_answer(address, limits.connect)))?;
     cut.disarm();
     Ok(Live { handle, ending: AsyncMutex::new(()), why_it_ended: seen.why.clone() })
 }
 
-fn config(host_key: Option<Algorithm>) -> Arc<client::Config> {
+fn config(host_key: Option<Algorithm>, limits: Limits) -> Arc<client::Config> {
     Arc::new(client::Config {
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES,
-        keepalive_interval: Some(KEEPALIVE_EVERY),
-        keepalive_max: KEEPALIVES_MISSED,
+        keepalive_interval: Some(limits.silence / u32::from(KEEPALIVES_MISSED + 1)),
+        keepalive_max: KEEPALIVES_MISSED.into(),
         preferred: Preferred {
             key: match host_key {
                 Some(one) => Cow::Owned(vec![one]),
@@ -296,6 +314,7 @@ impl client::Handler for Watch {
         let why = match reason {
             DisconnectReason::ReceivedDisconnect(info) => format!("the host said: {}", info.message),
             DisconnectReason::Error(russh::Error::Disconnect) => "the host closed it".into(),
+            DisconnectReason::Error(russh::Error::KeepaliveTimeout) => "the host has fallen silent".into(),
             DisconnectReason::Error(error) => error.to_string(),
         };
         *self.seen.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
@@ -333,11 +352,14 @@ impl Drop for CutOnDrop {
 }
 
 impl Wire {
-    async fn open(address: SocketAddr, limit: Duration) -> Result<Wire, SshError> {
-        let tcp = timeout(limit, TcpStream::connect(address)).await.map_err(|_| no_answer(address, limit))?;
+    async fn open(address: SocketAddr, limits: Limits) -> Result<Wire, SshError> {
+        let connecting = timeout(limits.connect, TcpStream::connect(address)).await;
+        let tcp = connecting.map_err(|_| no_answer(address, limits.connect))?;
         let tcp = tcp.map_err(|error| unreachable(address, error.to_string()))?;
         tcp.set_nodelay(true).map_err(|error| unreachable(address, error.to_string()))?;
-        rustix::net::sockopt::set_tcp_user_timeout(&tcp, UNACKNOWLEDGED_LIMIT_MS)
+        // While a connection is stuck in the middle of sending, no keepalive can be sent either: the kernel counts.
+        let silence_ms = u32::try_from(limits.silence.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&tcp, silence_ms)
             .map_err(|error| unreachable(address, error.to_string()))?;
         let cut = CancellationToken::new();
         Ok(Wire { stream: CuttableStream { tcp, cut: Box::pin(cut.clone().cancelled_owned()) }, cut })

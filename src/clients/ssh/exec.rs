@@ -137,9 +137,13 @@ impl Ssh {
             let mut session = self.session(command).await?;
             let writing = write_all(session.stdin(), input);
             let reading = read_all(&mut session, &what, take);
-            // A command that ends without having read its input is its own affair; its exit code tells.
-            let (_, ended) = tokio::join!(writing, reading);
-            ended
+            tokio::pin!(writing, reading);
+            // A command that ends without having read its input is its own affair; its exit code tells. And where the
+            // connection is lost, room for the rest of the input may never come: only the reading hears of that.
+            tokio::select! {
+                ended = &mut reading => ended,
+                _ = &mut writing => reading.await,
+            }
         };
         timeout(limit, work).await.unwrap_or(Err(SshError::Timeout { what: what.clone(), limit }))
     }

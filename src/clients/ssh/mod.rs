@@ -13,7 +13,7 @@ mod session;
 mod trust;
 mod udp;
 
-pub use connection::{Ssh, Target, scan};
+pub use connection::{Limits, Ssh, Target, scan};
 pub use error::SshError;
 pub use exec::{Ended, Exec, Exited};
 pub use forward::LocalTcp;
