@@ -27,12 +27,11 @@ pub struct World {
     pub files: BTreeMap<String, String>,
 }
 
-/// A server that was deleted, of which the vault keeps its last world.
+/// A server that was deleted, of which the vault keeps these.
 #[derive(Clone, Debug)]
 pub struct Grave {
     owner: OwnerId,
-    backup: BackupId,
-    world: World,
+    backups: BTreeMap<BackupId, World>,
 }
 
 /// The server as it must be, and what its vault must hold.
@@ -248,8 +247,8 @@ impl Scene {
             assert!(listed.iter().any(|id| is_it(id) && own(id)), "{about}: the state before is not kept: {listed:?}");
         }
         if asked.ask == Ask::Delete {
-            let last = kept.last().map(|backup| backup.id.clone());
-            known.graves.extend(last.map(|backup| Grave { owner, backup, world: before.world.clone() }));
+            let backups = kept.iter().map(|backup| (backup.id.clone(), known.backups[&backup.id].clone())).collect();
+            known.graves.push(Grave { owner, backups });
             return;
         }
         let views = self.stage.program.app.backups(&self.stage.caller, "world").await.unwrap();
@@ -290,9 +289,12 @@ impl Scene {
             let world = known.backups.get(&backup.id).unwrap_or(&known.world);
             assert!(world.is(&found), "the backup {} is another: {found:#?}", backup.id);
         }
-        for grave in &known.graves {
-            let found = self.files_of(&grave.owner, &grave.backup);
-            assert!(grave.world.is(&found), "the last backup of {}: {found:#?}", grave.owner.as_str());
+        for Grave { owner, backups } in &known.graves {
+            assert_eq!(self.kept_of(owner).len(), backups.len(), "of the deleted {}", owner.as_str());
+            for (id, world) in backups {
+                let found = self.files_of(owner, id);
+                assert!(world.is(&found), "the backup {id} of the deleted {}: {found:#?}", owner.as_str());
+            }
         }
     }
 }
