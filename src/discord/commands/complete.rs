@@ -246,7 +246,7 @@ pub async fn schedule(ctx: Context<'_>, typed: &str) -> Choices {
 }
 
 pub async fn when(_ctx: Context<'_>, typed: &str) -> Choices {
-    let all = [("now: it is stopped, moved and started again", "now"), ("at its next start", "next-start")];
+    let all = [("now: it is stopped, updated and started again", "now"), ("at its next start", "next-start")];
     choices(typed, all.map(|(label, value)| (label.to_owned(), value.to_owned())).to_vec())
 }
 

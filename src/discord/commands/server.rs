@@ -244,7 +244,7 @@ async fn extend(
     Ok(())
 }
 
-/// Move a server to the newest snapshot of its game; its world comes along
+/// Bring a server to the newest install of its game; its world comes along
 #[poise::command(slash_command)]
 async fn update(
     ctx: Context<'_>,
