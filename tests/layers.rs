@@ -121,6 +121,7 @@ fn the_checker_catches_what_it_is_there_for() {
         ("src/clients/ssh.rs", "use bollard::Docker;", "bollard"),
         ("src/cli/progress.rs", "use crate::store::Store;", "store"),
         ("src/cli/progress.rs", "use crate::cli::demo;", "cli::demo"),
+        ("src/scheduler.rs", "use crate::store::Store;", "store"),
         ("src/news.rs", "fn f() {}", "no layer"),
         ("src/app/mod.rs", "use crate::news::News;", "news"),
         ("src/engine/run.rs", "#[cfg(not(test))]\nuse crate::store::Store;", "store"),

@@ -75,7 +75,7 @@ impl App {
         let caller = match behind(schedule, members).await {
             Ok(Some(caller)) => caller,
             Ok(None) => {
-                let why = "They have left this Discord server.".to_owned();
+                let why = "They have left this Discord server, or Spawnpoint no longer serves it.".to_owned();
                 return Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } });
             }
             Err(error) => {
