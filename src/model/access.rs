@@ -207,5 +207,10 @@ mod tests {
         assert!(!allows(&impostor, &grants, None, "players", Permission::Play));
         let token = Caller { actor: Actor::Token { name: "alice".into() }, ..impostor };
         assert!(!allows(&token, &grants, None, "players", Permission::Play));
+        let schedule = |user: &str| Actor::Schedule { name: "alice".into(), user: Some(user.into()) };
+        let theirs = Caller { actor: schedule("mallory"), ..token.clone() };
+        assert!(!allows(&theirs, &grants, None, "players", Permission::Play));
+        let hers = Caller { actor: schedule("alice"), ..token };
+        assert!(allows(&hers, &grants, None, "players", Permission::Admin), "it acts for who made it");
     }
 }
