@@ -7,12 +7,12 @@ mod common {
     pub mod stage;
 }
 
-use common::beds::{OwnMachine, evening, nothing_left, rent_at};
-use common::cloud::{Clouds, Failure, Options, StandinHost};
+use common::beds::{OwnMachine, evening, evening_on, nothing_left, rent_at};
+use common::cloud::{Clouds, Failure, Machines, Options, StandinHost};
 use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
 use spawnpoint::config::DnsProvider;
-use spawnpoint::model::job::{Outcome, Step, StepState};
+use spawnpoint::model::job::{Cause, Outcome, Step, StepState};
 use spawnpoint::model::server::State;
 use spawnpoint::model::view::JobView;
 use std::net::{IpAddr, TcpStream, UdpSocket};
@@ -118,6 +118,55 @@ async fn an_evening_at_digitalocean() {
 #[tokio::test]
 async fn an_evening_at_vultr() {
     an_evening_at("vultr").await;
+}
+
+/// What providers rent has systemd; the other hosts here have a process 1 of a few lines, which boots faster.
+#[tokio::test]
+async fn an_evening_on_a_host_with_systemd_is_a_unit_that_comes_back_after_a_crash() {
+    let Some((clouds, stage)) = evening_on(Machines::Systemd, "digitalocean").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    let first = stage.start("world").await;
+    let container = clouds.living().remove(0).container.expect("it is a container");
+    let shell = |script: &str| {
+        let said = String::from_utf8(docker(&["exec", &container, "bash", "-euc", script])).unwrap();
+        said.trim().to_owned()
+    };
+    let id = first.server.clone().expect("it is a server's");
+    let unit = format!("spawnpoint-{}.service", id.0);
+    let user = format!("sp-{}", id.0.chars().take(8).collect::<String>());
+    // The game's processes, of which none may be outside of the unit.
+    let game = || {
+        assert_eq!(shell(&format!("systemctl is-active {unit} || true")), "active");
+        let game = shell(&format!("pgrep --uid {user} || true"));
+        let stray = format!("for pid in $(pgrep --uid {user}); do grep -q {unit} /proc/$pid/cgroup || echo $pid; done");
+        assert_eq!(shell(&stray), "", "outside of the unit, of {game:?}");
+        assert!(!game.is_empty(), "nothing runs as {user}");
+        game
+    };
+    let before = game();
+    stage.turns("world", 3).await;
+
+    let _ = app.console(&stage.caller, "world", "crash").await;
+    let newest = async || stage.program.store.jobs_of(&id, 1).await.unwrap().remove(0).0.id;
+    let second =
+        stage.until("the start after the crash", async || Some(newest().await).filter(|id| *id != first.id)).await;
+    let again = stage.succeeds(second).await;
+    assert_eq!(again.cause, Cause::Crashed { exit_code: Some(139), out_of_memory: false });
+    assert_ne!(game(), before);
+    let log = app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains("with 3 turns"), "{log}");
+    stage.turns("world", 2).await;
+
+    let stop = stage.stop_server("world").await;
+    assert_eq!(note(&stop, Step::StopGame), "", "it ended as the recipe says");
+    assert!(note(&stop, Step::ConfirmGone).contains("billing is OFF"), "{stop:#?}");
+    nothing_left(&clouds);
+    let [backup] = &app.backups(&stage.caller, "world").await.unwrap()[..] else { panic!("one backup") };
+    let owner = std::fs::read_dir(stage.config.data_dir.join("vault")).unwrap().next().unwrap().unwrap().path();
+    let turns = owner.join(&backup.id).join("files/world/turns");
+    assert_eq!(std::fs::read_to_string(turns).unwrap(), "5\n");
+    stage.close().await;
 }
 
 #[tokio::test]

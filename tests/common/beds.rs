@@ -1,7 +1,7 @@
 //! What the suite of all backends is tried on: the whole program with one backend set up, and the world outside of it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use super::cloud::{Clouds, Options};
+use super::cloud::{Clouds, Machines, Options};
 use super::stage::{Stage, docker_or_skip, test_image};
 use secrecy::ExposeSecret;
 use spawnpoint::clients::ssh::{HostKey, KeyPair};
@@ -50,10 +50,15 @@ pub fn rent_at(config: &mut Config, clouds: &Clouds, provider: &str) {
 
 /// A stand-in for the providers with real hosts, and a stage that rents at one of them.
 pub async fn evening(provider: &str) -> Option<(Clouds, Stage)> {
+    evening_on(Machines::Docker, provider).await
+}
+
+/// The same, with hosts of another kind.
+pub async fn evening_on(machines: Machines, provider: &str) -> Option<(Clouds, Stage)> {
     if !docker_or_skip().await {
         return None;
     }
-    let clouds = Clouds::start(&Options::default())?;
+    let clouds = Clouds::start(&Options { machines, ..Options::default() })?;
     let stage = Stage::open(RECIPES, |config| rent_at(config, &clouds, provider)).await;
     Some((clouds, stage))
 }
