@@ -348,14 +348,25 @@ async fn more_hosts_than_a_page_holds_come_page_after_page() {
     assert_eq!((page["instances"].as_array().unwrap().len(), &page["meta"]["links"]["next"]), (5, &json!("")));
 }
 
-#[tokio::test]
-async fn a_request_that_the_description_does_not_know_is_caught() {
+/// A stand-in that has the descriptions, and will be told what they do not allow.
+fn with_violations() -> Option<Clouds> {
     if std::env::var_os("SPAWNPOINT_SPECS").is_none_or(|folder| folder.is_empty()) {
         println!("skipped: SPAWNPOINT_SPECS names no folder");
-        return;
+        return None;
     }
-    let Some(mut clouds) = without_machines() else { return };
+    let mut clouds = without_machines()?;
     clouds.expect_violations();
+    Some(clouds)
+}
+
+fn violations(clouds: &Clouds) -> String {
+    let told: Vec<_> = clouds.violations().iter().map(|v| format!("{}: {}: {}", v.provider, v.place, v.what)).collect();
+    told.join("\n")
+}
+
+#[tokio::test]
+async fn a_request_that_the_description_does_not_know_is_caught() {
+    let Some(clouds) = with_violations() else { return };
     for provider in PROVIDERS {
         let client = Client::new(&clouds, provider, "any");
         let mut wish = client.wish("story-1", "");
@@ -370,7 +381,52 @@ async fn a_request_that_the_description_does_not_know_is_caught() {
     let hetzner = Client::new(&clouds, "hetzner", "any");
     hetzner.ask("GET", "/servers?label=a", None).await.unwrap();
     hetzner.ask("POST", "/servers", Some(&json!({ "name": "a" }))).await.unwrap();
-    let told: Vec<_> = clouds.violations().iter().map(|v| format!("{}: {}: {}", v.provider, v.place, v.what)).collect();
-    insta::assert_snapshot!(told.join("\n"));
+    insta::assert_snapshot!(violations(&clouds));
     assert!(clouds.living().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_fails_has_to_keep_to_the_description_all_the_same() {
+    let Some(clouds) = with_violations() else { return };
+    for provider in PROVIDERS {
+        let client = Client::new(&clouds, provider, "any");
+        let mut wish = client.wish("story-1", "");
+        wish["user_dada"] = "#cloud-config".into();
+        for failure in [Failure::status(503), Failure::capacity(), Failure::proxy(502)] {
+            clouds.fail(failure);
+            let (status, _) = client.ask("POST", client.hosts_path(), Some(&wish)).await.unwrap();
+            assert_eq!(status, 500, "{provider}");
+        }
+        for failure in [Failure::drop_before(), Failure::late()] {
+            clouds.fail(failure);
+            assert!(client.ask("POST", client.hosts_path(), Some(&wish)).await.is_err(), "{provider}");
+        }
+        let stranger = Client::new(&clouds, provider, "wrong");
+        assert_eq!(stranger.ask("POST", client.hosts_path(), Some(&wish)).await.unwrap().0, 500, "{provider}");
+        let caught = clouds.violations().iter().filter(|v| v.provider == provider).count();
+        assert_eq!(caught, 6, "{provider}: {:?}", clouds.violations());
+    }
+    clouds.heal();
+    assert!(clouds.living().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_description_does_not_know_is_caught() {
+    let Some(clouds) = with_violations() else { return };
+    for provider in PROVIDERS {
+        let client = Client::new(&clouds, provider, "any");
+        for refusal in [
+            Failure::status(404).body(json!({ "fault": "not here" })),
+            Failure::status(429).body("slow down".into()),
+            Failure::status(500).body("<html>oh no</html>".into()),
+            Failure::status(418),
+        ] {
+            clouds.fail(refusal);
+            let (status, told) = client.ask("GET", client.hosts_path(), None).await.unwrap();
+            assert_eq!(status, 500, "{provider}: {told}");
+        }
+        clouds.fail(Failure::proxy(502).body("<html>bad gateway</html>".into()));
+        assert_eq!(client.ask("GET", client.hosts_path(), None).await.unwrap().0, 502, "{provider}");
+    }
+    insta::assert_snapshot!(violations(&clouds));
 }

@@ -219,9 +219,9 @@ async fn an_answer_of_another_form_is_no_empty_list() {
     for provider in PROVIDERS {
         let api = open(&clouds, provider);
         let answers = [
-            Failure::status(200).body("<html>maintenance</html>".into()),
-            Failure::status(200).body(serde_json::json!({ "message": "hello" })),
-            Failure::status(302).header("Location", &format!("{}/elsewhere", clouds.url(provider))),
+            Failure::proxy(200).body("<html>maintenance</html>".into()),
+            Failure::proxy(200).body(serde_json::json!({ "message": "hello" })),
+            Failure::proxy(302).header("Location", &format!("{}/elsewhere", clouds.url(provider))),
         ];
         for answer in answers {
             clouds.fail(answer.of(provider).on("GET", hosts_path(provider)));
@@ -328,7 +328,7 @@ async fn every_no_is_told_apart_and_never_shows_the_token() {
             ("denied", Some(Failure::denied())),
             ("too many", Some(Failure::status(429).header("Retry-After", "7"))),
             ("trouble", Some(Failure::status(503))),
-            ("no JSON", Some(Failure::status(502).body("<html>bad gateway</html>".into()))),
+            ("no JSON", Some(Failure::proxy(502).body("<html>bad gateway</html>".into()))),
             ("no such size", None),
         ] {
             let before = creates(&clouds, provider);

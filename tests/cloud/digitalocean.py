@@ -86,11 +86,12 @@ class DigitalOcean(Provider):
 
     def known_refusal(self, kind: str) -> Refusal:
         return {
-            "unauthorized": Refusal(401, "Unable to authenticate you", "unauthorized"),
+            "unauthorized": Refusal(401, "Unable to authenticate you.", "unauthorized"),
             "denied": Refusal(403, "You are not authorized to perform this operation", "forbidden"),
             "missing": Refusal(404, "The resource you were accessing could not be found.", "not_found"),
             "busy": Refusal(429, "API rate limit exceeded.", "too_many_requests"),
-            "broken": Refusal(503, "Server is unavailable.", "service_unavailable"),
+            "broken": Refusal(500, "Unexpected server-side error", "server_error"),
+            "down": Refusal(503, "Server is unavailable.", "service_unavailable"),
             "capacity": _unprocessable("Size is not available in this region."),
             "quota": _unprocessable("creating this/these droplet(s) will exceed your droplet limit"),
             "pending": _unprocessable("Droplet already has a pending event."),

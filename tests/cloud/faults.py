@@ -1,4 +1,8 @@
-"""Rules by which a provider misbehaves: what happens to the next requests that match."""
+"""Rules by which a provider misbehaves: what happens to the next requests that match.
+
+Whatever a rule makes a provider say is held against its description like any other answer. `proxy` alone is outside of
+it: something in front of the provider answers, with a status and a body that the API never has.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = frozenset("slow late status drop_before drop_after capacity quota denied pending half_delete".split())
+KINDS = frozenset("slow late status proxy drop_before drop_after capacity quota denied pending half_delete".split())
 
 
 @dataclass
@@ -20,6 +24,7 @@ class Rule:
     # How many matching requests pass unharmed first.
     after: int = 0
     seconds: float = 0.0
+    # status, proxy: what is answered, and for status other words than the provider's usual ones.
     code: int = 500
     headers: dict[str, str] = field(default_factory=dict)
     body: Any = None
@@ -31,6 +36,8 @@ class Rule:
         rule = cls(**asked)
         if rule.kind not in KINDS:
             raise ValueError(f"there is no failure {rule.kind!r}; there are {', '.join(sorted(KINDS))}")
+        if rule.kind == "status" and rule.code < 400:
+            raise ValueError(f"{rule.code} is no failure that a provider tells; a proxy in front of it may answer so")
         re.compile(rule.path_regex)
         return rule
 

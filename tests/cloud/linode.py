@@ -89,7 +89,8 @@ class Linode(Provider):
             "denied": Refusal(401, "Your OAuth token is not authorized to use this endpoint."),
             "missing": Refusal(404, "Not found"),
             "busy": Refusal(429, "Too many requests"),
-            "broken": Refusal(503, "Service unavailable"),
+            "broken": Refusal(500, "Internal Server Error"),
+            "down": Refusal(503, "Service unavailable"),
             "capacity": Refusal(
                 400, "The selected plan is not currently available in this region. Please select another.", field="type"
             ),

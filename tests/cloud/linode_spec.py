@@ -17,6 +17,15 @@ VERSION = "/{apiVersion}"
 # Parents in answers that are lists of objects: (their path; operations name no such thing).
 LISTS = frozenset({"entities", "region_prices", "addons.backups.region_prices", "regions", "inbound", "outbound"})
 PAGE = {"page": {"type": "integer"}, "pages": {"type": "integer"}, "results": {"type": "integer"}}
+# The list of operations leaves failures out. Their form: https://techdocs.akamai.com/linode-api/reference/errors
+ERROR = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "field": {"type": "string"}},
+    "required": ["reason"],
+}
+ERRORS = {"type": "array", "items": ERROR, "minItems": 1}
+FAILURE = {"type": "object", "properties": {"errors": ERRORS}, "required": ["errors"]}
+FAILURES = {"default": {"content": {"application/json": {"schema": FAILURE}}}}
 
 
 class LinodeSpec(Spec):
@@ -34,7 +43,7 @@ class LinodeSpec(Spec):
                 if operation["method"] == "get":
                     attributes = operation["response_model"]["attrs"]
                     self._filterable[path] = {a["name"] for a in attributes if a["filterable"]}
-        super().__init__({"paths": paths})
+        super().__init__({"paths": paths}, failures=FAILURES)
 
     @classmethod
     def load_operations(cls, path: Path) -> LinodeSpec:
@@ -65,9 +74,6 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
         answer = {"type": "object", "properties": {"data": data, **PAGE}, "required": ["data", *PAGE]}
     answer.setdefault("additionalProperties", False)
     made["responses"]["200"] = {"content": {"application/json": {"schema": answer}}}
-    failure = {"type": "object", "properties": {"reason": {"type": "string"}, "field": {"type": "string"}}}
-    failures = {"type": "object", "properties": {"errors": {"type": "array", "items": failure}}, "required": ["errors"]}
-    made["responses"]["default"] = {"content": {"application/json": {"schema": failures}}}
     asked = operation["request"]
     if operation["method"] in ("post", "put") and asked is not None:
         attributes = [(a["path"], a["datatype"], a.get("item_type")) for a in asked["attrs"]]

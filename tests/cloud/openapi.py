@@ -37,11 +37,13 @@ def _ipv4(value: Any) -> bool:
 
 
 class Spec:
-    """One provider's description; `strip` is what its paths begin with and a client's base URL holds already."""
+    """One provider's description; `strip` is what its paths begin with and a client's base URL holds already. `failures`
+    are responses, by status, of operations that do not say themselves what their failures look like."""
 
-    def __init__(self, document: dict[str, Any], strip: str = "") -> None:
+    def __init__(self, document: dict[str, Any], strip: str = "", failures: dict[str, Any] | None = None) -> None:
         _modern(document)
         self._document = document
+        self._failures = failures or {}
         self._registry = Registry().with_resource("urn:spec", Resource(document, specification=DRAFT202012))
         self._operations: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
         self._templates: list[list[str]] = []
@@ -55,8 +57,8 @@ class Spec:
                     self._operations[(method, _nameless(template))] = (path, operation)
 
     @classmethod
-    def load(cls, path: Path, strip: str = "") -> Spec:
-        return cls(json.loads(path.read_text(encoding="utf-8")), strip)
+    def load(cls, path: Path, strip: str = "", failures: dict[str, Any] | None = None) -> Spec:
+        return cls(json.loads(path.read_text(encoding="utf-8")), strip, failures)
 
     def request(self, method: str, path: str, query: dict[str, str], body: Any) -> list[str]:
         """Everything that is wrong with a request, in sentences."""
@@ -91,22 +93,18 @@ class Spec:
         return wrong + self._against(content["application/json"].get("schema", {}), body)
 
     def answer(self, method: str, path: str, status: int, body: Any) -> list[str]:
-        """Everything that is wrong with an answer of ours. A status that the description leaves out is let pass when it
-        tells of a failure: no description names them all."""
+        """Everything that is wrong with an answer of ours, also with a refusal. No form is no leave to say anything: what is
+        described without a body has none."""
         found = self._find(method, path)
         if found is None:
-            return []
-        responses = found[1].get("responses", {})
-        response = next(
-            (responses[key] for key in (str(status), f"{status // 100}xx", f"{status // 100}XX") if key in responses), None
-        )
-        if response is None:
-            response = responses.get("default") if status >= 400 else None
-        if response is None:
-            return [] if status >= 400 else [f"{method.upper()} {path} never answers {status}"]
-        content = self._deref(response).get("content", {}).get("application/json")
+            return [f"there is no {method.upper()} {path}"]
+        described = [found[1].get("responses", {}), *([self._failures] if status >= 400 else [])]
+        responses = [self._deref(one) for one in (_of_status(by, status) for by in described) if one is not None]
+        if not responses:
+            return [f"{method.upper()} {path} never answers {status}"]
+        content = next((one["content"]["application/json"] for one in responses if one.get("content")), None)
         if content is None:
-            return [] if body is None or status >= 400 else [f"{method.upper()} {path} answers {status} without a body"]
+            return [] if body is None else [f"{method.upper()} {path} answers {status} without a body"]
         return self._against(content.get("schema", {}), body)
 
     def _find(self, method: str, path: str) -> tuple[str, dict[str, Any]] | None:
@@ -163,6 +161,12 @@ class Spec:
                 target = target[part.replace("~1", "/").replace("~0", "~")]
             node = target
         return node
+
+
+def _of_status(responses: dict[str, Any], status: int) -> dict[str, Any] | None:
+    """The response that is described for this status, for its hundred, or for every failure."""
+    keys = [str(status), f"{status // 100}xx", f"{status // 100}XX", *(["default"] if status >= 400 else [])]
+    return next((responses[key] for key in keys if key in responses), None)
 
 
 def _nameless(template: str) -> str:

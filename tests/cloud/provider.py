@@ -34,6 +34,10 @@ class Refusal(Exception):
         self.status, self.message, self.code, self.field = status, message, code, field
 
 
+class WordsUnknown(Exception):
+    """The stand-in was told to refuse in a way that we have not seen this provider refuse."""
+
+
 Answer = tuple[int, Any]
 Handler = Callable[[Call], Answer]
 
@@ -55,12 +59,20 @@ class Provider:
         return Spec.load(path)
 
     def refusal(self, refused: Refusal) -> Any:
-        """The body of an error."""
+        """The body of an error; `None` where it has none."""
         raise NotImplementedError
 
     def known_refusal(self, kind: str) -> Refusal:
-        """What it says for `capacity`, `quota`, `denied`, `pending`, `unauthorized`, `missing`, `busy`, `broken`."""
+        """What it says for `capacity`, `quota`, `denied`, `pending`, `unauthorized`, `missing`, `busy`, `broken`, `down`."""
         raise NotImplementedError
+
+    def refusal_with(self, status: int) -> Refusal:
+        """What it says with this status."""
+        kinds = {401: "unauthorized", 403: "denied", 404: "missing", 429: "busy", 500: "broken", 503: "down"}
+        refused = self.known_refusal(kinds[status]) if status in kinds else None
+        if refused is None or refused.status != status:
+            raise WordsUnknown(f"nobody knows its words for a {status}")
+        return refused
 
     def check(self, call: Call) -> list[str]:
         """More that is wrong with a request than its description can say."""

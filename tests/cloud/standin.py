@@ -8,7 +8,8 @@ containers that boot with the real cloud-init and sshd.
 
 The providers' base URLs are then …/linode, …/hetzner, …/digitalocean and …/vultr. Every bearer token is good but `wrong`.
 …/_control is the test's side, see control.py. With SPAWNPOINT_SPECS naming the folder of the providers' descriptions,
-each request and each answer is held against them; what does not keep to them is answered 500 and kept on record.
+each request and each answer is held against them, also where a rule makes it fail; what does not keep to them is answered
+500 and kept on record. What is outside of the descriptions is a rule of its own, `proxy`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,23 @@ from faults import Rule, Rules
 from hetzner import Hetzner
 from linode import Linode
 from machines import IMAGES, PUBLISH, Machines, reap
-from provider import Call, Provider, Refusal
+from provider import Call, Handler, Provider, Refusal, WordsUnknown
 from vultr import Vultr
 from world import World
 
 SPECS = "SPAWNPOINT_SPECS"
 WRONG_TOKEN = "wrong"
+
+# Status, body and headers of an answer.
+Told = tuple[int, Any, dict[str, str]]
+
+
+@dataclass
+class Asked:
+    """A request that keeps to the description, and who can answer it."""
+
+    call: Call
+    handler: Handler
 
 
 class Clouds:
@@ -64,12 +77,12 @@ class Clouds:
             record["failure"] = rule.kind
         if rule is not None and rule.kind == "slow":
             await asyncio.sleep(rule.seconds)
-        if rule is not None and rule.kind == "drop_before":
+        asked = self._understood(provider, request, path, raw)
+        if rule is not None and rule.kind in ("drop_before", "late"):
+            if rule.kind == "late" and isinstance(asked, Asked):
+                self.late.append(lambda: self._answered(provider, asked, None))
             return _cut(request)
-        if rule is not None and rule.kind == "late":
-            self.late.append(lambda: self._decide(provider, request, path, raw, None))
-            return _cut(request)
-        status, body, headers = self._decide(provider, request, path, raw, rule)
+        status, body, headers = self._answered(provider, asked, rule) if isinstance(asked, Asked) else asked
         record["status"] = status
         if rule is not None and rule.kind == "drop_after":
             return _cut(request)
@@ -79,44 +92,55 @@ class Clouds:
             return web.Response(status=status, headers=headers)
         return web.json_response(body, status=status, headers=headers)
 
-    def _decide(
-        self, provider: Provider, request: web.Request, path: str, raw: bytes, rule: Rule | None
-    ) -> tuple[int, Any, dict[str, str]]:
-        token = request.headers.get("Authorization", "")
-        if not token.startswith("Bearer ") or token == f"Bearer {WRONG_TOKEN}":
-            refused = provider.known_refusal("unauthorized")
-            return refused.status, provider.refusal(refused), {}
-        if rule is not None and rule.kind == "status":
-            kind = {429: "busy", 404: "missing", 401: "unauthorized", 403: "denied"}.get(rule.code, "broken")
-            body = rule.body if rule.body is not None else provider.refusal(provider.known_refusal(kind))
-            return rule.code, body, rule.headers
-        if rule is not None and rule.kind in ("capacity", "quota", "denied", "pending"):
-            refused = provider.known_refusal(rule.kind)
-            return refused.status, provider.refusal(refused), rule.headers
-
+    def _understood(self, provider: Provider, request: web.Request, path: str, raw: bytes) -> Asked | Told:
+        """The request, or what is told of one that does not keep to the description. A request that will fail for another
+        reason is one of the client's all the same."""
         try:
             asked = json.loads(raw) if raw else None
         except ValueError:
             return self._violation(provider, f"{request.method} {path}", ["the body is no JSON"])
         call = Call(request.method, path, dict(request.query), request.headers, asked)
-        if rule is not None and rule.kind == "half_delete":
-            call.leaving_looks = rule.polls
-        spec = self._spec(provider)
         handler = provider.find(call)
+        spec = self._spec(provider)
         if spec is not None:
             wrong = spec.request(call.method, path, call.query, asked) + provider.check(call)
             if wrong:
                 return self._violation(provider, f"{call.method} {path}", wrong)
         if handler is None:
             return self._violation(provider, f"{call.method} {path}", ["the stand-in cannot do this"])
+        return Asked(call, handler)
+
+    def _answered(self, provider: Provider, asked: Asked, rule: Rule | None) -> Told:
+        call = asked.call
+        if rule is not None and rule.kind == "proxy":
+            return rule.code, rule.body, rule.headers
         try:
-            status, body = handler(call)
+            status, body, headers = self._decided(provider, asked, rule)
+        except WordsUnknown as unknown:
+            return self._violation(provider, f"{call.method} {call.path}", [str(unknown)])
+        spec = self._spec(provider)
+        wrong = [] if spec is None else spec.answer(call.method, call.path, status, body)
+        if wrong:
+            return self._violation(provider, f"the answer {status} to {call.method} {call.path}", wrong)
+        return status, body, headers
+
+    def _decided(self, provider: Provider, asked: Asked, rule: Rule | None) -> Told:
+        call = asked.call
+        token = call.headers.get("Authorization", "")
+        if not token.startswith("Bearer ") or token == f"Bearer {WRONG_TOKEN}":
+            return _refused(provider, provider.known_refusal("unauthorized"), {})
+        if rule is not None and rule.kind == "status":
+            if rule.body is not None:
+                return rule.code, rule.body, rule.headers
+            return _refused(provider, provider.refusal_with(rule.code), rule.headers)
+        if rule is not None and rule.kind in ("capacity", "quota", "denied", "pending"):
+            return _refused(provider, provider.known_refusal(rule.kind), rule.headers)
+        if rule is not None and rule.kind == "half_delete":
+            call.leaving_looks = rule.polls
+        try:
+            status, body = asked.handler(call)
         except Refusal as refused:
-            status, body = refused.status, provider.refusal(refused)
-        if spec is not None:
-            wrong = spec.answer(call.method, path, status, body)
-            if wrong:
-                return self._violation(provider, f"the answer {status} to {call.method} {path}", wrong)
+            return _refused(provider, refused, {})
         return status, body, {}
 
     def _spec(self, provider: Provider) -> Any:
@@ -124,9 +148,13 @@ class Clouds:
             provider.spec = provider.load_spec(self._specs / provider.spec_file)
         return provider.spec
 
-    def _violation(self, provider: Provider, where: str, wrong: list[str]) -> tuple[int, str, dict[str, str]]:
+    def _violation(self, provider: Provider, where: str, wrong: list[str]) -> Told:
         self.violations += [{"provider": provider.name, "where": where, "what": what} for what in wrong]
         return 500, f"stand-in: {where}: {'; '.join(wrong)}", {}
+
+
+def _refused(provider: Provider, refused: Refusal, headers: dict[str, str]) -> Told:
+    return refused.status, provider.refusal(refused), headers
 
 
 def _cut(request: web.Request) -> web.Response:

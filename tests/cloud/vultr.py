@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from pathlib import Path
 from typing import Any
 
+from openapi import Spec
 from provider import Answer, Call, Provider, Refusal, whole
 from world import BOOTING, LEAVING, OFF, PROVISIONING, RUNNING, Host, Thing, now
 
@@ -44,6 +46,14 @@ SYSTEMS = {
     2284: ("Ubuntu 24.04 LTS x64", "ubuntu"),
 }
 MAX_RULES = 50
+# The description gives its failures no form. Its first page does: "All 4xx errors will return a JSON response object with
+# an `error` attribute"; of 5xx it says nothing of the kind. The status beside the error is what the API adds.
+ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "status": {"type": "integer"}},
+    "required": ["error"],
+}
+FAILURES = {"4XX": {"content": {"application/json": {"schema": ERROR}}}, "5XX": {}}
 
 
 class Vultr(Provider):
@@ -76,8 +86,12 @@ class Vultr(Provider):
         ):
             self.route(method, path, handler)
 
+    def load_spec(self, path: Path) -> Spec:
+        return Spec.load(path, failures=FAILURES)
+
     def refusal(self, refused: Refusal) -> Any:
-        return {"error": refused.message, "status": refused.status}
+        # Only of its 4xx it says that there is a body.
+        return {"error": refused.message, "status": refused.status} if refused.status < 500 else None
 
     def known_refusal(self, kind: str) -> Refusal:
         return {
@@ -85,7 +99,8 @@ class Vultr(Provider):
             "denied": Refusal(403, "Unauthorized IP address: your API key may not be used from here."),
             "missing": Refusal(404, "Not found"),
             "busy": Refusal(429, "Rate limit exceeded"),
-            "broken": Refusal(503, "Service unavailable"),
+            "broken": Refusal(500, "Internal Server Error"),
+            "down": Refusal(503, "Service unavailable"),
             "capacity": Refusal(400, "Unable to create server: The selected plan is not available in the selected location."),
             "quota": Refusal(400, "Unable to create server: You have reached the maximum number of instances of your account."),
             "pending": Refusal(400, "Unable to destroy server: Server is currently locked"),

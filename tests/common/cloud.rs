@@ -291,6 +291,12 @@ impl Failure {
         Failure::kind("status").with("code", code)
     }
 
+    /// Nothing is done, and something in front of the provider answers with this status, and with no body but the one of
+    /// `body`. This alone is not held against the provider's description.
+    pub fn proxy(code: u16) -> Failure {
+        Failure::kind("proxy").with("code", code)
+    }
+
     /// The connection breaks and nothing was done.
     pub fn drop_before() -> Failure {
         Failure::kind("drop_before")
@@ -357,7 +363,7 @@ impl Failure {
         self
     }
 
-    /// A body of another form.
+    /// What `status` or `proxy` says.
     pub fn body(self, body: Value) -> Failure {
         self.with("body", body)
     }
