@@ -96,7 +96,8 @@ class Vultr(Provider):
     def known_refusal(self, kind: str) -> Refusal:
         return {
             "unauthorized": Refusal(401, "Invalid API token."),
-            "denied": Refusal(403, "Unauthorized IP address: your API key may not be used from here."),
+            # Keys have no scopes. What is refused is the machine that they are used from.
+            "denied": Refusal(401, "Unauthorized IP address: 192.0.2.7"),
             "missing": Refusal(404, "Not found"),
             "busy": Refusal(429, "Rate limit exceeded"),
             "broken": Refusal(500, "Internal Server Error"),

@@ -58,6 +58,8 @@ pub(super) enum Meaning {
     AsStatus,
     NoCapacity,
     Quota,
+    /// The token is right, and may not do this.
+    Forbidden,
     /// Something else has to end first.
     Busy,
 }
@@ -237,14 +239,13 @@ impl Http {
         match meaning {
             Meaning::NoCapacity => CloudError::NoCapacity(format!("{title} has none of these to give now: {said}")),
             Meaning::Quota => CloudError::Quota(format!("{title} does not let this account have more: {said}")),
+            Meaning::Forbidden => self.forbidden(&said),
             Meaning::Busy => CloudError::Busy { why: format!("{title} is not ready for this: {said}"), after: after() },
             Meaning::AsStatus => match status.as_u16() {
                 401 => CloudError::Denied(format!(
                     "{title} does not accept the token in `{key}` ({said}). Make a new one with {rights}, and put it there."
                 )),
-                403 => CloudError::Denied(format!(
-                    "{title} does not allow this to the token in `{key}` ({said}). It needs {rights}."
-                )),
+                403 => self.forbidden(&said),
                 429 => CloudError::Busy { why: format!("{title} asks for fewer requests: {said}"), after: after() },
                 408 | 425 | 500.. => {
                     CloudError::Busy { why: format!("{title} has trouble of its own: {said}"), after: after() }
@@ -252,6 +253,11 @@ impl Http {
                 _ => CloudError::Refused(format!("{title} refuses this: {said}")),
             },
         }
+    }
+
+    fn forbidden(&self, said: &str) -> CloudError {
+        let Provider { title, key, rights, .. } = self.provider;
+        CloudError::Denied(format!("{title} does not allow this to the token in `{key}` ({said}). It needs {rights}."))
     }
 
     /// The provider's words as one short line, and never with the token in it, should it send that back.

@@ -1,7 +1,7 @@
 //! Vultr, API v2, as <https://www.vultr.com/api> describes it. Instances carry tags without values. A firewall group has
 //! no tags but a description, which holds them as words.
 
-use super::http::{Http, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
+use super::http::{Http, Meaning, PAGES_MAX, Provider, Reading, meaning_of_words, millionths, moment_ms};
 use super::{
     CloudApi, CloudError, Extra, FirewallSpec, Host, HostSpec, HostState, Image, Labels, Offer, OpenPort, USUAL_DEBIAN,
     is_fit,
@@ -256,7 +256,11 @@ const FIREWALL: &str = "firewall";
 /// `{"error": …, "status": …}`, without codes.
 fn read(status: u16, body: &Value) -> Reading {
     let words = body["error"].as_str().unwrap_or_default().to_owned();
-    Reading { meaning: meaning_of_words(status, &words), words }
+    // A machine that the access control list leaves out gets 401 like a wrong key, and a new key would not help it:
+    // <https://github.com/vultr/vultr-csi/issues/97>
+    let elsewhere = status == 401 && words.starts_with("Unauthorized IP address");
+    let meaning = if elsewhere { Meaning::Forbidden } else { meaning_of_words(status, &words) };
+    Reading { meaning, words }
 }
 
 /// Ids are UUIDs here. Another's id never becomes part of a path.
