@@ -52,7 +52,8 @@ impl App {
             place.image = image.clone();
         }
         check_words(&place)?;
-        fits(&place, &self.offers().await)?;
+        let set_up = self.engine().driver(Backend::Cloud).map(|driver| driver.providers()).unwrap_or_default();
+        fits(&place, &set_up, &self.offers().await)?;
         image_fits(&place, &self.images().await)?;
         Ok(place)
     }
@@ -151,26 +152,33 @@ fn check_words(place: &Place) -> Answer<()> {
     Ok(())
 }
 
-/// Refuses what no provider has, with what there is. Where nothing is known, nothing is refused: renting will tell.
-fn fits(place: &Place, offers: &[Quote]) -> Answer<()> {
-    let mut left: Vec<&Quote> = offers.iter().collect();
+/// Refuses what no provider has, with what there is. Where the list of one that may have it is not known, nothing is
+/// refused: renting will tell.
+fn fits(place: &Place, set_up: &[String], offers: &[Quote]) -> Answer<()> {
+    let none = |key: &str, word: &str, mut there: Vec<String>| {
+        there.sort();
+        there.dedup();
+        Refusal::Invalid(format!("There is no {key} `{word}` to rent. There are: {}.", super::listed(&there)))
+    };
+    let asked: Vec<&String> = match &place.provider {
+        Some(provider) => set_up.iter().filter(|known| *known == provider).collect(),
+        None => set_up.iter().collect(),
+    };
+    if let (Some(provider), true) = (&place.provider, asked.is_empty() && !set_up.is_empty()) {
+        return Err(none(PROVIDER, provider, set_up.to_vec()));
+    }
+    if asked.iter().any(|provider| !offers.iter().any(|offer| offer.provider == **provider)) {
+        return Ok(());
+    }
+    let mut left: Vec<&Quote> = offers.iter().filter(|offer| asked.contains(&&offer.provider)).collect();
     type Of = fn(&Quote) -> &String;
-    let words: [(&str, &Option<String>, Of); 3] = [
-        (PROVIDER, &place.provider, |offer| &offer.provider),
-        (REGION, &place.region, |offer| &offer.region),
-        (SIZE, &place.size, |offer| &offer.size),
-    ];
+    let words: [(&str, &Option<String>, Of); 2] =
+        [(REGION, &place.region, |offer| &offer.region), (SIZE, &place.size, |offer| &offer.size)];
     for (key, word, of) in words {
         let Some(word) = word else { continue };
         let fit: Vec<&Quote> = left.iter().copied().filter(|offer| of(offer) == word).collect();
         if fit.is_empty() && !left.is_empty() {
-            let mut there: Vec<String> = left.iter().map(|offer| of(offer).clone()).collect();
-            there.sort();
-            there.dedup();
-            return Err(Refusal::Invalid(format!(
-                "There is no {key} `{word}` to rent. There are: {}.",
-                super::listed(&there)
-            )));
+            return Err(none(key, word, left.iter().map(|offer| of(offer).clone()).collect()));
         }
         left = fit;
     }
@@ -222,7 +230,8 @@ mod tests {
 
     #[test]
     fn what_no_provider_has_is_refused_with_what_there_is() {
-        let refusal = |place: Place| fits(&place, &offers()).err().map(|refusal| refusal.to_string());
+        let set_up = ["hetzner".to_owned(), "linode".to_owned()];
+        let refusal = |place: Place| fits(&place, &set_up, &offers()).err().map(|refusal| refusal.to_string());
         assert_eq!(refusal(place("", "", "")), None);
         assert_eq!(refusal(place("hetzner", "nbg1", "cx23")), None);
         assert_eq!(refusal(place("", "", "g6-nanode-1")), None);
@@ -233,7 +242,12 @@ mod tests {
         let too_far = refusal(place("hetzner", "nbg1", "cx33")).unwrap();
         assert_eq!(too_far, "There is no size `cx33` to rent. There are: `cx23`.");
         // Nobody could be asked: renting will tell.
-        assert!(fits(&place("aws", "moon", "huge"), &[]).is_ok());
+        assert!(fits(&place("aws", "moon", "huge"), &[], &[]).is_ok());
+        assert!(fits(&place("hetzner", "moon", "huge"), &set_up, &[]).is_ok());
+        // Nor could one of them, who may have it.
+        let silent = ["hetzner".to_owned(), "linode".to_owned(), "vultr".to_owned()];
+        assert!(fits(&place("vultr", "fra", ""), &silent, &offers()).is_ok());
+        assert!(fits(&place("", "fra", ""), &silent, &offers()).is_ok());
     }
 
     #[test]
