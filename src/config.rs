@@ -352,7 +352,7 @@ impl Dns {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cloud {
-    /// The provider for servers that name none; empty means the first that has a token.
+    /// The provider for servers that name none; empty means the cheapest when a server is made.
     pub provider: Option<String>,
     /// A host that hears nothing from Spawnpoint for so many hours stops its game; 0 means never.
     #[serde(deserialize_with = "plain")]

@@ -28,7 +28,7 @@ async fn cloud_server(stage: &Stage, name: &str) -> ServerId {
         place: Default::default(),
         channel: None,
     };
-    ServerId(stage.program.app.create(&stage.caller, new).await.unwrap().id)
+    ServerId(stage.program.app.create(&stage.caller, new).await.unwrap().view.id)
 }
 
 /// As the drivers label what they make, for providers with tags and for those with labels.

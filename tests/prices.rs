@@ -6,12 +6,13 @@ mod common {
 }
 
 use common::cloud::{Clouds, Failure, Machines, Options};
-use spawnpoint::app::NewServer;
+use spawnpoint::app::{Created, NewServer, Refusal};
 use spawnpoint::clients::cloud::PROVIDERS;
 use spawnpoint::config::{Config, OwnHost};
 use spawnpoint::model::GuildId;
 use spawnpoint::model::access::Caller;
 use spawnpoint::model::bill::StartCost;
+use spawnpoint::model::cost::{Cheapest, Quote};
 use spawnpoint::model::host::Place;
 use spawnpoint::model::view::ServerView;
 use spawnpoint::program::Program;
@@ -61,7 +62,7 @@ async fn house(clouds: &Clouds, providers: &[&str], tweak: impl FnOnce(&mut Conf
 }
 
 impl House {
-    async fn create(&self, name: &str, place: Place) -> Result<ServerView, String> {
+    async fn create(&self, name: &str, place: Place) -> Result<Created, String> {
         let new = NewServer { name: name.into(), game: "toy".into(), place, ..NewServer::default() };
         self.program.app.create(&self.caller, new).await.map_err(|refusal| refusal.to_string())
     }
@@ -260,5 +261,112 @@ async fn a_machine_of_your_own_has_no_price() {
     .await;
     house.create("world", in_region("ssh", "attic")).await.expect("it is made");
     assert_eq!(house.start_cost("world").await, None);
+    house.close().await;
+}
+
+/// What each of these providers would take for the smallest host that is enough, as a server says that names it.
+async fn quotes(house: &House, providers: &[&str]) -> Vec<Quote> {
+    let mut quotes = vec![];
+    for provider in providers {
+        let place = Place { provider: Some((*provider).into()), ..Place::default() };
+        house.create(&format!("at-{provider}"), place).await.expect("it is made");
+        match house.start_cost(&format!("at-{provider}")).await {
+            Some(StartCost::Rents(start)) => quotes.push(start.quote),
+            other => panic!("{provider}: {other:?}"),
+        }
+    }
+    quotes
+}
+
+fn hourly(quote: &Quote) -> i64 {
+    quote.price.as_ref().expect("a price").hourly
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_providers_the_cheapest_is_chosen_once_and_rented_from() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["digitalocean", "linode", "vultr"], |_| ()).await;
+    let quotes = quotes(&house, &["digitalocean", "linode", "vultr"]).await;
+    let least = quotes.iter().min_by_key(|quote| hourly(quote)).expect("three of them");
+    assert_ne!(least.provider, "digitalocean", "or this shows nothing: it is the first by name");
+
+    let made = house.create("world", Place::default()).await.expect("it is made");
+    let expected = Cheapest { quote: least.clone(), incomparable: vec![], silent: vec![] };
+    assert_eq!(made.cheapest, Some(expected));
+    let Some(StartCost::Rents(start)) = house.start_cost("world").await else { panic!("no price") };
+    assert_eq!(start.quote, *least);
+    house.program.app.start(&house.caller, "world", None).await.expect("it starts");
+    house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    let host = clouds.living().pop().expect("a host");
+    assert_eq!((host.provider, host.size), (least.provider.clone(), least.size.clone()));
+
+    // Whoever names one gets that one, and a size that one alone has says which.
+    let sized = Place { size: Some("s-2vcpu-4gb".into()), ..Place::default() };
+    let sized = house.create("sized", sized).await.expect("it is made").cheapest.expect("a choice");
+    assert_eq!(sized.quote.provider, "digitalocean");
+    let set = [("provider".to_owned(), "linode".to_owned())].into();
+    let applied = house.program.app.settings_apply(&house.caller, "sized", set).await.expect("it is changed");
+    assert_eq!(applied.cheapest, None);
+    // An emptied field is a question again.
+    let emptied = [("provider".to_owned(), String::new())].into();
+    let applied = house.program.app.settings_apply(&house.caller, "sized", emptied).await.expect("it is changed");
+    assert_eq!(applied.cheapest.expect("a choice").quote, *least);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prices_in_different_currencies_are_not_compared_and_the_first_by_name_is_taken() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["digitalocean", "hetzner", "linode"], |_| ()).await;
+    let quotes = quotes(&house, &["digitalocean", "hetzner", "linode"]).await;
+    let [ocean, hetzner, linode] = &quotes[..] else { panic!("{quotes:?}") };
+    assert!(hourly(linode) < hourly(ocean), "or this shows nothing");
+    let made = house.create("world", Place::default()).await.expect("it is made");
+    let expected = Cheapest { quote: hetzner.clone(), incomparable: vec![linode.clone()], silent: vec![] };
+    assert_eq!(made.cheapest, Some(expected));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_says_no_prices_is_left_out_of_the_choice_and_named() {
+    let Some(clouds) = clouds() else { return };
+    for silence in [Failure::status(503), Failure::status(401), Failure::slow(Duration::from_secs(60))] {
+        clouds.fail(silence.of("vultr").times(None));
+        let house = house(&clouds, &["digitalocean", "vultr"], |_| ()).await;
+        let cheapest = house.create("world", Place::default()).await.expect("it is made").cheapest.expect("a choice");
+        assert_eq!((cheapest.quote.provider.as_str(), cheapest.silent), ("digitalocean", vec!["vultr".to_owned()]));
+        house.close().await;
+        clouds.heal();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_chosen_when_it_was_made_is_chosen_at_its_start() {
+    let Some(clouds) = clouds() else { return };
+    clouds.fail(Failure::status(503).times(None));
+    let house = house(&clouds, &["digitalocean", "vultr"], |_| ()).await;
+    let made = house.create("world", Place::default()).await.expect("it is made");
+    assert_eq!((made.cheapest, made.view.place), (None, Some(Place::default())));
+    let refused = house.program.app.start(&house.caller, "world", None).await.expect_err("nobody says where");
+    assert!(matches!(refused, Refusal::Busy(_)), "{refused}");
+    clouds.heal();
+    house.program.app.start(&house.caller, "world", None).await.expect("it starts");
+    let on = house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    assert_eq!(clouds.living().pop().expect("a host").provider, "vultr");
+    assert_eq!(on.place.and_then(|place| place.provider).as_deref(), Some("vultr"), "and there it stays");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_of_the_configuration_is_taken_whatever_it_costs() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["digitalocean", "vultr"], |config| {
+        config.cloud.provider = Some("digitalocean".into());
+    })
+    .await;
+    let made = house.create("world", Place::default()).await.expect("it is made");
+    assert_eq!((made.cheapest, made.view.place), (None, Some(Place::default())), "it follows the configuration");
+    let Some(StartCost::Rents(start)) = house.start_cost("world").await else { panic!("no price") };
+    assert_eq!(start.quote.provider, "digitalocean");
     house.close().await;
 }

@@ -7,7 +7,7 @@ use crate::model::bill::{
     BudgetOf, CostView, Kinds, Ledger, MONTHS_LISTED, More, StartCost, StartPrice, Unpaid, cost, left, longer,
     may_start, standings, start_price,
 };
-use crate::model::cost::{Month, Quote, Rental, running, spoken};
+use crate::model::cost::{Cheapest, Month, Quote, Rental, running, spoken};
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Subject};
 use crate::model::server::{Backend, Server};
@@ -169,19 +169,15 @@ impl App {
     /// What its provider wants for a host. `None` where nobody sends a bill.
     async fn quote(&self, server: &Server) -> Answer<Option<Quote>> {
         let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
-        let asked = tokio::time::timeout(QUOTE_LIMIT, driver.quote(server)).await;
-        match asked.unwrap_or_else(|_| Err(StepError::retry("the provider took too long"))) {
-            Ok(quote) => Ok(quote.filter(|quote| quote.price.is_some())),
-            // A start would end with the same sentence.
-            Err(StepError::Fatal(why)) => Err(Refusal::Invalid(format!("{why:#}"))),
-            Err(StepError::Retry(error)) => {
-                tracing::warn!(server = %server.name, "The price of a start could not be had: {error:#}");
-                let why = format!(
-                    "The provider of `{}` does not say now what a host costs. Try again in a minute.",
-                    server.name
-                );
-                Err(Refusal::Busy(why))
-            }
+        let quote = said_in_time(server, driver.quote(server)).await?;
+        Ok(quote.filter(|quote| quote.price.is_some()))
+    }
+
+    /// Who it is rented from for the least. `None` where that is decided.
+    pub(super) async fn cheapest(&self, server: &Server) -> Answer<Option<Cheapest>> {
+        match self.engine().driver(server.backend) {
+            Some(driver) => said_in_time(server, driver.cheapest(server)).await,
+            None => Ok(None),
         }
     }
 
@@ -267,6 +263,22 @@ fn cost_or_why(price: Answer<Option<StartPrice>>) -> anyhow::Result<Option<Start
             Ok(Some(StartCost::NotNow { why }))
         }
         Err(Refusal::Ours(error)) => Err(error),
+    }
+}
+
+/// What a driver says of prices, for people who wait for it.
+async fn said_in_time<T>(server: &Server, asked: impl Future<Output = Result<T, StepError>>) -> Answer<T> {
+    let said = tokio::time::timeout(QUOTE_LIMIT, asked).await;
+    match said.unwrap_or_else(|_| Err(StepError::retry("the provider took too long"))) {
+        Ok(said) => Ok(said),
+        // A start would end with the same sentence.
+        Err(StepError::Fatal(why)) => Err(Refusal::Invalid(format!("{why:#}"))),
+        Err(StepError::Retry(error)) => {
+            tracing::warn!(server = %server.name, "The price of a start could not be had: {error:#}");
+            let why =
+                format!("The provider of `{}` does not say now what a host costs. Try again in a minute.", server.name);
+            Err(Refusal::Busy(why))
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub use jobs::{Choice, Extended, UpdateWhen, force_loses};
 pub use moving::Moving;
 pub use orphans::{LostView, OrphanView, Orphans};
 pub use schedules::{Added, Rule};
-pub use servers::{Applied, Field, FieldKind, Form, NewServer};
+pub use servers::{Applied, Created, Field, FieldKind, Form, NewServer};
 pub use snapshots::{GameView, VariableView};
 pub use telling::{JobMessage, Telling};
 

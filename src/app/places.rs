@@ -2,7 +2,7 @@
 //! to choose from.
 
 use super::{Answer, App, Field, FieldKind, Refusal};
-use crate::model::cost::Quote;
+use crate::model::cost::{Cheapest, Quote};
 use crate::model::host::{HostImage, OWN_MACHINE, Place};
 use crate::model::server::{Backend, Server};
 use std::collections::BTreeMap;
@@ -56,6 +56,40 @@ impl App {
         fits(&place, &set_up, &self.offers().await)?;
         image_fits(&place, &self.images().await)?;
         Ok(place)
+    }
+
+    /// Names the cheapest provider where nobody has named one. What it says is at hand or asked for now; where that is
+    /// nothing, nobody is named, and the start chooses.
+    pub(super) async fn choose_provider(&self, server: &mut Server) -> Answer<Option<Cheapest>> {
+        match self.cheapest(server).await {
+            Ok(Some(cheapest)) => {
+                server.place.provider = Some(cheapest.quote.provider.clone());
+                Ok(Some(cheapest))
+            }
+            Ok(None) | Err(Refusal::Invalid(_) | Refusal::Busy(_)) => Ok(None),
+            Err(refusal @ (Refusal::NotAllowed(_) | Refusal::NotFound(_) | Refusal::Ours(_))) => Err(refusal),
+        }
+    }
+
+    /// The same before a start, which needs one: of a server that came from another backend, or was made when no provider
+    /// answered. From then on it stays there.
+    pub(super) async fn with_provider(&self, server: Server) -> Answer<Server> {
+        if server.place.provider.is_some() || server.owned.host.is_some() {
+            return Ok(server);
+        }
+        // Of two starts at once, the second finds what the first has named, and never names another under its job.
+        let _one_by_one = self.inner.starts.lock().await;
+        let present = self.store().server_any(&server.id).await?.unwrap_or(server);
+        if present.owned.host.is_some() || self.open_job(&present).await?.is_some() {
+            return Ok(present);
+        }
+        let Some(cheapest) = self.cheapest(&present).await? else { return Ok(present) };
+        let place = Place { provider: Some(cheapest.quote.provider), ..present.place.clone() };
+        match self.store().set_place(&present.id, &place).await? {
+            true => Ok(Server { place, ..present }),
+            // It has a host by now.
+            false => Ok(present),
+        }
     }
 
     /// Why the place of this server cannot be changed now, if it cannot.
@@ -122,7 +156,12 @@ pub(super) fn fields(server: &Server) -> Vec<Field> {
     };
     let place = &server.place;
     vec![
-        field(PROVIDER, "Provider", "Where its host is rented; empty: as configured.", &place.provider),
+        field(
+            PROVIDER,
+            "Provider",
+            "Who its host is rented from; empty: as configured, or whoever is cheapest.",
+            &place.provider,
+        ),
         field(REGION, "Region", "The provider's word for it; empty: as configured.", &place.region),
         field(SIZE, "Size", "The provider's word for it; empty: what the game needs.", &place.size),
         field(

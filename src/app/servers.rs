@@ -4,6 +4,7 @@ use super::{Answer, App, Did, Refusal, not_set_up, places};
 use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission};
+use crate::model::cost::Cheapest;
 use crate::model::host::Place;
 use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
@@ -84,23 +85,33 @@ pub enum FieldKind {
     YesNo,
 }
 
+/// A server that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub view: ServerView,
+    /// Where its provider was chosen by the price.
+    pub cheapest: Option<Cheapest>,
+}
+
 /// What a change of settings did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     pub changed: Vec<String>,
+    /// Where its provider was chosen by the price.
+    pub cheapest: Option<Cheapest>,
     /// It runs now, so the change waits for the next start.
     pub at_next_start: bool,
 }
 
 impl App {
-    pub async fn create(&self, caller: &Caller, new: NewServer) -> Answer<ServerView> {
+    pub async fn create(&self, caller: &Caller, new: NewServer) -> Answer<Created> {
         let (name, game) = (new.name.clone(), new.game.clone());
         let answer = self.create_unaudited(caller, new).await;
         let name: String = name.chars().take(40).collect();
         self.audited(caller, Did::new("create", &name).with(game.chars().take(40).collect::<String>()), answer).await
     }
 
-    async fn create_unaudited(&self, caller: &Caller, new: NewServer) -> Answer<ServerView> {
+    async fn create_unaudited(&self, caller: &Caller, new: NewServer) -> Answer<Created> {
         self.require(caller, None, Permission::Operate).await?;
         let name = ServerName::parse(new.name.trim()).map_err(Refusal::Invalid)?;
         let recipe = self.recipe(&new.game)?;
@@ -146,7 +157,7 @@ impl App {
             })
             .collect();
         let place = if words.is_empty() { Place::default() } else { self.place_of(&Place::default(), &words).await? };
-        let server = Server {
+        let mut server = Server {
             id: ServerId(random_id()),
             guild: caller.guild.clone(),
             name,
@@ -163,6 +174,7 @@ impl App {
             created_at: self.now(),
             deleted_at: None,
         };
+        let cheapest = self.choose_provider(&mut server).await?;
         match self.store().create_server(&server, &secrets, &caller.actor).await {
             Ok(()) => {}
             Err(CreateError::NameTaken) => {
@@ -171,7 +183,7 @@ impl App {
             Err(CreateError::Other(error)) => return Err(Refusal::Ours(error)),
         }
         self.engine().look(&server).await;
-        Ok(self.view_of(&server).await?)
+        Ok(Created { view: self.view_of(&server).await?, cheapest })
     }
 
     pub async fn logs(&self, caller: &Caller, name: &str, lines: usize) -> Answer<String> {
@@ -296,9 +308,12 @@ impl App {
         if limits.budget != server.limits.budget {
             self.server(caller, name, Permission::Admin).await?;
         }
+        let mut cheapest = None;
         if !changes.place.is_empty() {
             self.place_is_free(&server).await?;
-            let place = self.place_of(&server.place, &changes.place).await?;
+            let mut there = Server { place: self.place_of(&server.place, &changes.place).await?, ..server.clone() };
+            cheapest = self.choose_provider(&mut there).await?;
+            let place = there.place;
             changed.extend(places::changed(&server.place, &place));
             if place != server.place && !self.store().set_place(&server.id, &place).await? {
                 return Err(Refusal::Busy(format!(
@@ -313,7 +328,7 @@ impl App {
         self.store().set_settings(&server.id, &settings, &changes.secrets).await?;
         self.changed(&server);
         let waits = changed.iter().any(|key| !AT_ONCE.contains(&key.as_str()));
-        Ok(Applied { at_next_start: server.wanted == Wanted::On && waits, changed })
+        Ok(Applied { changed, cheapest, at_next_start: server.wanted == Wanted::On && waits })
     }
 
     pub async fn server_names(&self, guild: &GuildId) -> Vec<String> {

@@ -17,7 +17,7 @@ pub mod watch;
 use crate::bus::{Bus, Nudge};
 use crate::model::access::Actor;
 use crate::model::bill::Spending;
-use crate::model::cost::{Quote, Rental};
+use crate::model::cost::{Cheapest, Quote, Rental};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
@@ -88,6 +88,11 @@ pub trait Driver: Send + Sync {
     /// `Retry` where the price could not be had now, `Fatal` where a start would fail for the same reason. A server that
     /// has a host already is quoted as if it had none.
     async fn quote(&self, _server: &Server) -> Result<Option<Quote>, StepError> {
+        Ok(None)
+    }
+    /// Who this server is rented from for the least, where neither people nor the configuration name a provider and there
+    /// is more than one; `None` where there is nothing to choose. Waits, errs and reserves like `quote`.
+    async fn cheapest(&self, _server: &Server) -> Result<Option<Cheapest>, StepError> {
         Ok(None)
     }
     /// What can be rented for a server of any kind: every provider, region and size that is set up here, with its price,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Millionths of a unit of currency.
@@ -94,6 +94,29 @@ pub struct Quote {
     pub memory_mb: Option<u32>,
     /// `None` for a machine of your own: nobody sends a bill for it.
     pub price: Option<Price>,
+}
+
+/// Who to rent from, where neither people nor the configuration name a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cheapest {
+    pub quote: Quote,
+    /// The cheapest in each other currency. Which of them costs less nobody here can say.
+    pub incomparable: Vec<Quote>,
+    /// Providers that did not say what they have, and are left out.
+    pub silent: Vec<String>,
+}
+
+/// Of these the cheapest, and that of each other currency. Between currencies the provider's name decides: it says nothing
+/// about the price, and it is the same tomorrow. `None` where nothing has a price.
+pub fn cheapest(mut quotes: Vec<Quote>) -> Option<(Quote, Vec<Quote>)> {
+    quotes.retain(|quote| quote.price.is_some());
+    let hourly = |quote: &Quote| quote.price.as_ref().map(|price| price.hourly);
+    quotes.sort_by(|a, b| (hourly(a), &a.provider).cmp(&(hourly(b), &b.provider)));
+    let mut currencies = BTreeSet::new();
+    quotes.retain(|quote| quote.price.as_ref().is_some_and(|price| currencies.insert(price.currency.clone())));
+    quotes.sort_by(|a, b| a.provider.cmp(&b.provider));
+    let mut quotes = quotes.into_iter();
+    Some((quotes.next()?, quotes.collect()))
 }
 
 /// A host that was rented, for the bill. It goes on until the provider says that the host is gone.

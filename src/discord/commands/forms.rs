@@ -76,9 +76,9 @@ pub async fn create(asked: &Asked<'_>, panels: &Panels, wish: Wish) {
 async fn make(asked: &Asked<'_>, panels: &Panels, new: NewServer) -> Answer<Said> {
     let caller = asked.caller().await?;
     asked.may_tell_here()?;
-    let view = asked.app.create(&caller, new).await?;
-    panels.wanted(ServerId(view.id.clone()), asked.channel.to_string());
-    Ok(answers::created(&view))
+    let created = asked.app.create(&caller, new).await?;
+    panels.wanted(ServerId(created.view.id.clone()), asked.channel.to_string());
+    Ok(answers::created(&created))
 }
 
 /// Opens the console's form, from a panel.

@@ -43,7 +43,7 @@ async fn create(
     #[description = "Where it runs: docker or cloud; without it, where it can"]
     #[autocomplete = "complete::backend"]
     backend: Option<String>,
-    #[description = "Who its host is rented from, on the cloud; without it, as configured"]
+    #[description = "Who its host is rented from, on the cloud; without it, as configured or the cheapest"]
     #[autocomplete = "complete::provider"]
     #[max_length = 100]
     provider: Option<String>,

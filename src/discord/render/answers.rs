@@ -4,13 +4,12 @@ use super::lists::what_is_allowed;
 use super::server::lines_that_fit;
 use super::text::{NAME_SHOWN, REMARK_SHOWN, clip, code, moment, plain, relative};
 use super::{Look, Said};
-use crate::app::{Applied, Extended, Field, Form, Moving, UpdateWhen};
+use crate::app::{Applied, Created, Extended, Field, Form, Moving, UpdateWhen};
 use crate::discord::ids::Press;
 use crate::model::bill::{More, StartPrice};
 use crate::model::cost::{Quote, spoken};
 use crate::model::job::Action;
 use crate::model::server::Backend;
-use crate::model::view::ServerView;
 use crate::model::{JobId, ServerId};
 
 /// Inputs that fit into one form.
@@ -44,12 +43,15 @@ pub fn extended(server: &str, extended: &Extended) -> Said {
     Said::new(format!("{} now runs until {} ({}).{costs}", code(server), moment(until), relative(until)))
 }
 
-pub fn created(view: &ServerView) -> Said {
+pub fn created(created: &Created) -> Said {
+    let view = &created.view;
+    let rents = created.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found)));
     Said::new(format!(
-        "{} is made: {} on {}. Start it with `/server start` or the button on its panel.",
+        "{} is made: {} on {}. Start it with `/server start` or the button on its panel.{}",
         code(&view.name),
         plain(&view.title, NAME_SHOWN),
-        view.backend.word()
+        view.backend.word(),
+        rents.unwrap_or_default()
     ))
 }
 
@@ -97,7 +99,8 @@ pub fn applied(server: &str, applied: &Applied) -> Said {
     }
     let changed: Vec<String> = applied.changed.iter().map(|key| code(key)).collect();
     let when = if applied.at_next_start { " It runs now, so this counts from its next start on." } else { "" };
-    Said::new(format!("Changed {} of {}.{when}", changed.join(", "), code(server)))
+    let rents = applied.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found)));
+    Said::new(format!("Changed {} of {}.{when}{}", changed.join(", "), code(server), rents.unwrap_or_default()))
 }
 
 /// All settings of a server, and buttons that open forms for them.

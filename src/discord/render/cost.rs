@@ -6,7 +6,7 @@ use super::text::{NAME_SHOWN, REMARK_SHOWN, code, plain, took};
 use crate::model::bill::{
     BudgetOf, CostView, Kinds, LeftHost, PersonCost, ServerCost, Standing, StartCost, StartPrice,
 };
-use crate::model::cost::spoken;
+use crate::model::cost::{Cheapest, Quote, spoken};
 use crate::model::lease;
 
 /// What the next start of a server costs, on its panel.
@@ -31,6 +31,34 @@ fn host_price(price: &StartPrice) -> Option<String> {
     });
     let host = format!("{} {} in {}", price.quote.provider, price.quote.size, price.quote.region);
     Some(format!("({}): about {} an hour{}.", plain(&host, NAME_SHOWN), said(rate.hourly), at_most.unwrap_or_default()))
+}
+
+/// Who a host comes from that nobody named a provider for, and what that rests on.
+pub fn cheapest(found: &Cheapest) -> String {
+    let asks = |quote: &Quote| {
+        let amount = quote.price.as_ref().map(|price| format!("{} an hour", spoken(price.hourly, &price.currency)));
+        let what = format!("{} in {}", quote.size, quote.region);
+        format!("{} ({}: about {})", code(&quote.provider), plain(&what, NAME_SHOWN), amount.unwrap_or_default())
+    };
+    let why = match found.incomparable.is_empty() {
+        true => "now the cheapest that is enough".to_owned(),
+        false => {
+            let others: Vec<String> = found.incomparable.iter().map(asks).collect();
+            format!(
+                "the cheapest in its currency. Currencies are not compared, and it comes first by name; there is also {}",
+                others.join(", and ")
+            )
+        }
+    };
+    let silent: Vec<String> = found.silent.iter().map(|name| code(name)).collect();
+    let left_out = match silent.is_empty() {
+        true => String::new(),
+        false => format!(" Left out, because no prices came: {}.", silent.join(", ")),
+    };
+    format!(
+        "Its host is rented from {}, {why}.{left_out} Another is chosen with `provider` of `/server settings`.",
+        asks(&found.quote)
+    )
 }
 
 /// The bill of one month, by server, person and month.
@@ -126,6 +154,26 @@ mod tests {
         let mut money = Money::default();
         amounts.iter().for_each(|(currency, amount)| money.add(currency, *amount));
         money
+    }
+
+    #[test]
+    fn a_provider_that_nobody_named_is_named_with_what_was_left_out() {
+        let quote = |provider: &str, size: &str, hourly, currency: &str| Quote {
+            provider: provider.into(),
+            region: "here".into(),
+            size: size.into(),
+            cpus: None,
+            memory_mb: None,
+            price: Some(Price { hourly, monthly: None, currency: currency.into(), unit_ms: HOUR_MS }),
+        };
+        let alone = Cheapest { quote: quote("linode", "tiny", 7_500, "USD"), incomparable: vec![], silent: vec![] };
+        insta::assert_snapshot!(cheapest(&alone), @"Its host is rented from `linode` (tiny in here: about 0.0075 $ an hour), now the cheapest that is enough. Another is chosen with `provider` of `/server settings`.");
+        let torn = Cheapest {
+            quote: quote("hetzner", "cx23", 6_300, "EUR"),
+            incomparable: vec![quote("linode", "tiny", 7_500, "USD")],
+            silent: vec!["digitalocean".into(), "vultr".into()],
+        };
+        insta::assert_snapshot!(cheapest(&torn), @"Its host is rented from `hetzner` (cx23 in here: about 0.0063 € an hour), the cheapest in its currency. Currencies are not compared, and it comes first by name; there is also `linode` (tiny in here: about 0.0075 $ an hour). Left out, because no prices came: `digitalocean`, `vultr`. Another is chosen with `provider` of `/server settings`.");
     }
 
     #[test]

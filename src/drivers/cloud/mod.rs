@@ -39,7 +39,7 @@ use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
 use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, undo_quiesce, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
-use crate::model::cost::Quote;
+use crate::model::cost::{Cheapest, Quote};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
@@ -381,6 +381,10 @@ impl Driver for CloudDriver {
 
     async fn quote(&self, server: &Server) -> Result<Option<Quote>, StepError> {
         self.quote_of(server).await.map(Some)
+    }
+
+    async fn cheapest(&self, server: &Server) -> Result<Option<Cheapest>, StepError> {
+        self.cheapest_of(server).await
     }
 
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {

@@ -5,17 +5,20 @@ use super::patience::when_it_says;
 use super::{CloudDriver, choose, cloud_error};
 use crate::clients::cloud::{CloudApi, CloudError, Image, Offer};
 use crate::engine::{StepCx, StepError};
-use crate::model::cost::Quote;
-use crate::model::host::{HostImage, OWN_MACHINE};
+use crate::model::cost::{self, Cheapest, Quote};
+use crate::model::host::{HostImage, OWN_MACHINE, Place};
 use crate::model::server::Server;
+use futures::future::join_all;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// What a provider offers is asked anew after this.
 const OFFERS_LAST: Duration = Duration::from_secs(600);
 /// Where the provider does not answer, an older list still tells people the price, but not one of this age.
 const OFFERS_STALE: Duration = Duration::from_secs(6 * 3600);
+/// People wait for a price, and one silent provider is no reason to show them none.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 
 /// What one provider has to offer.
 #[derive(Default)]
@@ -117,22 +120,70 @@ impl CloudDriver {
 
     /// What a start of this server would rent.
     pub(super) async fn quote_of(&self, server: &Server) -> Result<Quote, StepError> {
+        if let Some(cheapest) = self.cheapest_of(server).await? {
+            return Ok(cheapest.quote);
+        }
         let place = self.place(server).map_err(StepError::fatal)?;
         let provider = place.provider.clone().unwrap_or_default();
         if provider == OWN_MACHINE {
             return Ok(own_machine(place.region.unwrap_or_default(), super::rent::YOUR_OWN));
         }
-        let api = &self.provider(&provider)?.api;
         let needs = self.needs(server, self.recipe(&server.game)?);
-        let offers = match self.offers_of(&provider, api.as_ref()).await {
-            Ok(offers) => offers,
-            Err(error) => {
-                let older = self.lists.get(&provider).and_then(|lists| lists.sizes.at_most(OFFERS_STALE));
-                older.ok_or_else(|| cloud_error("asking for prices")(error))?
-            }
-        };
+        let offers = self.offers_or_older(&provider).await?;
         let offer = choose::choose(&offers, &needs, &place).map_err(StepError::fatal)?;
         Ok(quoted(&provider, offer))
+    }
+
+    /// Who this server is rented from for the least. `None` where that is decided: by people, by the operator, or because
+    /// there are not two to choose from.
+    pub(super) async fn cheapest_of(&self, server: &Server) -> Result<Option<Cheapest>, StepError> {
+        let named = server.place.provider.is_some() || self.settings.default_provider.is_some();
+        if named || self.providers.len() < 2 {
+            return Ok(None);
+        }
+        let needs = self.needs(server, self.recipe(&server.game)?);
+        let asked = self.providers.keys().map(|name| async move { (name, self.offers_or_older(name).await) });
+        let (mut quotes, mut silent, mut refusals) = (vec![], vec![], vec![]);
+        for (name, offers) in join_all(asked).await {
+            let offers = match offers {
+                Ok(offers) => offers,
+                Err(StepError::Retry(error) | StepError::Fatal(error)) => {
+                    tracing::info!(provider = name, "It is left out of a comparison of prices: {error:#}");
+                    silent.push(name.clone());
+                    continue;
+                }
+            };
+            let there = Place { provider: Some(name.clone()), ..server.place.clone() };
+            let place = self.place(&Server { place: there, ..server.clone() }).map_err(StepError::fatal)?;
+            match self.lacks_image(name, &place).map_or_else(|| choose::choose(&offers, &needs, &place), Err) {
+                Ok(offer) => quotes.push(quoted(name, offer)),
+                Err(why) => refusals.push(format!("{name}: {why}")),
+            }
+        }
+        match (cost::cheapest(quotes), silent.is_empty()) {
+            (Some((quote, incomparable)), _) => Ok(Some(Cheapest { quote, incomparable, silent })),
+            (None, true) => Err(StepError::fatal(refusals.join(" "))),
+            (None, false) => Err(StepError::retry(format!("asking for prices: no word from {}", silent.join(", ")))),
+        }
+    }
+
+    /// Each provider has its own word for the same system. Who is not known to lack this one may have it.
+    fn lacks_image(&self, provider: &str, place: &Place) -> Option<String> {
+        let image = place.image.as_ref()?;
+        let known = self.lists.get(provider)?.images.at_most(OFFERS_STALE)?;
+        (!known.iter().any(|known| known.word == *image)).then(|| format!("There is no image `{image}`."))
+    }
+
+    /// What a provider offers, from an older list where it does not answer.
+    async fn offers_or_older(&self, provider: &str) -> Result<Vec<Offer>, StepError> {
+        let api = &self.provider(provider)?.api;
+        let answer = timeout(ANSWERS_WITHIN, self.offers_of(provider, api.as_ref())).await;
+        let older = || self.lists.get(provider).and_then(|lists| lists.sizes.at_most(OFFERS_STALE));
+        match answer {
+            Ok(Ok(offers)) => Ok(offers),
+            Ok(Err(error)) => older().ok_or_else(|| cloud_error("asking for prices")(error)),
+            Err(_) => older().ok_or_else(|| StepError::retry("asking for prices: the provider took too long")),
+        }
     }
 
     /// All that can be rented, from the lists at hand.

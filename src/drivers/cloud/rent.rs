@@ -28,11 +28,12 @@ pub(super) const YOUR_OWN: &str = "your own";
 const NAME_MAX_CHARS: usize = 63;
 
 impl CloudDriver {
-    fn labels(&self, cx: &StepCx<'_>, server: &ServerId) -> Labels {
+    pub(super) fn labels(&self, cx: &StepCx<'_>, server: &ServerId) -> Labels {
         Labels { instance: self.settings.instance.clone(), server: server.0.clone(), job: cx.job.id.to_string() }
     }
 
-    /// Where this server's host is to be: what people chose, then the operator, then what is there.
+    /// Where this server's host is to be: what people chose, then the operator, then what is there. The same at each step
+    /// of a job, so of several providers it is the first by name: the cheapest is chosen before, and then it is named.
     pub(super) fn place(&self, server: &Server) -> Result<Place, String> {
         let named = server.place.provider.clone().or_else(|| self.settings.default_provider.clone());
         let provider = match named.or_else(|| self.providers.keys().next().cloned()) {
