@@ -259,6 +259,34 @@ async fn a_host_that_comes_late_in_place_of_one_that_is_gone_is_destroyed() {
     stage.close().await;
 }
 
+/// Nor because the one on record was from another provider.
+#[tokio::test]
+async fn a_host_that_comes_late_from_another_provider_than_the_lost_one_is_destroyed() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| {
+        ["linode", "hetzner"].iter().for_each(|provider| rent_at(config, &clouds, provider));
+    })
+    .await;
+    let app = &stage.program.app;
+    let server = server_at(&stage, "linode", "world").await;
+    let lost = planted_host(&clouds, "hetzner");
+    assert!(stage.program.store.adopt_host(&server.id, &lost, &Actor::Operator, 0).await.unwrap());
+    clouds.die(&lost.id, "gone");
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("linode").on("POST", "^/linode/instances$"));
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let asked = async || {
+        let requests = clouds.requests();
+        requests.iter().any(|one| one.method == "POST" && one.path == "/linode/instances").then_some(())
+    };
+    stage.until("the request for another host", asked).await;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    assert_eq!(clouds.hosts().iter().filter(|host| host.provider == "linode").count(), 1, "it came: {end:#?}");
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_host_that_is_powered_off_is_said_to_be_and_its_stop_goes_on_when_it_is_on_again() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -450,7 +478,8 @@ async fn a_link_that_a_game_lays_leads_nobody_with_more_rights() {
     stage.close().await;
 }
 
-async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str, name: &str) -> (Server, String) {
+/// A server that is to be rented there, and is not yet.
+async fn server_at(stage: &Stage, provider: &str, name: &str) -> Server {
     let place = spawnpoint::model::host::Place { provider: Some(provider.into()), ..Default::default() };
     let new = NewServer {
         name: name.into(),
@@ -461,17 +490,25 @@ async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str, name
         channel: None,
     };
     stage.program.app.create(&stage.caller, new).await.unwrap();
-    let store = &stage.program.store;
-    let found = async || store.server_by_name(&stage.caller.guild, name).await.unwrap().expect("it was created");
+    stage.program.store.server_by_name(&stage.caller.guild, name).await.unwrap().expect("it was created")
+}
+
+/// A host at this provider on which nobody listens.
+fn planted_host(clouds: &Clouds, provider: &str) -> HostRef {
     let planted = clouds.plant(provider, "host", &[], &[]).id;
-    // Nobody listens there.
-    let host: HostRef = serde_json::from_value(serde_json::json!({
+    serde_json::from_value(serde_json::json!({
         "provider": provider, "id": planted, "region": "r", "size": "s", "created_at": 0, "address": "127.0.0.9",
         "host_key": spawnpoint::clients::ssh::HostKey::generate().public_line,
     }))
-    .unwrap();
-    assert!(store.adopt_host(&found().await.id, &host, &Actor::Operator, 0).await.unwrap());
-    (found().await, planted)
+    .unwrap()
+}
+
+async fn server_with_a_host(stage: &Stage, clouds: &Clouds, provider: &str, name: &str) -> (Server, String) {
+    let (server, host) = (server_at(stage, provider, name).await, planted_host(clouds, provider));
+    let store = &stage.program.store;
+    assert!(store.adopt_host(&server.id, &host, &Actor::Operator, 0).await.unwrap());
+    let server = store.server_by_name(&stage.caller.guild, name).await.unwrap().expect("it was created");
+    (server, host.id)
 }
 
 #[tokio::test]

@@ -25,13 +25,16 @@ impl CloudDriver {
         let server = cx.server()?;
         let job = cx.job.id.to_string();
         let nothing = Owned { host: None, address: None, ports: BTreeMap::new(), ..server.owned.clone() };
-        let (provider, on_record) = match &server.owned.host {
-            Some(host) => (host.provider.clone(), Some(host.clone())),
-            None => match self.place(server).ok().and_then(|place| place.provider) {
-                Some(provider) => (provider, None),
-                None => return Ok(Gain::default()),
-            },
+        let asked_at = self.place(server).ok().and_then(|place| place.provider);
+        let (provider, on_record) = match (&server.owned.host, &asked_at) {
+            (Some(host), _) => (host.provider.clone(), Some(host.clone())),
+            (None, Some(provider)) => (provider.clone(), None),
+            (None, None) => return Ok(Gain::default()),
         };
+        if let Some(elsewhere) = asked_at.as_ref().filter(|asked_at| **asked_at != provider && *asked_at != OWN_MACHINE)
+        {
+            self.undo_elsewhere(cx, server, elsewhere).await?;
+        }
         if provider == OWN_MACHINE {
             let Some(host) = on_record else { return Ok(Gain::default()) };
             if let Some(Mark::Left { .. }) = self.mark_of(&server.id, &host.provider, &host.id).await? {
@@ -56,15 +59,10 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let api = &self.provider(&provider)?.api;
-        let mut mine = self.hosts_of_job(cx, api.as_ref(), server).await?;
-        if mine.is_empty() && self.was_asked(cx, server).await? {
-            cx.out.line("A host was asked for, and there was no answer; looking whether it comes.");
-            let until = Instant::now() + LATE_HOST_LIMIT;
-            while mine.is_empty() && Instant::now() < until {
-                tokio::time::sleep(ASK_EVERY).await;
-                mine = self.hosts_of_job(cx, api.as_ref(), server).await?;
-            }
-        }
+        let mine = match asked_at.as_ref() == Some(&provider) {
+            true => self.hosts_that_come(cx, api.as_ref(), server).await?,
+            false => self.hosts_of_job(cx, api.as_ref(), server).await?,
+        };
         let others = match on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id)) {
             // Nor is it there where an earlier try of this undoing has destroyed it.
             Some(host) => {
@@ -93,6 +91,40 @@ impl CloudDriver {
         self.tidy_up(cx, api.as_ref(), server, on_record.as_ref()).await?;
         let seen = on_record.is_some() || !mine.is_empty();
         Ok(Gain::owned(nothing).with_note(if seen { "the host is gone; billing is OFF" } else { "no host was seen" }))
+    }
+
+    /// A start may ask at another provider than the one that the host on record was from: that one was lost, and another
+    /// provider was chosen meanwhile.
+    async fn undo_elsewhere(&self, cx: &StepCx<'_>, server: &Server, provider: &str) -> Result<(), StepError> {
+        if self.known_host_key(&server.id, &cx.job.id.to_string()).await?.is_none() {
+            return Ok(());
+        }
+        let api = &self.provider(provider)?.api;
+        for host in self.hosts_that_come(cx, api.as_ref(), server).await? {
+            self.destroy_and_wait(cx, api.as_ref(), &host.id, None).await?;
+        }
+        self.delete_firewalls(cx, api.as_ref(), server, None).await?;
+        api.forget_labels(&self.labels(cx, &server.id)).await;
+        Ok(())
+    }
+
+    /// Those of this job, also one that was asked for and of which nobody has heard yet.
+    async fn hosts_that_come(
+        &self,
+        cx: &StepCx<'_>,
+        api: &dyn CloudApi,
+        server: &Server,
+    ) -> Result<Vec<Host>, StepError> {
+        let mut mine = self.hosts_of_job(cx, api, server).await?;
+        if mine.is_empty() && self.was_asked(cx, server).await? {
+            cx.out.line("A host was asked for, and there was no answer; looking whether it comes.");
+            let until = Instant::now() + LATE_HOST_LIMIT;
+            while mine.is_empty() && Instant::now() < until {
+                tokio::time::sleep(ASK_EVERY).await;
+                mine = self.hosts_of_job(cx, api, server).await?;
+            }
+        }
+        Ok(mine)
     }
 
     async fn hosts_of_job(&self, cx: &StepCx<'_>, api: &dyn CloudApi, server: &Server) -> Result<Vec<Host>, StepError> {
@@ -234,6 +266,26 @@ impl CloudDriver {
         server: &Server,
         host: Option<&HostRef>,
     ) -> Result<(), StepError> {
+        self.delete_firewalls(cx, api, server, host).await?;
+        for job in self.jobs_with_keys(server).await? {
+            let labels = Labels { instance: self.settings.instance.clone(), server: server.id.0.clone(), job };
+            api.forget_labels(&labels).await;
+        }
+        // A host that was left behind elsewhere is known by its key, too.
+        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;
+        if left.iter().any(|rental| rental.server == server.id) {
+            return Ok(());
+        }
+        self.forget_keys(server).await
+    }
+
+    async fn delete_firewalls(
+        &self,
+        cx: &StepCx<'_>,
+        api: &dyn CloudApi,
+        server: &Server,
+        host: Option<&HostRef>,
+    ) -> Result<(), StepError> {
         let mut firewalls: Vec<String> = host.and_then(|host| host.firewall.clone()).into_iter().collect();
         if firewalls.is_empty() {
             let extras = patiently(cx, "looking for the firewall", || api.extras(&self.settings.instance)).await?;
@@ -247,16 +299,7 @@ impl CloudDriver {
             // It may still be held by the host that has just left.
             patiently(cx, "deleting the firewall", || api.delete_firewall(&id)).await?;
         }
-        for job in self.jobs_with_keys(server).await? {
-            let labels = Labels { instance: self.settings.instance.clone(), server: server.id.0.clone(), job };
-            api.forget_labels(&labels).await;
-        }
-        // A host that was left behind elsewhere is known by its key, too.
-        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;
-        if left.iter().any(|rental| rental.server == server.id) {
-            return Ok(());
-        }
-        self.forget_keys(server).await
+        Ok(())
     }
 }
 
