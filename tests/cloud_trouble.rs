@@ -135,6 +135,8 @@ async fn a_host_on_which_no_file_of_a_world_is_found_stays_until_somebody_has_lo
     stage.start("world").await;
     app.console(&stage.caller, "world", "turn").await.unwrap();
     shell(&clouds, "cd /srv/spawnpoint/*/game; mv world elsewhere; rm -f settings/keep.txt");
+    // A backup of nothing says nothing about where the world is.
+    stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
     let job = app.stop(&stage.caller, "world", None).await.unwrap();
     let held = stage.end_of(job).await;
     assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");

@@ -3,8 +3,9 @@
 
 use super::blocking;
 use crate::engine::{StepCx, StepError};
+use crate::model::Ms;
 use crate::model::access::Actor;
-use crate::model::job::{Action, Gain, Job, Step, StepState};
+use crate::model::job::{Action, Cause, Gain, Job, Step, StepState};
 use crate::model::server::{Owned, Server};
 use crate::model::view::{Notice, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
@@ -66,11 +67,56 @@ impl Backups {
         self.recipes.get(game).is_some_and(|recipe| recipe.world.paths.is_empty())
     }
 
-    /// Whether the world had no file when it was last kept, so that it may have none now.
-    pub async fn was_empty(&self, server: &Server) -> Result<bool, StepError> {
+    /// A start that nobody asked for begins with no world that is in doubt: there is nobody to ask.
+    ///
+    /// # Errors
+    /// One that names the newest good backup.
+    pub async fn must_begin_well(&self, cx: &StepCx<'_>, present: &BackupId) -> Result<(), StepError> {
+        if cx.job.cause == Cause::Asked {
+            return Ok(());
+        }
+        let (vault, owner) = (self.vault.clone(), Self::owner(cx.server()?)?);
+        let id = vault::BackupId::parse(&present.0).map_err(vault_error("naming the backup"))?;
+        let kept = blocking(move || vault.list(&owner)).await?.map_err(vault_error("reading the vault"))?;
+        let kept: Vec<Backup> = kept.into_iter().filter_map(|one| one.kept()).collect();
+        match vault::rather(&id, &kept) {
+            None => Ok(()),
+            Some(good) => Err(StepError::fatal(format!(
+                "The world is in doubt: it is the backup `{present}`, and the newest good one is `{}`. `/server start` asks \
+                 which one it shall be.",
+                good.id.as_str()
+            ))),
+        }
+    }
+
+    /// A game that was played leaves a world behind. Where no file of one is found, the recipe may look in the wrong
+    /// place, and what people built goes with what this job destroys. A world that was empty before `since`, when it came
+    /// to where it was played, may be so.
+    ///
+    /// # Errors
+    /// One that holds the job until somebody has looked.
+    pub async fn must_not_be_elsewhere(&self, cx: &StepCx<'_>, files: u64, since: Ms) -> Result<(), StepError> {
+        let goes = [Step::DestroyHost, Step::DeleteDrive, Step::ReplaceDrive].into_iter();
+        let goes = goes.into_iter().any(|step| cx.job.record(step).is_some());
+        let meant = matches!(cx.job.action, Action::Delete | Action::Restore { .. });
+        if files > 0 || !goes || meant {
+            return Ok(());
+        }
+        let server = cx.server()?;
         let (vault, owner) = (self.vault.clone(), Self::owner(server)?);
-        let newest = blocking(move || vault.newest(&owner)).await?.map_err(vault_error("reading the vault"))?;
-        Ok(newest.and_then(|one| one.kept()).is_some_and(|backup| backup.files == 0))
+        let known = blocking(move || vault.list(&owner)).await?.map_err(vault_error("reading the vault"))?;
+        let before = known.into_iter().filter_map(|one| one.kept()).find(|one| one.meta.taken_at_ms < since);
+        if before.is_some_and(|backup| backup.files == 0) {
+            return Ok(());
+        }
+        let paths = self.recipes.get(&server.game).map(|recipe| recipe.world.paths.clone()).unwrap_or_default();
+        let bills = if server.owned.rented().is_some() { " The host bills meanwhile." } else { "" };
+        Err(StepError::fatal(format!(
+            "The game has left no file of a world where its recipe says that it lies: {}. If people played, it lies \
+             elsewhere, so everything stays as it is.{bills} Put that right and try again; or go on without this step, if \
+             there is nothing to keep.",
+            paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ")
+        )))
     }
 
     /// Makes the stage of this job a backup, unless it is one already, and tells people when it is far smaller than

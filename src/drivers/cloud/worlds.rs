@@ -9,7 +9,7 @@ use crate::drivers::backups::{Backups, NOTHING_KEPT, note_of, vault_error};
 use crate::drivers::{blocking, blocking_while_wanted};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
-use crate::model::job::{Action, Gain, Step, StepState};
+use crate::model::job::{Gain, Step, StepState};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
 use crate::model::view::{spoken_bytes, spoken_files};
@@ -158,9 +158,8 @@ impl CloudDriver {
             let found = transfer.compare().await.map_err(rsync_error)?;
             if found.is_empty() {
                 let files = staging.size().files;
-                if files == 0 && !live && self.would_lose_what_lies_elsewhere(cx, server).await? {
-                    return Err(self.no_file_of_a_world(server)?);
-                }
+                let since = self.host_of(server)?.created_at;
+                self.backups.must_not_be_elsewhere(cx, files, since).await?;
                 blocking(move || staging.mark_compared())
                     .await?
                     .map_err(vault_error("noting that the copy was compared"))?;
@@ -176,24 +175,6 @@ impl CloudDriver {
             true => Ok(Gain::note(format!("the game kept writing, so this copy may be torn: {difference}"))),
             false => Err(StepError::retry(format!("The copy of the world differs from the original: {difference}"))),
         }
-    }
-
-    /// A game that was played leaves a world behind. Where there is none, the recipe may look in the wrong place, and
-    /// what people built goes with the host.
-    async fn would_lose_what_lies_elsewhere(&self, cx: &StepCx<'_>, server: &Server) -> Result<bool, StepError> {
-        let goes = cx.job.record(Step::DestroyHost).is_some() && cx.job.action != Action::Delete;
-        Ok(goes && server.owned.rented().is_some() && !self.backups.was_empty(server).await?)
-    }
-
-    fn no_file_of_a_world(&self, server: &Server) -> Result<StepError, StepError> {
-        let paths: Vec<String> =
-            self.recipe(&server.game)?.world.paths.iter().map(|path| format!("`{path}`")).collect();
-        Ok(StepError::fatal(format!(
-            "The game has left no file of a world on its host, where the recipe says that it lies: {}. If people played, \
-             it lies elsewhere there. So the host stays, with all that is on it, and bills. Put that right and try \
-             again; or go on without this step, if there is nothing to keep.",
-            paths.join(", ")
-        )))
     }
 
     pub(super) async fn keep_backup(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -240,6 +221,9 @@ impl CloudDriver {
         };
         if self.is_running(server).await? {
             return Err(StepError::fatal("The game runs, so no world is put under it. Stop it first."));
+        }
+        if cx.job.action.chosen_backup().is_none() {
+            self.backups.must_begin_well(cx, &wanted).await?;
         }
         let (id, report) = self.backups.sound(server, &wanted).await?;
         let files = self.backups.vault.home(&Backups::owner(server)?, &id).join("files");

@@ -122,6 +122,7 @@ impl DockerDriver {
                 drop(self.read_world(cx, source).await?);
             }
             let staging = self.backups.stage(cx).await?;
+            let files = staging.size().files;
             if !staging.is_filled() {
                 return Err(StepError::fatal(
                     "The copy of the world is not in the vault any more. Try again from the beginning.",
@@ -129,6 +130,7 @@ impl DockerDriver {
             }
             let found = self.compare_once(cx, source, staging).await?;
             if found.is_whole() {
+                self.backups.must_not_be_elsewhere(cx, files, cx.server()?.created_at).await?;
                 return Ok(Gain::note(format!("{} entries are the same on both sides", found.same)));
             }
             difference = first_of(&found);
