@@ -125,7 +125,8 @@ impl Store {
         must_exist(id, self.db.run(sql, [(&id.0).into(), json(limits).into()]).await?)
     }
 
-    /// Where the next host is rented. False, and nothing is changed, once the server has a host: it stays where it is.
+    /// Where the next host is rented. False, and nothing is changed, once the server has a host: it stays where it is. Nor
+    /// while a job is under way, which looks for its host where it asked for one.
     pub async fn set_place(&self, id: &ServerId, place: &Place) -> anyhow::Result<bool> {
         let (id, place) = (id.clone(), json(place));
         self.db
@@ -135,7 +136,9 @@ impl Store {
                     let row = tx.row(sql, [(&id.0).into()]).await?;
                     let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
                     let owned: Owned = row.json("owned")?;
-                    if owned.host.is_some() {
+                    let sql = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
+                    if owned.host.is_some() || tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some()
+                    {
                         return Ok(false);
                     }
                     tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;

@@ -137,7 +137,8 @@ impl CloudDriver {
     /// Who this server is rented from for the least. `None` where that is decided: by people, by the operator, or because
     /// there are not two to choose from.
     pub(super) async fn cheapest_of(&self, server: &Server) -> Result<Option<Cheapest>, StepError> {
-        let named = server.place.provider.is_some() || self.settings.default_provider.is_some();
+        let has_one = server.place.provider.is_some() || server.owned.host.is_some();
+        let named = has_one || self.settings.default_provider.is_some();
         if named || self.providers.len() < 2 {
             return Ok(None);
         }
