@@ -223,22 +223,22 @@ async fn a_start_with_a_doubted_world_asks_which_one() {
     let unasked = room.stage.program.app.start(&room.stage.caller, "world", None).await.unwrap_err();
     story += &format!("unattended: {unasked}\n");
     room.ask(bob, "/server start server:world").await;
-    story += &format!("{}\n", room.click(bob, "Start with the newest").await);
+    story += &format!("{}\n", room.click(bob, "Start with it").await);
     room.stage.succeeds(JobId(5)).await;
     story += &format!("{}\n", room.stage.program.app.logs(&room.stage.caller, "world", 1).await.unwrap());
     assert_snapshot!(steady(&story), @r#"
     bob used /server start
     Spawnpoint (only bob sees this):
-      The world of `world` is in doubt: its newest backup, `<backup 2>` (<t:…>, 1 file, 2 bytes), is much smaller than the world was. The newest good one is `<backup 1>` (<t:…>, 21 files, 192 bytes). Which one shall it be? Neither is lost by that.
+      The world of `world` is in doubt: it is the backup `<backup 2>` (<t:…>, 1 file, 2 bytes), and that is much smaller than the world was. The newest good one is `<backup 1>` (<t:…>, 21 files, 192 bytes). Which one shall it be? Neither is lost by that. Going back takes the permission “operate”, and leaves it off: start it then. `/backup accept` says that a smaller world is right, and ends the question.
       -# Only you can answer. The question ends <t:…>.
-      [Start with the newest] [Go back to the good one] [Leave it]
+      [Start with it] [Go back to the good one] [Leave it]
     bob used /server start
     Spawnpoint (only bob sees this):
       That needs the permission “operate”. An admin can grant it with `/admin grant`.
     alice used /server start
     Spawnpoint (only alice sees this):
       Nothing was done.
-    unattended: `world` was not started, because its world is in doubt: its newest backup `<backup 2>` is much smaller than the world was. `/server start` asks whether to begin with it or to go back to `<backup 1>`.
+    unattended: `world` was not started, because its world is in doubt: it is the backup `<backup 2>`, and that is much smaller than the world was. `/server start` asks whether to begin with it or to go back to `<backup 1>`.
     bob used /server start
     Spawnpoint (only bob sees this):
       Starting `world` (job 5). Watch #general.

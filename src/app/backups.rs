@@ -2,7 +2,7 @@
 
 use super::{Answer, App, Did, Refusal};
 use crate::model::access::{Caller, Permission};
-use crate::model::server::{Server, Wanted};
+use crate::model::server::{Seen, Server};
 use crate::model::view::{BackupView, DoubtedStart, spoken_bytes, spoken_files};
 use crate::model::world::BackupId;
 use crate::model::{GuildId, ServerId};
@@ -85,7 +85,7 @@ impl App {
     /// everything else.
     pub async fn doubted_start(&self, caller: &Caller, name: &str) -> Answer<Option<DoubtedStart>> {
         let server = self.server(caller, name, Permission::Play).await?;
-        match server.wanted == Wanted::Off && self.open_job(&server).await?.is_none() {
+        match self.open_job(&server).await?.is_none() && !self.runs_already(&server).await? {
             true => Ok(self.begins_in_doubt(&server).await?),
             false => Ok(None),
         }
@@ -93,16 +93,20 @@ impl App {
 
     /// Nothing begins with a doubted world unless somebody wanted this very one.
     pub(super) async fn must_begin_well(&self, server: &Server, wanted: Option<&BackupId>) -> Answer<()> {
+        if self.open_job(server).await?.is_some() {
+            // Whoever asks reads who is starting it.
+            return Ok(());
+        }
         let doubted = self.begins_in_doubt(server).await?;
         match (wanted, doubted) {
             (None, None) => Ok(()),
-            (Some(wanted), _) if server.owned.begins_with() == Some(wanted) => Ok(()),
+            (Some(wanted), _) if self.begins_with(server).await.as_ref() == Some(wanted) => Ok(()),
             (Some(wanted), _) => Err(Refusal::Invalid(format!(
                 "`{}` would not begin with the backup `{wanted}` any more, so it was not started. Start it again.",
                 server.name
             ))),
             (None, Some(DoubtedStart { backup, good, .. })) => Err(Refusal::Invalid(format!(
-                "`{}` was not started, because its world is in doubt: its newest backup `{}` is {}. `/server start` \
+                "`{}` was not started, because its world is in doubt: it is the backup `{}`, and that is {}. `/server start` \
                  asks whether to begin with it or to go back to `{}`.",
                 server.name,
                 backup.id,
@@ -112,8 +116,17 @@ impl App {
         }
     }
 
+    /// What the next start begins with. What was played on a host that is gone is gone too.
+    async fn begins_with(&self, server: &Server) -> Option<BackupId> {
+        let held = server.owned.host.as_ref().is_some_and(|host| host.played);
+        match held && matches!(self.engine().look(server).await, Seen::Gone) {
+            true => server.owned.moved().world,
+            false => server.owned.begins_with().cloned(),
+        }
+    }
+
     async fn begins_in_doubt(&self, server: &Server) -> anyhow::Result<Option<DoubtedStart>> {
-        let Some(present) = server.owned.begins_with() else { return Ok(None) };
+        let Some(present) = self.begins_with(server).await else { return Ok(None) };
         let known = self.vault_list(&server.id).await?;
         let kept: Vec<vault::Backup> = known.iter().filter_map(|one| one.backup.clone()).collect();
         let rather = vault::BackupId::parse(&present.0).ok().and_then(|id| vault::rather(&id, &kept));

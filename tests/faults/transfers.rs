@@ -4,6 +4,7 @@ use super::relay::Relay;
 use super::*;
 use spawnpoint::app::Choice;
 use spawnpoint::config::DriveKind;
+use spawnpoint::model::world::BackupId;
 use spawnpoint::vault::{OwnerId, Vault};
 
 /// A world that is larger than all the pipes it goes through, in files that a game may leave behind.
@@ -76,7 +77,8 @@ async fn a_restore_that_is_called_off_half_way_leaves_nothing_under_the_newest_w
 
         let newest = app.backups(&stage.caller, "world").await.unwrap()[0].clone();
         assert!(newest.present, "{newest:#?}");
-        stage.start("world").await;
+        let with = BackupId(newest.id.clone());
+        stage.succeeds(app.start_with(&stage.caller, "world", &with, None).await.unwrap()).await;
         assert!(log_of(&stage, "world").await.contains("with 2 turns"), "{kind:?}");
         let vault = Vault::open(&stage.config.data_dir.join("vault")).unwrap();
         let owner: OwnerId = vault.owners().unwrap().remove(0);

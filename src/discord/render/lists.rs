@@ -58,8 +58,9 @@ pub fn whether_to_begin(server: &ServerId, start: &DoubtedStart, asker: Asker) -
         format!("{} ({}, {size})", code(&backup.id), relative(backup.taken_at))
     };
     let text = format!(
-        "The world of {} is in doubt: its newest backup, {}, is {doubt}. The newest good one is {}. Which one shall it \
-         be? Neither is lost by that.",
+        "The world of {} is in doubt: it is the backup {}, and that is {doubt}. The newest good one is {}. Which one \
+         shall it be? Neither is lost by that. Going back takes the permission “operate”, and leaves it off: start it \
+         then. `/backup accept` says that a smaller world is right, and ends the question.",
         code(name),
         named(backup),
         named(good),
@@ -68,7 +69,7 @@ pub fn whether_to_begin(server: &ServerId, start: &DoubtedStart, asker: Asker) -
         Press::Sure(make(server.clone(), BackupId(backup.id.clone())), asker)
     };
     Said::new(format!("{text}\n{}", ends(asker)))
-        .button(sure(Sure::StartWith, backup), "Start with the newest", Look::Danger)
+        .button(sure(Sure::StartWith, backup), "Start with it", Look::Danger)
         .button(sure(Sure::Restore, good), "Go back to the good one", Look::Plain)
         .button(Press::Never, "Leave it", Look::Plain)
 }
