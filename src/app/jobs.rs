@@ -6,7 +6,7 @@ use crate::model::access::{Caller, Permission};
 use crate::model::bill::More;
 use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
 use crate::model::lease;
-use crate::model::server::{Backend, Server, Wanted};
+use crate::model::server::{Backend, Seen, Server, Wanted};
 use crate::model::view::JobView;
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms};
@@ -171,7 +171,7 @@ impl App {
             self.recipe_of(&server)?;
             match server.backend {
                 Backend::Docker => self.must_have_newer_snapshot(&server).await?,
-                Backend::Cloud => must_be_there_to_install(&server, when)?,
+                Backend::Cloud => self.must_be_there_to_install(&server, when).await?,
             }
             match when {
                 UpdateWhen::NextStart => {
@@ -202,6 +202,25 @@ impl App {
             Some(_) => Ok(()),
             None => Err(Refusal::Invalid(format!(
                 "`{}` has no drive yet; its next start takes the newest snapshot anyway.",
+                server.name
+            ))),
+        }
+    }
+
+    /// A host has no snapshots: what is on it was installed when it was started.
+    async fn must_be_there_to_install(&self, server: &Server, when: UpdateWhen) -> Answer<()> {
+        let off = server.wanted == Wanted::Off || matches!(self.engine().look(server).await, Seen::Gone);
+        if server.owned.host.is_none() || off {
+            return Err(Refusal::Invalid(format!(
+                "`{}` is not running, and its next start installs what is newest anyway.",
+                server.name
+            )));
+        }
+        match when {
+            UpdateWhen::Now => Ok(()),
+            UpdateWhen::NextStart => Err(Refusal::Invalid(format!(
+                "Every start of `{}` installs what is newest then, so there is nothing to wait for. To install it anew \
+                 while it runs, choose `now`.",
                 server.name
             ))),
         }
@@ -432,22 +451,6 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
             format!("The {word} (job {}) is closed as it is. Nothing was undone and nothing destroyed.", job.id),
         )),
         Choice::Retry | Choice::Force | Choice::Abandon => Err(not_held()),
-    }
-}
-
-/// A host has no snapshots: what is on it was installed when it was started.
-fn must_be_there_to_install(server: &Server, when: UpdateWhen) -> Answer<()> {
-    match (&server.owned.host, when) {
-        (Some(_), UpdateWhen::Now) => Ok(()),
-        (Some(_), UpdateWhen::NextStart) => Err(Refusal::Invalid(format!(
-            "Every start of `{}` installs what is newest then, so there is nothing to wait for. To install it anew while \
-             it runs, choose `now`.",
-            server.name
-        ))),
-        (None, UpdateWhen::Now | UpdateWhen::NextStart) => Err(Refusal::Invalid(format!(
-            "`{}` is not running, and its next start installs what is newest anyway.",
-            server.name
-        ))),
     }
 }
 

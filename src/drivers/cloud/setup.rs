@@ -154,10 +154,7 @@ impl CloudDriver {
         write(&ssh, KEEPER_PATH, KEEPER, "755").await?;
         self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
         let home = home(&server.id);
-        for (name, content) in self.recipes.scripts(&server.game).map_err(StepError::Fatal)? {
-            write(&ssh, &format!("{home}/scripts/{name}"), content, "755").await?;
-        }
-        self.write_environment(cx, &ssh, server, recipe).await?;
+        self.write_scripts(cx, &ssh, server, recipe).await?;
         // Whose start made this folder: undoing that start may take it away, undoing another may not.
         let mark = format!("{home}/state/made-by-job");
         if read(&ssh, &mark).await?.is_none() {
@@ -211,12 +208,32 @@ impl CloudDriver {
         if !update && read(&ssh, &done).await?.is_some_and(|known| known == key) {
             return Ok(Gain::note("already installed"));
         }
+        // From here on it is neither the old install nor the new one.
+        write(&ssh, &done, "", "600").await?;
+        if update {
+            // The recipe may be another than when the host was made.
+            self.write_scripts(cx, &ssh, server, recipe).await?;
+        }
         if self.recipes.has_script(&server.game, "install") {
             let limit = Duration::from_secs(recipe.timeouts.install_s);
             self.run_script(cx, &ssh, recipe, "install", &[], limit).await?;
         }
         write(&ssh, &done, key, "600").await?;
         Ok(Gain::default())
+    }
+
+    async fn write_scripts(
+        &self,
+        cx: &StepCx<'_>,
+        ssh: &Ssh,
+        server: &Server,
+        recipe: &Recipe,
+    ) -> Result<(), StepError> {
+        let home = home(&server.id);
+        for (name, content) in self.recipes.scripts(&server.game).map_err(StepError::Fatal)? {
+            write(ssh, &format!("{home}/scripts/{name}"), content, "755").await?;
+        }
+        self.write_environment(cx, ssh, server, recipe).await.map(drop)
     }
 
     async fn run_script(
