@@ -179,7 +179,14 @@ impl DockerDriver {
     /// Makes a drive that is not on record yet. What a try that was cut off has left is empty, and may stand on a snapshot
     /// that was the newest then.
     async fn begin_drive(&self, server: &Server, drive: &DriveRef) -> Result<(), StepError> {
-        let dir = self.drive_dir(&drive.id);
+        let (dir, upper) = (self.drive_dir(&drive.id), self.drive_dir(&drive.id).join("upper"));
+        if blocking(move || upper.read_dir().is_ok_and(|mut files| files.next().is_some())).await? {
+            return Err(StepError::fatal(format!(
+                "The folder {} holds the files of a drive that nothing is known of, perhaps because an older database was \
+                 put in place. Look at it and move it away; then try again.",
+                dir.display()
+            )));
+        }
         if blocking(move || dir.is_dir()).await? {
             self.destroy_drive(&drive.id).await?;
         }
