@@ -6,7 +6,7 @@ use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission};
 use crate::model::cost::Cheapest;
 use crate::model::host::Place;
-use crate::model::recipe::{Recipe, Variable, VariableKind, without_ansi};
+use crate::model::recipe::{PIDS_USUAL, Recipe, Variable, VariableKind, without_ansi};
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use crate::model::view::ServerView;
 use crate::model::{GuildId, ServerId};
@@ -24,11 +24,15 @@ const LOG_LINES_MAX: usize = 2000;
 /// Names of the settings that every server has, whatever its game.
 const MEMORY: &str = "memory_mb";
 const CPUS: &str = "cpus";
+const PIDS: &str = "pids";
 const IDLE: &str = "idle_minutes";
 const LEASE: &str = "lease_minutes";
 const BUDGET: &str = "budget";
 const AT_UNIT: &str = "stop_at_billing_unit";
-const COMMON: [&str; 6] = [MEMORY, CPUS, IDLE, LEASE, BUDGET, AT_UNIT];
+const COMMON: [&str; 7] = [MEMORY, CPUS, PIDS, IDLE, LEASE, BUDGET, AT_UNIT];
+/// As in recipes.
+const PIDS_MIN: u32 = 8;
+const PIDS_MAX: u32 = 100_000;
 const CPUS_MIN: f64 = 0.05;
 const CPUS_MAX: f64 = 256.0;
 /// With less no game starts.
@@ -435,6 +439,7 @@ fn set_limits(limits: &mut Limits, typed: &BTreeMap<String, Option<String>>) -> 
         let value = value.as_deref();
         match key.as_str() {
             MEMORY => limits.memory_mb = value.map(|value| number(key, value, MEMORY_MIN_MB, 1 << 20)).transpose()?,
+            PIDS => limits.pids = value.map(|value| number(key, value, PIDS_MIN, PIDS_MAX)).transpose()?,
             IDLE => limits.idle_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
             LEASE => limits.lease_min = value.map(|value| number(key, value, 0, 10_080)).transpose()?,
             CPUS => {
@@ -518,6 +523,14 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
                 (0, 0),
             )
         },
+        field(
+            PIDS,
+            "Processes",
+            "How many processes and threads the game may have at once.",
+            text(server.limits.pids),
+            Some(recipe.resources.pids.unwrap_or(PIDS_USUAL).to_string()),
+            (PIDS_MIN.into(), PIDS_MAX.into()),
+        ),
         field(
             IDLE,
             "Idle stop (minutes)",

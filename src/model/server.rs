@@ -140,6 +140,9 @@ pub struct Limits {
     pub memory_mb: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// Processes and threads at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// Minutes with nobody on after which the server stops; 0 means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_min: Option<u32>,

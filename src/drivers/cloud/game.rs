@@ -11,7 +11,7 @@ use crate::engine::{StepCx, StepError, too_slow};
 use crate::model::config_edit;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
-use crate::model::recipe::{ConsoleProtocol, ReadyWhen, Recipe};
+use crate::model::recipe::{ConsoleProtocol, PIDS_USUAL, ReadyWhen, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -87,9 +87,8 @@ impl CloudDriver {
         // A rented host is the game's alone; on a machine of yours it keeps to its share.
         if server.owned.host.as_ref().is_some_and(|host| host.provider == OWN_MACHINE) {
             text += &format!("memory_mb={memory_mb}\ncpus={cpus}\n");
-            if let Some(pids) = recipe.resources.pids {
-                text += &format!("pids={pids}\n");
-            }
+            let pids = server.limits.pids.or(recipe.resources.pids).unwrap_or(PIDS_USUAL);
+            text += &format!("pids={pids}\n");
             // A rented host has a firewall of ours; here, others may be in the network.
             text += &format!("private_ports={}\n", written(&private_ports(recipe, &server.owned.ports)).join(" "));
         }

@@ -8,7 +8,7 @@ use crate::engine::{StepCx, StepError};
 use crate::model::config_edit;
 use crate::model::drive::DriveRef;
 use crate::model::job::Gain;
-use crate::model::recipe::{PortProtocol, Recipe};
+use crate::model::recipe::{PIDS_USUAL, PortProtocol, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use crate::model::world::WorldAt;
 use futures::StreamExt;
@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-/// Where a recipe sets no limit, a game gets so many processes: enough for any, too few to choke the machine.
-const PIDS_DEFAULT: u64 = 2048;
 /// A configuration file that is edited has to fit into memory.
 const CONFIG_FILE_MAX_BYTES: u64 = 4 << 20;
 /// After its grace a game is ended by force; the daemon gets this long to do it.
@@ -132,7 +130,7 @@ impl DockerDriver {
             memory_bytes: Some(u64::from(memory_mb) << 20),
             // A game that may take more than its share is better than none.
             nano_cpus: making.daemon.limits_cpus.then_some((cpus * 1e9) as u64),
-            pids: Some(recipe.resources.pids.map_or(PIDS_DEFAULT, u64::from)),
+            pids: Some(server.limits.pids.or(recipe.resources.pids).unwrap_or(PIDS_USUAL).into()),
             stdin_open: true,
             network: Network::Bridge,
             ..ContainerSpec::default()

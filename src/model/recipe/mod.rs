@@ -98,10 +98,14 @@ pub enum VariableKind {
     Choice,
 }
 
+/// Processes and threads that a game may have at once, where nobody says how many.
+pub const PIDS_USUAL: u32 = 2048;
+
 #[derive(Clone, Debug)]
 pub struct Resources {
     pub memory_mb: u32,
     pub cpus: f64,
+    /// [`PIDS_USUAL`] where there is none.
     pub pids: Option<u32>,
     /// What an install takes, for choosing a host and for a warning.
     pub disk_mb: Option<u32>,
