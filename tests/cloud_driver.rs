@@ -246,6 +246,40 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
     stage.close().await;
 }
 
+#[tokio::test]
+async fn a_host_that_dies_while_its_world_is_pulled_leaves_no_half_of_it() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 2).await;
+    stage.start("world").await;
+    stage.turns("world", 1).await;
+    let host = clouds.living().remove(0);
+    let container = host.container.clone().expect("it is a container");
+    // After so long without a word from us the host ends the game by itself.
+    let settings = docker(&["exec", &container, "sh", "-c", "cat /srv/spawnpoint/*/settings"]);
+    let settings = String::from_utf8(settings).unwrap();
+    assert!(settings.contains(&format!("deadman_s={}\n", stage.config.cloud.deadman_hours * 3600)), "{settings}");
+    let large =
+        "cd /srv/spawnpoint/*/game/world && head -c 600M /dev/urandom >region.bin && chown --reference=. region.bin";
+    docker(&["exec", &container, "bash", "-euc", large]);
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    let said = async || stage.program.store.job_output(job, Some(Step::PullWorld), 100).await.unwrap().join("\n");
+    stage.until("the world to come", async || said().await.contains("MB/s").then_some(())).await;
+    clouds.die(&host.id, "running");
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    assert!(note(&held, Step::PullWorld).contains("host"), "{held:#?}");
+    assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), 1, "half a world was kept");
+    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.ends_with(&host.id)));
+    clouds.die(&host.id, "gone");
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    let over = async || (app.job_view(job).await.unwrap().outcome == Some(Outcome::Succeeded)).then_some(());
+    stage.until("the end of the stop", over).await;
+    play(&stage, &clouds, 2, 0).await;
+    stage.close().await;
+}
+
 /// The host is left with a mixture of two worlds, and neither a stop nor a start takes that for the newest.
 #[tokio::test]
 async fn a_restore_that_breaks_off_leaves_the_newest_world_the_newest() {
