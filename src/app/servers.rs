@@ -249,6 +249,7 @@ impl App {
             recipe.variables.iter().map(|(key, variable)| field(key, variable, &server)).collect();
         fields.extend(common_fields(&server, recipe));
         fields.extend(places::fields(&server));
+        fields.push(pids_field(&server, recipe));
         Ok(Form { server: server.name.to_string(), game: recipe.name.clone(), fields })
     }
 
@@ -488,6 +489,20 @@ fn field(key: &str, variable: &Variable, server: &Server) -> Field {
     }
 }
 
+/// Hardly anybody looks for it, so it comes last.
+fn pids_field(server: &Server, recipe: &Recipe) -> Field {
+    Field {
+        key: PIDS.to_owned(),
+        label: "Processes".to_owned(),
+        help: "How many processes and threads the game may have at once.".to_owned(),
+        kind: FieldKind::Number { min: Some(PIDS_MIN.into()), max: Some(PIDS_MAX.into()) },
+        value: server.limits.pids.map(|pids| pids.to_string()),
+        default: Some(recipe.resources.pids.unwrap_or(PIDS_USUAL).to_string()),
+        required: false,
+        secret: false,
+    }
+}
+
 fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
     let text = |value: Option<u32>| value.map(|value| value.to_string());
     let field =
@@ -523,14 +538,6 @@ fn common_fields(server: &Server, recipe: &Recipe) -> Vec<Field> {
                 (0, 0),
             )
         },
-        field(
-            PIDS,
-            "Processes",
-            "How many processes and threads the game may have at once.",
-            text(server.limits.pids),
-            Some(recipe.resources.pids.unwrap_or(PIDS_USUAL).to_string()),
-            (PIDS_MIN.into(), PIDS_MAX.into()),
-        ),
         field(
             IDLE,
             "Idle stop (minutes)",
