@@ -381,11 +381,12 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
             Outcome::Succeeded | Outcome::Failed | Outcome::Cancelled | Outcome::Abandoned,
         ) => None,
     };
+    let goes_on = after_crash || restarted_by_a_rule(job);
     let lease = match wanted {
         // As it was closed: with its lease, and with what the watcher remembers of it.
         _ if outcome == Outcome::Abandoned => LeaseChange::Keep,
-        // A crash is no reason to run longer than people asked for.
-        Some(Wanted::On) if starts && outcome == Outcome::Succeeded && !after_crash => {
+        // Neither a crash nor a restart by a rule is a reason to run longer than people asked for.
+        Some(Wanted::On) if starts && outcome == Outcome::Succeeded && !goes_on => {
             LeaseChange::Begin((rules.lease_ms > 0).then_some(now + rules.lease_ms))
         }
         Some(Wanted::Off) => LeaseChange::Clear,
@@ -403,6 +404,16 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
         deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
         update_done: moved && matches!(job.action, Action::Update | Action::Start | Action::Restart),
     }
+}
+
+/// Nobody is there who wants to play now, so time goes on as if there had been no restart: a rule that restarts more
+/// often than the limits are long would otherwise keep a rented host for ever.
+pub fn restarted_by_a_rule(job: &Job) -> bool {
+    let by_a_rule = match job.actor {
+        Actor::Schedule { .. } => true,
+        Actor::Discord { .. } | Actor::Token { .. } | Actor::Watcher | Actor::Operator => false,
+    };
+    by_a_rule && job.action == Action::Restart
 }
 
 /// Whether a person who abandons this job means: do nothing by yourself. Stopping what a stop could not stop would

@@ -1,6 +1,7 @@
 //! What is, compared with what should be. Pure: it takes no hint about what changed, acts on nothing, and says what
 //! is missing. Unknown is unknown, never gone.
 
+use super::restarted_by_a_rule;
 use crate::model::bill::{Bill, Standing};
 use crate::model::job::{Action, Cause, Job, Outcome};
 use crate::model::lease::{self, Memo, Rules};
@@ -41,6 +42,8 @@ pub enum Busy {
     No,
     /// It starts or stops the game, or both.
     Moving,
+    /// A rule restarts it: what the watcher counts goes on.
+    Restarting,
     /// It does so, and waits for a person.
     Held,
     /// The game goes on beside it.
@@ -51,6 +54,7 @@ impl Busy {
     pub fn with(job: &Job) -> Busy {
         match (Busy::of(&job.action), job.rest()) {
             (Busy::Moving, Some(Outcome::Held)) => Busy::Held,
+            (Busy::Moving, _) if restarted_by_a_rule(job) => Busy::Restarting,
             (busy, _) => busy,
         }
     }
@@ -105,6 +109,7 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         (Busy::No, _) => {}
         // A held job that is tried again is the same wait to whoever pays for it.
         (Busy::Moving, _) => return (Memo { bills_told: facts.memo.bills_told, ..memo.between_games() }, None),
+        (Busy::Restarting, seen) => return (through_a_restart(now, facts, seen), None),
         (Busy::Held, Seen::Gone) => return (memo.between_games(), None),
         (Busy::Held, Seen::Unknown { .. } | Seen::Stopped { .. } | Seen::Running { .. }) => {
             let waits = Memo { bills_told: facts.memo.bills_told, ..memo.between_games() };
@@ -133,6 +138,17 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         (Wanted::On, Seen::Gone | Seen::Stopped { .. }) => crashed(now, facts),
         (Wanted::On, Seen::Running { players }) => running(now, facts, &memo.observe(now, players)),
     }
+}
+
+/// Players who are on are noticed; an idle spell goes on, since nobody can join while it restarts.
+fn through_a_restart(now: Ms, facts: &Facts, seen: &Seen) -> Memo {
+    let memo = match seen {
+        Seen::Running { players } if players.online.is_some_and(|online| online > 0) => {
+            facts.memo.observe(now, players)
+        }
+        Seen::Running { .. } | Seen::Gone | Seen::Stopped { .. } | Seen::Unknown { .. } => facts.memo.clone(),
+    };
+    Memo { crash_starts: facts.memo.crash_starts, ..memo }
 }
 
 /// Nobody could count: an idle spell needs a count without a gap.
@@ -328,7 +344,7 @@ mod tests {
                                 crash_starts: vec![now - MINUTE_MS; crashes],
                                 bill: bill.clone(),
                             };
-                            for busy in [Busy::Moving, Busy::Beside] {
+                            for busy in [Busy::Moving, Busy::Restarting, Busy::Beside] {
                                 assert_eq!(reconcile(now, &Facts { busy, ..facts.clone() }).1, None);
                             }
                             // Who waits for people is told what it costs, and nothing happens to it by itself.
@@ -387,6 +403,7 @@ mod tests {
         // A start after a crash goes on with the old lease, so its warnings stay told.
         let kept = Memo { lease_warned: memo.lease_warned, ..Memo::default() };
         assert_eq!(reconcile(9, &facts(Busy::Moving)).0, kept);
+        assert_eq!(reconcile(9, &facts(Busy::Restarting)).0, memo, "no new idle time for a restart by a rule");
     }
 
     /// Minute by minute, for an hour in which nobody reaches it: when people hear of a host.

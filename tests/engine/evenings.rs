@@ -220,3 +220,31 @@ async fn when_an_engine_dies_another_takes_its_job_over_once_the_claim_has_run_o
     assert_eq!(evening.job(id).record(Step::StartGame).unwrap().attempts, 2);
     evening.scene.check("taken over");
 }
+
+/// Otherwise `restart every 30m` would keep a rented host for ever.
+#[tokio::test(start_paused = true)]
+async fn a_restart_by_a_rule_renews_neither_the_lease_nor_the_idle_time() {
+    for joined in [true, false] {
+        let evening = Evening::begun(Backend::Cloud).await;
+        let lease = evening.scene.server().lease_until;
+        evening.players(Some(if joined { 1 } else { 0 }));
+        evening.minutes(2).await;
+        let mut restarts = 0;
+        while evening.runs() && restarts < 9 {
+            evening.players(Some(0));
+            evening.minutes(6).await;
+            if !evening.runs() {
+                break;
+            }
+            let actor = Actor::Schedule { name: "schedule 1 of bob".into(), user: None };
+            let ask = Ask { action: Action::Restart, cause: Cause::Asked, actor, channel: None };
+            evening.engine.ask(&evening.scene.server(), ask).await.unwrap();
+            evening.minutes(1).await;
+            assert_eq!(evening.scene.server().lease_until, lease);
+            restarts += 1;
+        }
+        let cause = if joined { Cause::Idle { minutes: 15 } } else { Cause::NobodyJoined { minutes: 30 } };
+        assert_eq!(evening.jobs().last(), Some(&format!("stop {cause:?} {DONE}")));
+        assert_eq!(restarts, if joined { 2 } else { 4 });
+    }
+}
