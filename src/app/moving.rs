@@ -5,6 +5,7 @@ use crate::engine::StepError;
 use crate::model::access::{Caller, Permission};
 use crate::model::cost::Quote;
 use crate::model::job::Action;
+use crate::model::schedule::Does;
 use crate::model::server::{Backend, Server, Wanted};
 use crate::model::{JobId, ServerId};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Moving {
     pub running: bool,
     /// What a start there rents; `None` where nothing is, or where nobody could say.
     pub quote: Option<Quote>,
+    /// Schedules that start it by themselves.
+    pub starts: usize,
 }
 
 impl App {
@@ -44,7 +47,9 @@ impl App {
             }
             Err(_) => None,
         };
-        Ok(Moving { server: there.id, name: there.name.to_string(), to, running, quote })
+        let rules = self.store().schedules_of(&there.guild).await?;
+        let starts = rules.iter().filter(|rule| rule.server == there.id && rule.does == Does::Start).count();
+        Ok(Moving { server: there.id, name: there.name.to_string(), to, running, quote, starts })
     }
 
     /// Moves it: stopped with a backup, put away here, and at home there when the job ends.

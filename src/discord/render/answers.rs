@@ -76,8 +76,18 @@ pub fn moving(moving: &Moving) -> String {
             }
         }
     };
+    let again = match moving.starts {
+        0 => "It is not started again by itself.".to_owned(),
+        1 => "One schedule starts it again.".to_owned(),
+        n => format!("{n} schedules start it again."),
+    };
+    let own = moving.quote.as_ref().is_some_and(|quote| quote.price.is_none());
+    let rents = match (moving.to, moving.starts) {
+        (Backend::Cloud, 1..) if !own => " Each of these starts rents a host.",
+        (Backend::Cloud | Backend::Docker, _) => "",
+    };
     format!(
-        "Move {}, so that it runs {}? {runs}{saved} It is not started again by itself. {costs}",
+        "Move {}, so that it runs {}? {runs}{saved} {again}{rents} {costs}",
         code(&moving.name),
         super::job::where_to(moving.to)
     )
