@@ -209,13 +209,15 @@ impl App {
     pub async fn console(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
         let answer = self.console_unaudited(caller, name, line).await;
         // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
-        let typed: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
+        let typed: String = line.chars().filter(|c| !c.is_control()).collect();
         let typed = match self.store().server_by_name(&caller.guild, name).await? {
             Some(server) => {
                 crate::engine::mask(&typed, self.store().secrets_of(&server.id).await?.values().map(String::as_str))
             }
             None => typed,
         };
+        // Masked before it is cut: half a secret is no secret that could be found.
+        let typed: String = typed.chars().take(200).collect();
         self.audited(caller, Did::new("console", name).with(typed), answer).await
     }
 
