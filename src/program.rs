@@ -1,7 +1,7 @@
 //! Puts the parts together: configuration in, a running program out. The only place, with `main`, that knows every
 //! type; nothing else makes a client from the configuration.
 
-use crate::app::{App, Choices, Members, Parts};
+use crate::app::{App, Choices, Member, Members, Parts};
 use crate::bus::Bus;
 use crate::clients::cloud;
 use crate::clients::dns::{self, Dns};
@@ -14,7 +14,6 @@ use crate::drivers::cloud as cloud_driver;
 use crate::drivers::cloud::{CloudDriver, Machine, Provider};
 use crate::drivers::docker::{DockerDriver, DriveKind, Ids, Leftovers, OnRecord, Settings};
 use crate::engine::{Clock, Defaults, Driver, Engine, Journal};
-use crate::model::access::Caller;
 use crate::model::bill::Spending;
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::Step;
@@ -134,7 +133,7 @@ struct Nobody;
 
 #[async_trait]
 impl Members for Nobody {
-    async fn caller(&self, _guild: &GuildId, _user: &str) -> anyhow::Result<Option<Caller>> {
+    async fn member(&self, _guild: &GuildId, _user: &str) -> anyhow::Result<Member> {
         anyhow::bail!("Discord is not set up here")
     }
 }

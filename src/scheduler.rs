@@ -55,5 +55,8 @@ pub async fn round(app: &App, members: &dyn Members) -> anyhow::Result<Duration>
 async fn fire(app: &App, members: &dyn Members, schedule: &Schedule) {
     if let Err(error) = app.fire(schedule, members).await {
         tracing::error!(schedule = schedule.number, "A schedule could not be dealt with: {error:#}");
+        if let Err(error) = app.put_off(schedule).await {
+            tracing::error!(schedule = schedule.number, "A schedule could not be put off: {error:#}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use common::stage::{Stage, docker_or_skip, test_image};
 use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 use serde_json::json;
-use spawnpoint::app::{App, Choices, Members, Parts, Refusal, Rule};
+use spawnpoint::app::{App, Choices, Member, Members, Parts, Refusal, Rule};
 use spawnpoint::bus::{Bus, Nudge};
 use spawnpoint::drivers::fake::{Fake, Outside};
 use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
@@ -51,14 +51,41 @@ struct PeopleNow {
     players: bool,
     admin: bool,
     silent: bool,
+    hangs: bool,
+    timed_out: bool,
 }
 
 #[async_trait]
 impl Members for People {
-    async fn caller(&self, guild: &GuildId, user: &str) -> anyhow::Result<Option<Caller>> {
+    async fn member(&self, guild: &GuildId, user: &str) -> anyhow::Result<Member> {
+        let hangs = self.0.lock().unwrap().hangs;
+        if hangs {
+            let _runs_on = Paused::clock();
+            std::future::pending::<()>().await;
+        }
         let now = self.0.lock().unwrap();
         anyhow::ensure!(!now.silent, "Discord does not answer");
-        Ok((!now.left).then(|| Caller { admin: now.admin, ..bob(guild, user, now.players) }))
+        Ok(match (now.left, now.timed_out) {
+            (true, _) => Member::Gone,
+            (_, true) => Member::TimedOut,
+            _ => Member::Here(Caller { admin: now.admin, ..bob(guild, user, now.players) }),
+        })
+    }
+}
+
+/// The clock jumps to whatever everybody waits for, until this is dropped: a database would wait for nothing.
+struct Paused;
+
+impl Paused {
+    fn clock() -> Paused {
+        tokio::time::pause();
+        Paused
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        tokio::time::resume();
     }
 }
 
@@ -260,7 +287,11 @@ async fn a_little_late_is_done_and_what_was_missed_is_told_once() {
     }
     assert_eq!(scene.told().await, [Skipped::Missed]);
     assert_eq!(scene.rule(1).await.unwrap().due_at, FRIDAY_20 + 14 * 24 * HOUR_MS);
-    assert!(scene.audit().await[0].contains("refused: Spawnpoint was not running"), "{:?}", scene.audit().await);
+    assert!(
+        scene.audit().await[0].contains("refused: Spawnpoint could not do it in time"),
+        "{:?}",
+        scene.audit().await
+    );
 }
 
 #[tokio::test]
@@ -359,6 +390,146 @@ async fn a_refusal_is_told_in_the_channel() {
     let told = scene.told().await;
     assert!(matches!(&told[..], [Skipped::Refused { why }] if why.contains("does not allow a start")), "{told:?}");
     assert!(scene.outside.get().hosts.is_empty());
+}
+
+#[tokio::test]
+async fn what_nobody_can_see_is_not_taken_for_off() {
+    for backend in Backend::ALL {
+        let scene = Scene::new(backend).await;
+        scene.add(FRIDAY_19, "start", "fri 20:00").await;
+        scene.add(FRIDAY_19, "start", "fri 21:00").await;
+        let job = scene.round(FRIDAY_20).await;
+        scene.outside.get().blind = true;
+        for late in [0, 7, 14] {
+            assert_eq!(scene.round(FRIDAY_20 + HOUR_MS + late * MINUTE_MS).await, None, "after {job:?}");
+        }
+        let told = scene.told().await;
+        assert!(matches!(&told[..], [Skipped::Busy { why }] if why.contains("Nobody can see")), "{told:?}");
+        // A restart starts nothing that should be off, whatever is seen and whatever is left.
+        scene.store.set_wanted(&ServerId("w".into()), Wanted::Off).await.unwrap();
+        scene.add(FRIDAY_20 + HOUR_MS, "restart", "fri 22:00").await;
+        assert_eq!(scene.round(FRIDAY_20 + 2 * HOUR_MS).await, None);
+        assert_eq!(scene.came(3).await, Some(Came::Needless { why: "it was off".into() }));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_is_done_late_unless_somebody_started_it_again() {
+    for (when, started_again) in [("daily 21:00", false), ("once 2026-11-20 21:00", false), ("daily 21:00", true)] {
+        let scene = Scene::new(Backend::Cloud).await;
+        scene.add(FRIDAY_19, "start", "once 2026-11-20 20:00").await;
+        scene.add(FRIDAY_19, "stop", when).await;
+        scene.round(FRIDAY_20).await.unwrap();
+        let due = FRIDAY_20 + HOUR_MS;
+        // Nobody can say who may, for longer than any other rule is tried.
+        scene.people.0.lock().unwrap().silent = true;
+        for late in [0, 14, 30] {
+            assert_eq!(scene.round(due + late * MINUTE_MS).await, None);
+        }
+        let again = scene.rule(2).await.unwrap().look_at - due - 30 * MINUTE_MS;
+        assert!((5 * MINUTE_MS..6 * MINUTE_MS).contains(&again), "{again}");
+        scene.people.0.lock().unwrap().silent = false;
+        if started_again {
+            let program = scene.at(due + 31 * MINUTE_MS);
+            for action in ["stop", "start"] {
+                let caller = Caller::operator(guild());
+                let job = match action {
+                    "stop" => program.app.stop(&caller, "world", None).await.unwrap(),
+                    _ => program.app.start(&caller, "world", None).await.unwrap(),
+                };
+                program.engine.drive(job).await.unwrap();
+            }
+        }
+        // The program was away for hours.
+        let stopped = scene.round(due + 5 * HOUR_MS).await;
+        assert_eq!(stopped.is_some(), !started_again, "{when}");
+        assert_eq!(scene.server().await.wanted, if started_again { Wanted::On } else { Wanted::Off });
+        assert!(scene.told().await.is_empty());
+        let next = scene.rule(2).await.map(|rule| rule.due_at);
+        assert_eq!(next, when.starts_with("daily").then_some(due + 24 * HOUR_MS));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_was_missed_often_is_done_once_and_one_from_yesterday_not_at_all() {
+    let scene = Scene::new(Backend::Docker).await;
+    scene.add(FRIDAY_19, "stop", "every 1h").await;
+    scene.add(FRIDAY_19, "stop", "daily 19:30").await;
+    let job = scene.at(FRIDAY_19).app.start(&Caller::operator(guild()), "world", None).await.unwrap();
+    scene.at(FRIDAY_19).engine.drive(job).await.unwrap();
+    let back = FRIDAY_19 + 15 * HOUR_MS + 20 * MINUTE_MS;
+    assert_eq!(scene.round(back).await, None);
+    assert_eq!(scene.told().await, [Skipped::Missed, Skipped::Missed]);
+    assert!(scene.round(back + 1000).await.is_some(), "the last of them is twenty minutes late");
+}
+
+#[tokio::test]
+async fn what_a_command_types_is_on_record_without_secrets() {
+    let scene = Scene::new(Backend::Docker).await;
+    let caller = Caller { admin: true, ..bob(&guild(), "9", true) };
+    let job = scene.at(FRIDAY_19).app.start(&caller, "world", None).await.unwrap();
+    scene.at(FRIDAY_19).engine.drive(job).await.unwrap();
+    let rule = Rule {
+        server: "world".into(),
+        action: "command".into(),
+        when: "fri 20:00".into(),
+        command: Some(format!("op bob{}", "x".repeat(300))),
+        timezone: None,
+    };
+    scene.at(FRIDAY_19).app.schedule_add(&caller, rule, None).await.unwrap();
+    scene.round(FRIDAY_20).await;
+    let lines = scene.store.audit(&guild(), None, 2).await.unwrap();
+    for line in lines {
+        assert!(line.detail.contains(": op bobx") && line.detail.len() < 250, "{}: {}", line.action, line.detail);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_read_stops_no_other_and_can_be_removed() {
+    let scene = Scene::new(Backend::Docker).await;
+    scene.add(FRIDAY_19, "start", "fri 20:00").await;
+    scene.add(FRIDAY_19, "start", "fri 20:00").await;
+    let url = format!("sqlite:{}/store.db", scene.folder.path().display());
+    let database = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("UPDATE schedules SET zone = 'Mars/Olympus' WHERE number = 1").execute(&database).await.unwrap();
+    database.close().await;
+    assert!(scene.round(FRIDAY_20).await.is_some(), "the other is done");
+    let program = scene.at(FRIDAY_20);
+    let pause = scheduler::round(&program.app, &scene.people).await.unwrap();
+    assert!(pause >= Duration::from_secs(10), "nothing spins: {pause:?}");
+    let player = Caller { admin: true, ..bob(&guild(), "9", true) };
+    let listed = program.app.schedules(&player, None).await.unwrap();
+    assert_eq!(listed.iter().map(|view| view.number).collect::<Vec<_>>(), [2]);
+    let stranger = program.app.schedule_remove(&bob(&guild(), "8", false), "1").await;
+    assert!(stranger.is_err(), "{stranger:?}");
+    assert_eq!(program.app.schedule_remove(&player, "1").await.unwrap().zone, "Mars/Olympus");
+    assert!(matches!(program.app.schedule_remove(&player, "1").await, Err(Refusal::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_question_that_hangs_is_given_up_and_tried_again() {
+    let scene = Scene::new(Backend::Docker).await;
+    scene.add(FRIDAY_19, "start", "fri 20:00").await;
+    let program = scene.at(FRIDAY_20);
+    scene.people.0.lock().unwrap().hangs = true;
+    let due = program.app.due_schedules().await.unwrap();
+    program.app.fire(&due[0], &scene.people).await.unwrap();
+    assert!(scene.rule(1).await.unwrap().look_at > FRIDAY_20 + MINUTE_MS);
+}
+
+#[tokio::test]
+async fn who_is_timed_out_acts_through_no_rule() {
+    let scene = Scene::new(Backend::Docker).await;
+    scene.add(FRIDAY_19, "start", "daily 20:00").await;
+    scene.people.0.lock().unwrap().timed_out = true;
+    assert_eq!(scene.round(FRIDAY_20).await, None);
+    let told = scene.told().await;
+    assert!(
+        matches!(&told[..], [Skipped::NotAllowed { why }] if why == "bob is timed out in this Discord server."),
+        "{told:?}"
+    );
+    scene.people.0.lock().unwrap().timed_out = false;
+    assert!(scene.round(FRIDAY_20 + 24 * HOUR_MS).await.is_some(), "the rule has stayed");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@
 use super::{Answer, App, Refusal};
 use crate::bus::Nudge;
 use crate::model::access::{Actor, Caller};
-use crate::model::schedule::{Came, Does, Last, RETRY_MS, Schedule, Skipped, TAKEN_MS};
+use crate::model::job::{Action, Cause, Job};
+use crate::model::schedule::{Came, Does, LOOK_AGAIN_MS, Last, RETRY_MS, Schedule, Skipped, TAKEN_MS};
 use crate::model::server::{Seen, Server, Wanted};
 use crate::model::view::Notice;
 use crate::model::world::WorldAt;
@@ -15,15 +16,28 @@ use crate::model::{GuildId, JobId, Ms};
 use crate::store::audit::AuditEntry;
 use crate::store::schedules::Settled;
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// Jobs of a server among which one is looked for that was opened a moment ago.
-const JOBS_LOOKED_AT: usize = 5;
+const JOBS_LOOKED_AT: usize = 20;
+/// Who does not say within this who somebody is, for instance because of a rate limit, is asked again later.
+const MEMBER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who knows what people hold in a guild, at this moment and not when they were last heard of.
 #[async_trait]
 pub trait Members: Send + Sync {
-    /// `None` where they have left, or the guild is not served. An error where nobody could say.
-    async fn caller(&self, guild: &GuildId, user: &str) -> anyhow::Result<Option<Caller>>;
+    /// An error where nobody could say.
+    async fn member(&self, guild: &GuildId, user: &str) -> anyhow::Result<Member>;
+}
+
+/// Somebody in a guild, or not.
+#[derive(Clone, Debug)]
+pub enum Member {
+    Here(Caller),
+    /// Their guild does not let them do anything for a while.
+    TimedOut,
+    /// They have left, or the guild is not served.
+    Gone,
 }
 
 /// What came of one try.
@@ -53,6 +67,9 @@ impl App {
             self.store().remove_schedule(&schedule.guild, schedule.number).await?;
             return Ok(());
         };
+        if schedule.is_settled() {
+            return self.find_next(schedule).await;
+        }
         let skipped = |why| Tried::Done(Came::Skipped { why });
         let tried = if schedule.broke_off() {
             skipped(Skipped::Unsure)
@@ -65,18 +82,42 @@ impl App {
             Tried::Done(came) => self.settle(schedule, &server, came).await,
             Tried::NotOurs => Ok(()),
             Tried::Later(_) if schedule.may_try_again(self.now()) => {
-                self.store().postpone_schedule(schedule, self.now() + RETRY_MS).await
+                let now = self.now();
+                self.store().postpone_schedule(schedule, now + schedule.retry_ms(now)).await
             }
             Tried::Later(why) => self.settle(schedule, &server, Came::Skipped { why: Skipped::Busy { why } }).await,
         }
     }
 
+    /// For a rule that could not be dealt with because of our own trouble: the others come first.
+    pub async fn put_off(&self, schedule: &Schedule) -> anyhow::Result<()> {
+        self.store().postpone_schedule(schedule, self.now() + RETRY_MS).await
+    }
+
+    /// What was due is dealt with, but nobody could say when it comes again.
+    async fn find_next(&self, schedule: &Schedule) -> anyhow::Result<()> {
+        let now = self.now();
+        match schedule.next(now) {
+            Some(next) => self.store().put_schedule_to(schedule, next).await,
+            None => {
+                tracing::warn!(schedule = schedule.number, "Nobody can say when a schedule comes next.");
+                self.store().postpone_schedule(schedule, now + LOOK_AGAIN_MS).await
+            }
+        }
+    }
+
     async fn try_now(&self, schedule: &Schedule, server: &Server, members: &dyn Members) -> Tried {
-        let caller = match behind(schedule, members).await {
-            Ok(Some(caller)) => caller,
-            Ok(None) => {
+        let not_allowed = |why| Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } });
+        let asked = tokio::time::timeout(MEMBER_WITHIN, behind(schedule, members)).await;
+        let caller = match asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {MEMBER_WITHIN:?}"))) {
+            Ok(Member::Here(caller)) => caller,
+            Ok(Member::Gone) => {
                 let why = "They have left this Discord server, or Spawnpoint no longer serves it.".to_owned();
-                return Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } });
+                return not_allowed(why);
+            }
+            Ok(Member::TimedOut) => {
+                let who = schedule.made_by.name();
+                return not_allowed(format!("{who} is timed out in this Discord server."));
             }
             Err(error) => {
                 tracing::warn!(server = %server.name, "Nobody could say who is behind a schedule: {error:#}");
@@ -107,7 +148,7 @@ impl App {
         if let Some(job) = self.opened_for(schedule, server).await? {
             return Ok(Some(Came::Job { job }));
         }
-        if let Some(why) = self.needless(&schedule.does, server).await? {
+        if let Some(why) = self.needless(schedule, server).await? {
             return Ok(Some(Came::Needless { why: why.to_owned() }));
         }
         let begun = match &schedule.does {
@@ -150,10 +191,22 @@ impl App {
     }
 
     /// Why there is nothing to do. People who follow a plan need not hear that all is as planned.
-    async fn needless(&self, does: &Does, server: &Server) -> anyhow::Result<Option<&'static str>> {
-        Ok(match does {
-            Does::Start => self.runs_already(server).await?.then_some("it was running"),
-            Does::Stop | Does::Restart => self.is_off(server).await?.then_some("it was off"),
+    async fn needless(&self, schedule: &Schedule, server: &Server) -> Answer<Option<&'static str>> {
+        let rests = self.open_job(server).await?.is_none();
+        Ok(match &schedule.does {
+            Does::Start if server.wanted == Wanted::On && rests => match self.engine().look(server).await {
+                Seen::Running { .. } => Some("it was running"),
+                Seen::Gone | Seen::Stopped { .. } => None,
+                // A start would replace what may be running.
+                Seen::Unknown { .. } => {
+                    return Err(Refusal::Busy("Nobody can see now whether it runs.".to_owned()));
+                }
+            },
+            Does::Start => None,
+            Does::Stop if self.is_off(server).await? => Some("it was off"),
+            Does::Stop => self.wanted_again(schedule, server).await?.then_some("it was started again meanwhile"),
+            // It starts nothing that nobody wants, whatever is seen of it and whatever is left of it.
+            Does::Restart => (server.wanted == Wanted::Off && rests).then_some("it was off"),
             Does::Backup => {
                 let saved = server.owned.drive.as_ref().is_none_or(|drive| drive.world != WorldAt::Played);
                 (saved && self.is_off(server).await?).then_some("it was off, and its world is backed up")
@@ -163,6 +216,13 @@ impl App {
                 Seen::Running { .. } | Seen::Unknown { .. } => None,
             },
         })
+    }
+
+    /// Somebody asked for a start after the stop was due: it is not for those who play now.
+    async fn wanted_again(&self, schedule: &Schedule, server: &Server) -> anyhow::Result<bool> {
+        let jobs = self.store().jobs_of(&server.id, JOBS_LOOKED_AT).await?;
+        let starts = |job: &Job| job.action == Action::Start && job.cause == Cause::Asked;
+        Ok(jobs.iter().any(|(job, _, _)| job.created_at > schedule.due_at && starts(job)))
     }
 
     /// It runs, and nothing is under way.
@@ -183,6 +243,14 @@ impl App {
     async fn settle(&self, schedule: &Schedule, server: &Server, came: Came) -> anyhow::Result<()> {
         let now = self.now();
         let next = schedule.next(now);
+        let look_at = match next {
+            Some(next) => Some(next),
+            None if schedule.when.is_once() => None,
+            None => {
+                tracing::warn!(schedule = schedule.number, "Nobody can say when a schedule comes next.");
+                Some(now + LOOK_AGAIN_MS)
+            }
+        };
         let skipped = match &came {
             Came::Skipped { why } => Some(why.clone()),
             Came::Job { .. } | Came::Typed | Came::Begun | Came::Needless { .. } => None,
@@ -198,7 +266,7 @@ impl App {
                 when: format!("{} {}", schedule.when.words(), schedule.zone_name()),
                 made_by: schedule.made_by.name().to_owned(),
                 due_at: schedule.due_at,
-                next,
+                next: look_at,
                 why: why.clone(),
             };
             (Box::new(server.clone()), notice)
@@ -208,18 +276,22 @@ impl App {
             (Came::Needless { .. }, None) => None,
             (Came::Job { .. } | Came::Typed | Came::Begun | Came::Skipped { .. }, None) => Some("done".to_owned()),
         };
+        let detail = match self.line_on_record(&schedule.does, server).await? {
+            Some(line) => format!("{}: {line}", schedule.when.words()),
+            None => schedule.when.words().to_owned(),
+        };
         let audit = outcome.map(|outcome| AuditEntry {
             at: now,
             guild: schedule.guild.clone(),
             actor: schedule.actor(),
             action: schedule.does.word().to_owned(),
             server: Some(server.name.to_string()),
-            detail: schedule.when.words().to_owned(),
+            detail,
             outcome,
         });
         let last = Last { due_at: schedule.due_at, came };
         let told = notice.is_some();
-        if self.store().settle_schedule(schedule, Settled { last, next, audit, notice, now }).await? {
+        if self.store().settle_schedule(schedule, Settled { last, next, look_at, audit, notice, now }).await? {
             self.changed(server);
             if told {
                 self.inner.bus.nudge(Nudge::Notice);
@@ -229,20 +301,23 @@ impl App {
     }
 }
 
-/// What the person behind a rule holds now; `None` where they are gone.
-async fn behind(schedule: &Schedule, members: &dyn Members) -> anyhow::Result<Option<Caller>> {
-    let caller = match &schedule.made_by {
-        Actor::Discord { id, .. } => members.caller(&schedule.guild, id).await?,
-        Actor::Operator => Some(Caller::operator(schedule.guild.clone())),
-        Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher => None,
+/// The person behind a rule as they are now, acting as the rule.
+async fn behind(schedule: &Schedule, members: &dyn Members) -> anyhow::Result<Member> {
+    let member = match &schedule.made_by {
+        Actor::Discord { id, .. } => members.member(&schedule.guild, id).await?,
+        Actor::Operator => Member::Here(Caller::operator(schedule.guild.clone())),
+        Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher => Member::Gone,
     };
-    Ok(caller.map(|caller| Caller { actor: schedule.actor(), ..caller }))
+    Ok(match member {
+        Member::Here(caller) => Member::Here(Caller { actor: schedule.actor(), ..caller }),
+        Member::TimedOut | Member::Gone => member,
+    })
 }
 
 /// For the audit log.
 fn said(why: &Skipped) -> &str {
     match why {
-        Skipped::Missed => "Spawnpoint was not running then",
+        Skipped::Missed => "Spawnpoint could not do it in time",
         Skipped::Unsure => "Spawnpoint ended while it was being typed",
         Skipped::Busy { why } | Skipped::NotAllowed { why } | Skipped::Refused { why } => why,
     }

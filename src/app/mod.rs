@@ -17,7 +17,7 @@ mod telling;
 
 pub use crate::store::audit::AuditEntry;
 pub use cost::CostFilter;
-pub use due::Members;
+pub use due::{Member, Members};
 pub use jobs::{Choice, Extended, UpdateWhen, force_loses};
 pub use moving::Moving;
 pub use orphans::{LostView, OrphanView, Orphans};

@@ -11,6 +11,9 @@ use crate::model::view::ScheduleView;
 use crate::store::schedules::NewSchedule;
 use jiff::tz::TimeZone;
 
+/// Characters of a command that the audit log keeps.
+const LINE_ON_RECORD: usize = 200;
+
 /// What somebody types for a new rule.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
@@ -38,7 +41,9 @@ impl App {
         let detail: String = format!("{} {}", rule.action, rule.when).chars().take(80).collect();
         let answer = self.schedule_unaudited(caller, rule, channel).await;
         let detail = answer.as_ref().map_or(detail, |added| {
-            format!("{}: {} {} ({})", added.view.number, added.view.does, added.view.when, added.view.zone)
+            let ScheduleView { number, does, when, zone, line, .. } = &added.view;
+            let line = line.as_deref().map(|line| format!(": {}", on_record(line)));
+            format!("{number}: {does} {when} ({zone}){}", line.unwrap_or_default())
         });
         self.audited(caller, Did::new("schedule add", &name).with(detail), answer).await
     }
@@ -119,6 +124,9 @@ impl App {
 
     /// Removes a rule: one's own, or one that the caller could have made.
     pub async fn schedule_remove(&self, caller: &Caller, number: &str) -> Answer<ScheduleView> {
+        if let Some(gone) = self.remove_unreadable(caller, number).await? {
+            return Ok(gone);
+        }
         let found = self.schedule_called(caller, number).await?;
         let Some((schedule, server)) = found else {
             return Err(Refusal::NotFound("There is no such schedule. `/schedule list` shows them.".to_owned()));
@@ -138,6 +146,33 @@ impl App {
         self.audited(caller, did.with(detail), answer).await
     }
 
+    /// A rule that cannot be read can still be removed, by whoever could have made any rule of its server.
+    async fn remove_unreadable(&self, caller: &Caller, number: &str) -> Answer<Option<ScheduleView>> {
+        let Ok(number) = number.trim().trim_start_matches('#').parse() else { return Ok(None) };
+        let Some(found) = self.store().unreadable_schedule(&caller.guild, number).await? else { return Ok(None) };
+        let server = self.store().server_any(&found.server).await?;
+        let Some(server) = server.filter(|server| server.deleted_at.is_none()) else { return Ok(None) };
+        let answer = async {
+            self.require(caller, Some(&server), Permission::Operate).await?;
+            self.store().remove_schedule(&caller.guild, number).await?;
+            self.changed(&server);
+            Ok(Some(ScheduleView {
+                number,
+                server: server.name.to_string(),
+                does: "unreadable".to_owned(),
+                line: None,
+                when: found.rule.clone(),
+                zone: found.zone.clone(),
+                made_by: String::new(),
+                next_at: found.due_at,
+                last: None,
+            }))
+        }
+        .await;
+        let did = Did::new("schedule remove", server.name.as_str());
+        self.audited(caller, did.with(format!("{number}: unreadable {}", found.rule)), answer).await
+    }
+
     /// A rule by its number, with its server, if the caller may see that.
     async fn schedule_called(&self, caller: &Caller, number: &str) -> Answer<Option<(Schedule, Server)>> {
         let Ok(number) = number.trim().trim_start_matches('#').parse() else { return Ok(None) };
@@ -153,13 +188,7 @@ impl App {
 
     /// What a command types is for those who may type it: it may hold a password.
     async fn schedule_view(&self, schedule: &Schedule, server: &Server, whole: bool) -> anyhow::Result<ScheduleView> {
-        let line = match &schedule.does {
-            Does::Command { line } if whole => {
-                let secrets = self.store().secrets_of(&server.id).await?;
-                Some(mask(line, secrets.values().map(String::as_str)))
-            }
-            Does::Command { .. } | Does::Start | Does::Stop | Does::Restart | Does::Backup => None,
-        };
+        let line = if whole { self.masked_line(&schedule.does, server).await? } else { None };
         Ok(ScheduleView {
             number: schedule.number,
             server: server.name.to_string(),
@@ -171,6 +200,17 @@ impl App {
             next_at: schedule.due_at,
             last: schedule.last.clone(),
         })
+    }
+
+    async fn masked_line(&self, does: &Does, server: &Server) -> anyhow::Result<Option<String>> {
+        let Does::Command { line } = does else { return Ok(None) };
+        let secrets = self.store().secrets_of(&server.id).await?;
+        Ok(Some(mask(line, secrets.values().map(String::as_str))))
+    }
+
+    /// What a command types, for the audit log.
+    pub(super) async fn line_on_record(&self, does: &Does, server: &Server) -> anyhow::Result<Option<String>> {
+        Ok(self.masked_line(does, server).await?.map(|line| on_record(&line)))
     }
 
     /// What starts, stops or restarts it next.
@@ -202,6 +242,11 @@ impl App {
             Backend::Cloud => self.cost_of_a_new_host(server).await,
         }
     }
+}
+
+/// Masked before it is cut: half a secret is no secret that could be found.
+fn on_record(masked: &str) -> String {
+    masked.chars().filter(|c| !c.is_control()).take(LINE_ON_RECORD).collect()
 }
 
 fn is_theirs(caller: &Caller, schedule: &Schedule) -> bool {

@@ -3,6 +3,7 @@
 
 use super::connect;
 use super::trouble::{Trouble, trouble};
+use crate::app;
 use crate::app::Members;
 use crate::config;
 use crate::model::GuildId;
@@ -29,9 +30,9 @@ struct Asked {
 
 #[async_trait]
 impl Members for Asked {
-    async fn caller(&self, guild: &GuildId, user: &str) -> anyhow::Result<Option<Caller>> {
+    async fn member(&self, guild: &GuildId, user: &str) -> anyhow::Result<app::Member> {
         if !self.guilds.is_empty() && !self.guilds.contains(&guild.0) {
-            return Ok(None);
+            return Ok(app::Member::Gone);
         }
         let id = |text: &str| text.parse::<u64>().ok().filter(|id| *id > 0).context("that is no id of Discord's");
         let (guild_id, user_id) = (serenity::GuildId::new(id(&guild.0)?), serenity::UserId::new(id(user)?));
@@ -40,8 +41,8 @@ impl Members for Asked {
             Ok::<_, serenity::Error>((whole, self.http.get_member(guild_id, user_id).await?))
         };
         match asked.await {
-            Ok((whole, member)) => Ok(Some(caller(guild, &whole, &member))),
-            Err(error) if is_unknown(&error) => Ok(None),
+            Ok((whole, member)) => Ok(found(guild, &whole, &member, serenity::Timestamp::now())),
+            Err(error) if is_unknown(&error) => Ok(app::Member::Gone),
             Err(error) => Err(anyhow::anyhow!("{}", trouble(&error)).context("asking Discord about a member")),
         }
     }
@@ -56,6 +57,15 @@ fn is_unknown(error: &serenity::Error) -> bool {
     };
     // A bot that was sent away may not see the guild.
     UNKNOWN.contains(&code) || matches!(trouble(error), Trouble::ChannelClosed(_))
+}
+
+/// Discord times out nobody who administers a guild.
+fn found(guild: &GuildId, whole: &PartialGuild, member: &Member, now: serenity::Timestamp) -> app::Member {
+    let admin = whole.member_permissions(member).administrator();
+    match member.communication_disabled_until {
+        Some(until) if until > now && !admin => app::Member::TimedOut,
+        Some(_) | None => app::Member::Here(caller(guild, whole, member)),
+    }
 }
 
 fn caller(guild: &GuildId, whole: &PartialGuild, member: &Member) -> Caller {

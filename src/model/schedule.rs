@@ -13,6 +13,12 @@ use std::collections::BTreeSet;
 
 /// What is later than this is no longer done: who wanted a game at eight does not want it at ten.
 pub const GRACE_MS: Ms = 15 * MINUTE_MS;
+/// A stop is done later than that, until the rule's next time: what still runs is paid for.
+pub const STOP_GRACE_MS: Ms = 12 * HOUR_MS;
+/// A stop that was in vain for [`GRACE_MS`] is tried again after this.
+pub const STOP_RETRY_MS: Ms = 5 * MINUTE_MS;
+/// A rule of which nobody can say when it comes next, or which cannot be read, is looked at again after this.
+pub const LOOK_AGAIN_MS: Ms = HOUR_MS;
 /// What could not be done now is tried again after this, as long as it is not too late.
 pub const RETRY_MS: Ms = MINUTE_MS;
 /// Whoever took a rule up and said nothing for so long is gone.
@@ -139,8 +145,9 @@ impl When {
         &self.words
     }
 
-    /// The first time after `t`. `made_at` is what `every 6h` counts from. Times that the clocks jump over in spring come
-    /// right after the jump, and those that come twice in autumn count once.
+    /// The first time after `t`. `made_at` is what `every 6h` counts from. For rules with one time of day, a time that the
+    /// clocks jump over in spring comes right after the jump, and one that comes twice in autumn counts once. Cron
+    /// expressions with several hours follow croner.
     pub fn next_after(&self, t: Ms, made_at: Ms, zone: &TimeZone) -> Option<Ms> {
         match &self.times {
             Times::Every(gap) => Some(made_at + ((t - made_at).div_euclid(*gap) + 1) * gap),
@@ -179,6 +186,14 @@ impl When {
             }
             Times::Calendar(_) | Times::Every(_) => format!("`{}` never comes. {EXAMPLES}", self.words),
         })
+    }
+
+    /// It comes for one time alone.
+    pub fn is_once(&self) -> bool {
+        match self.times {
+            Times::Once(_) => true,
+            Times::Calendar(_) | Times::Every(_) => false,
+        }
     }
 
     fn shortest_gap(&self, now: Ms) -> Option<Ms> {
@@ -381,7 +396,7 @@ pub enum Came {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "skipped")]
 pub enum Skipped {
-    /// Nobody was there at that time.
+    /// It came too late for it.
     Missed,
     /// Something was in the way for as long as it was tried.
     Busy { why: String },
@@ -413,12 +428,33 @@ impl Schedule {
 
     /// It is too late for what is due.
     pub fn is_missed(&self, now: Ms) -> bool {
-        now - self.due_at > GRACE_MS
+        now > self.until()
+    }
+
+    /// The last moment at which it is still done.
+    fn until(&self) -> Ms {
+        match self.does {
+            Does::Stop => {
+                let longest = self.due_at + STOP_GRACE_MS;
+                self.next_after(self.due_at).map_or(longest, |next| longest.min(next - 1))
+            }
+            Does::Start | Does::Restart | Does::Backup | Does::Command { .. } => self.due_at + GRACE_MS,
+        }
     }
 
     /// Whether there is time for another try: one that begins a little late must not look like a missed one.
     pub fn may_try_again(&self, now: Ms) -> bool {
-        now + 2 * RETRY_MS - self.due_at <= GRACE_MS
+        now + 2 * self.retry_ms(now) <= self.until()
+    }
+
+    /// What could not be done now is tried again after this.
+    pub fn retry_ms(&self, now: Ms) -> Ms {
+        if now - self.due_at > GRACE_MS { STOP_RETRY_MS } else { RETRY_MS }
+    }
+
+    /// What came of this very time is written already: only its next time was not known.
+    pub fn is_settled(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.due_at == self.due_at && last.came != Came::Begun)
     }
 
     /// A command was begun for this very time, and whoever began it is gone.
@@ -428,8 +464,17 @@ impl Schedule {
 
     /// The time after this one. After a missed one it may be a moment ago, and is then done late.
     pub fn next(&self, now: Ms) -> Option<Ms> {
-        let from = if self.is_missed(now) { now - GRACE_MS } else { now };
-        self.next_after(from.max(self.due_at))
+        if !self.is_missed(now) {
+            return self.next_after(now.max(self.due_at));
+        }
+        let grace = match self.does {
+            Does::Stop => STOP_GRACE_MS,
+            Does::Start | Does::Restart | Does::Backup | Does::Command { .. } => GRACE_MS,
+        };
+        let first = self.next_after((now - grace).max(self.due_at))?;
+        // Of several stops that were missed one is enough.
+        let later = std::iter::successors(Some(first), |time| self.next_after(*time));
+        Some(later.take(GAPS_LOOKED_AT).take_while(|time| *time <= now).last().unwrap_or(first))
     }
 }
 

@@ -5,7 +5,7 @@ use super::audit::{AuditEntry, audit_in};
 use super::db::{Row, Tx, json};
 use super::messages::notice_in;
 use crate::model::access::Actor;
-use crate::model::schedule::{Does, Last, PER_SERVER_MAX, Schedule, When};
+use crate::model::schedule::{Does, LOOK_AGAIN_MS, Last, PER_SERVER_MAX, Schedule, When};
 use crate::model::server::Server;
 use crate::model::view::Notice;
 use crate::model::{GuildId, Ms, ServerId};
@@ -28,12 +28,23 @@ pub struct NewSchedule {
     pub due_at: Ms,
 }
 
+/// What is left of a rule that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    pub server: ServerId,
+    pub rule: String,
+    pub zone: String,
+    pub due_at: Ms,
+}
+
 /// What became of a rule that was due, all of it written at once.
 #[derive(Clone, Debug)]
 pub struct Settled {
     pub last: Last,
-    /// `None`: it does not come again, and goes.
+    /// `None` together with no `look_at`: it does not come again, and goes.
     pub next: Option<Ms>,
+    /// When somebody looks again; where `next` is `None`, this is for a rule of which nobody could say.
+    pub look_at: Option<Ms>,
     pub audit: Option<AuditEntry>,
     /// What the server's channel hears.
     pub notice: Option<(Box<Server>, Notice)>,
@@ -53,7 +64,13 @@ impl Store {
 
     pub async fn schedules_of(&self, guild: &GuildId) -> anyhow::Result<Vec<Schedule>> {
         let sql = "SELECT * FROM schedules WHERE guild = $1 ORDER BY number";
-        self.db.rows(sql, [(&guild.0).into()]).await?.iter().map(schedule_of).collect()
+        let rows = self.db.rows(sql, [(&guild.0).into()]).await?;
+        // Told where they are due: this is asked for each time that a panel is drawn.
+        let readable = |row: &Row| {
+            let read = schedule_of(row);
+            read.inspect_err(|error| tracing::debug!("A schedule cannot be read: {error:#}")).ok()
+        };
+        Ok(rows.iter().filter_map(readable).collect())
     }
 
     pub async fn remove_schedule(&self, guild: &GuildId, number: i64) -> anyhow::Result<bool> {
@@ -64,7 +81,36 @@ impl Store {
     /// Of every guild, those that somebody has to look at now, the longest waiting first.
     pub async fn due_schedules(&self, now: Ms) -> anyhow::Result<Vec<Schedule>> {
         let sql = "SELECT * FROM schedules WHERE look_at <= $1 ORDER BY look_at, guild, number LIMIT $2";
-        self.db.rows(sql, [now.into(), DUE_AT_ONCE.into()]).await?.iter().map(schedule_of).collect()
+        let mut due = vec![];
+        for row in self.db.rows(sql, [now.into(), DUE_AT_ONCE.into()]).await? {
+            match schedule_of(&row) {
+                Ok(schedule) => due.push(schedule),
+                Err(error) => {
+                    let (guild, number) = (row.text("guild")?, row.int("number")?);
+                    tracing::error!(guild, schedule = number, "A schedule cannot be read and is left out: {error:#}");
+                    let sql = "UPDATE schedules SET look_at = $3 WHERE guild = $1 AND number = $2";
+                    self.db.run(sql, [guild.into(), number.into(), (now + LOOK_AGAIN_MS).into()]).await?;
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    /// A rule whose row says nothing that could be done.
+    pub async fn unreadable_schedule(&self, guild: &GuildId, number: i64) -> anyhow::Result<Option<Unreadable>> {
+        let sql = "SELECT * FROM schedules WHERE guild = $1 AND number = $2";
+        let row = self.db.row(sql, [(&guild.0).into(), number.into()]).await?;
+        let Some(row) = row.filter(|row| schedule_of(row).is_err()) else { return Ok(None) };
+        let (server, rule, zone) = (ServerId(row.text("server")?), row.text("rule")?, row.text("zone")?);
+        Ok(Some(Unreadable { server, rule, zone, due_at: row.int("due_at")? }))
+    }
+
+    /// Its next time is known at last.
+    pub async fn put_schedule_to(&self, schedule: &Schedule, next: Ms) -> anyhow::Result<()> {
+        let sql = "UPDATE schedules SET due_at = $4, look_at = $4 WHERE guild = $1 AND number = $2 AND due_at = $3";
+        let (guild, number) = ((&schedule.guild.0).into(), schedule.number.into());
+        self.db.run(sql, [guild, number, schedule.due_at.into(), next.into()]).await?;
+        Ok(())
     }
 
     /// When somebody has to look next.
@@ -152,12 +198,17 @@ async fn next_number(tx: &mut Tx, guild: &GuildId) -> anyhow::Result<i64> {
 
 async fn settle_in(tx: &mut Tx, schedule: Schedule, settled: Settled) -> anyhow::Result<bool> {
     let (guild, number) = (&schedule.guild.0, schedule.number);
-    let changed = match settled.next {
-        Some(next) => {
-            let sql = "UPDATE schedules SET due_at = $4, look_at = $4, last = $5
+    let changed = match settled.look_at {
+        Some(look_at) => {
+            let due_at = settled.next.unwrap_or(schedule.due_at);
+            let sql = "UPDATE schedules SET due_at = $4, look_at = $6, last = $5
                        WHERE guild = $1 AND number = $2 AND due_at = $3";
             let last = json(&settled.last);
-            tx.run(sql, [guild.into(), number.into(), schedule.due_at.into(), next.into(), last.into()]).await?
+            tx.run(
+                sql,
+                [guild.into(), number.into(), schedule.due_at.into(), due_at.into(), last.into(), look_at.into()],
+            )
+            .await?
         }
         None => {
             let sql = "DELETE FROM schedules WHERE guild = $1 AND number = $2 AND due_at = $3";

@@ -70,7 +70,7 @@ fn came(last: &Last) -> String {
         Came::Begun => "being typed".to_owned(),
         Came::Needless { why } => format!("nothing to do, {}", plain(why, NAME_SHOWN)),
         Came::Skipped { why } => match why {
-            Skipped::Missed => "skipped, Spawnpoint was not running".to_owned(),
+            Skipped::Missed => "skipped, it could not be done in time".to_owned(),
             Skipped::Busy { .. } => "skipped, something else was under way".to_owned(),
             Skipped::NotAllowed { .. } => "skipped, its maker may not do that any more".to_owned(),
             Skipped::Refused { why } => format!("skipped: {}", plain(why, NAME_SHOWN)),
@@ -105,8 +105,8 @@ pub fn skipped(notice: &Notice) -> Option<Said> {
         day_and_time(*due_at)
     );
     let what = match why {
-        Skipped::Missed => " and was skipped: Spawnpoint was not running then.".to_owned(),
-        Skipped::Busy { why } => format!(" and was skipped after a quarter of an hour. {}", plain(why, REMARK_SHOWN)),
+        Skipped::Missed => " and was skipped: Spawnpoint could not do it in time.".to_owned(),
+        Skipped::Busy { why } => format!(" and could not be done in time. {}", plain(why, REMARK_SHOWN)),
         Skipped::NotAllowed { why } => format!(
             " and did nothing: {}, who made it, may not do that any more. {}",
             plain(made_by, NAME_SHOWN),
@@ -253,11 +253,11 @@ mod tests {
             told(Skipped::Unsure, Some(T0)),
         ];
         insta::assert_snapshot!(all.join("\n\n"), @r"
-        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and was skipped: Spawnpoint was not running then. It comes next <t:1795806000:R>.
+        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and was skipped: Spawnpoint could not do it in time. It comes next <t:1795806000:R>.
 
-        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and was skipped: Spawnpoint was not running then. It was for that time alone, so it is gone.
+        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and was skipped: Spawnpoint could not do it in time. It was for that time alone, so it is gone.
 
-        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and was skipped after a quarter of an hour. \`world\` is busy: bob asked for “backup” 16 min ago \(job 7\). It comes next <t:1795201200:R>.
+        Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and could not be done in time. \`world\` is busy: bob asked for “backup” 16 min ago \(job 7\). It comes next <t:1795201200:R>.
 
         Schedule 3 of `world` (start, fri 20:00 Europe/Berlin) was due <t:1795201200:F> and did nothing: @␣everyone \*alice\*, who made it, may not do that any more. That needs the permission “play”. It comes next <t:1795201200:R>.
 
