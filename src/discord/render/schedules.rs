@@ -221,7 +221,7 @@ mod tests {
         **2** · `world` · command `say ˋhiˋ @everyone`, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: typed
         **3** · `world` · stop, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: job 7
         **4** · `world` · stop, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: nothing to do, it was off
-        **5** · `world` · backup, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: skipped, Spawnpoint was not running
+        **5** · `world` · backup, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: skipped, it could not be done in time
 
         **Schedules**
         **6** · `world` · backup, fri 20:00 (Europe/Berlin) · next <t:1795201200:F> (<t:1795201200:R>) · by @␣everyone \*alice\* · last <t:1795114800:R>: skipped, something else was under way
