@@ -1033,7 +1033,14 @@ fn settled(schedule: &Schedule, next: Option<Ms>) -> Settled {
         outcome: "done".into(),
     };
     let notice = Notice::IdleStop { server: "world".into(), in_ms: 1 };
-    Settled { last, next, audit: Some(audit), notice: Some((Box::new(server("a", "world")), notice)), now: 7 }
+    Settled {
+        last,
+        next,
+        look_at: next,
+        audit: Some(audit),
+        notice: Some((Box::new(server("a", "world")), notice)),
+        now: 7,
+    }
 }
 
 #[tokio::test]
