@@ -363,8 +363,9 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
       `cpus` Processors: `1` (default)
       `idle_minutes` Idle stop \(minutes\): not set
       `lease_minutes` Time limit \(minutes\): not set
+      `pids` Processes: `2048` (default)
       `PASSWORD` PASSWORD: secret, never shown
-      [1–5] [6]
+      [1–5] [6–7]
     form Settings of cave:
       SIZE (optional):  <Default small. One of small, large. How large.>
       WORLD_NAME: Deep, dark <Any text. What the world is called.>

@@ -630,8 +630,9 @@ async fn a_form_with_a_value_that_cannot_be_changes_nothing() {
       `cpus` Processors: `1` (default)
       `idle_minutes` Idle stop \(minutes\): not set
       `lease_minutes` Time limit \(minutes\): not set
+      `pids` Processes: `2048` (default)
       `PASSWORD` PASSWORD: secret, never shown
-      [1–5] [6]
+      [1–5] [6–7]
     ");
     bot.end().await.unwrap();
 }
