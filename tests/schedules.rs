@@ -450,6 +450,20 @@ async fn a_stop_is_done_late_unless_somebody_started_it_again() {
     }
 }
 
+/// The program comes back when the server is to be on again: nobody is thrown off by the stop of the night before.
+#[tokio::test]
+async fn a_late_stop_gives_way_to_a_start_that_came_due_after_it() {
+    for away in [65 * MINUTE_MS, 80 * MINUTE_MS] {
+        let scene = Scene::new(Backend::Docker).await;
+        scene.add(FRIDAY_19, "stop", "daily 21:00").await;
+        scene.add(FRIDAY_19, "start", "daily 22:00").await;
+        let job = scene.at(FRIDAY_19).app.start(&Caller::operator(guild()), "world", None).await.unwrap();
+        scene.at(FRIDAY_19).engine.drive(job).await.unwrap();
+        scene.round(FRIDAY_20 + HOUR_MS + away).await;
+        assert_eq!(scene.server().await.wanted, Wanted::On, "{away}");
+    }
+}
+
 #[tokio::test]
 async fn a_stop_that_was_missed_often_is_done_once_and_one_from_yesterday_not_at_all() {
     let scene = Scene::new(Backend::Docker).await;

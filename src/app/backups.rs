@@ -93,9 +93,8 @@ impl App {
 
     /// Nothing begins with a doubted world unless somebody wanted this very one.
     pub(super) async fn must_begin_well(&self, server: &Server, wanted: Option<&BackupId>) -> Answer<()> {
-        if self.open_job(server).await?.is_some() {
-            // Whoever asks reads who is starting it.
-            return Ok(());
+        if let Some(job) = self.open_job(server).await? {
+            return Err(self.busy(&job, server.name.as_str()).await);
         }
         let doubted = self.begins_in_doubt(server).await?;
         match (wanted, doubted) {

@@ -218,11 +218,27 @@ impl App {
         })
     }
 
-    /// Somebody asked for a start after the stop was due: it is not for those who play now.
+    /// Somebody asked for the game after the stop was due, or another rule says that it is to be on by now: the stop is
+    /// not for those who play now.
     async fn wanted_again(&self, schedule: &Schedule, server: &Server) -> anyhow::Result<bool> {
         let jobs = self.store().jobs_of(&server.id, JOBS_LOOKED_AT).await?;
-        let starts = |job: &Job| job.action == Action::Start && job.cause == Cause::Asked;
-        Ok(jobs.iter().any(|(job, _, _)| job.created_at > schedule.due_at && starts(job)))
+        let by_rule = |job: &Job| matches!(job.actor, Actor::Schedule { .. });
+        let starts = |job: &Job| match job.action {
+            Action::Start => true,
+            Action::Restart | Action::Update | Action::Restore { .. } => !by_rule(job),
+            Action::Stop | Action::Backup | Action::Delete | Action::Move { .. } | Action::BuildSnapshot => false,
+        };
+        let asked = |job: &Job| job.cause == Cause::Asked && starts(job);
+        if jobs.iter().any(|(job, _, _)| job.created_at > schedule.due_at && asked(job)) {
+            return Ok(true);
+        }
+        let now = self.now();
+        let rules = self.store().schedules_of(&schedule.guild).await?;
+        let others = rules.iter().filter(|rule| rule.server == server.id && rule.does == Does::Start);
+        let on_again = |rule: &&Schedule| {
+            rule.when.next_after(schedule.due_at, rule.made_at, &rule.zone).is_some_and(|at| at <= now)
+        };
+        Ok(others.filter(on_again).count() > 0)
     }
 
     /// It runs, and nothing is under way.

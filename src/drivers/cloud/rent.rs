@@ -92,6 +92,10 @@ impl CloudDriver {
                 self.forget_link(&server.id);
             }
         }
+        if let Some(world) = &server.owned.world {
+            // Before anything is paid for.
+            self.backups.must_begin_well(cx, world).await?;
+        }
         if provider == OWN_MACHINE {
             return self.take_machine(server, &place).await;
         }

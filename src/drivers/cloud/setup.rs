@@ -210,10 +210,8 @@ impl CloudDriver {
         }
         // From here on it is neither the old install nor the new one.
         write(&ssh, &done, "", "600").await?;
-        if update {
-            // The recipe may be another than when the host was made.
-            self.write_scripts(cx, &ssh, server, recipe).await?;
-        }
+        // The recipe may be another than when the host was made.
+        self.write_scripts(cx, &ssh, server, recipe).await?;
         if self.recipes.has_script(&server.game, "install") {
             let limit = Duration::from_secs(recipe.timeouts.install_s);
             self.run_script(cx, &ssh, recipe, "install", &[], limit).await?;
