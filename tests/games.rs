@@ -258,8 +258,10 @@ async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
         stage.until(what, log).await;
     };
     log_says("Ada^7 entered the game").await;
-    let players = players_until(&stage, "arena", "Ada beside the bot", |players| players.names == ["Ada"]).await;
-    assert_eq!((players.online, players.bots), (Some(1), Some(1)), "{players:?}");
+    let players = players_until(&stage, "arena", "Ada beside the bot", |players| players.online == Some(1)).await;
+    // On the same machine her ping may be 0, as a bot's is. Then she is counted, and nobody says which of the two she is.
+    let named = players.names.is_empty() || players.names == ["Ada"];
+    assert!(players.bots == Some(1) && named, "{players:?}");
     ada.leave();
     log_says("Ada^7 disconnected").await;
     players_are(&stage, "arena", 0).await;
