@@ -176,10 +176,13 @@ fn toml_edit(before: &str, set: &BTreeMap<String, String>) -> Result<String, Str
             let next = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             table = next.as_table_mut().ok_or_else(|| format!("{path} goes through something that is no table"))?;
         }
-        let value = match (table.get(last), value.parse::<i64>(), value.parse::<bool>()) {
-            (Some(toml::Value::String(_)), _, _) => toml::Value::String(value.clone()),
-            (_, Ok(number), _) => toml::Value::Integer(number),
-            (_, _, Ok(flag)) => toml::Value::Boolean(flag),
+        let decimal = value.parse::<f64>().ok().filter(|number| number.is_finite());
+        let value = match (table.get(last), value.parse::<i64>(), value.parse::<bool>(), decimal) {
+            (Some(toml::Value::String(_)), _, _, _) => toml::Value::String(value.clone()),
+            (Some(toml::Value::Float(_)), _, _, Some(number)) => toml::Value::Float(number),
+            (_, Ok(number), _, _) => toml::Value::Integer(number),
+            (_, _, Ok(flag), _) => toml::Value::Boolean(flag),
+            (Some(toml::Value::Integer(_)), _, _, Some(number)) => toml::Value::Float(number),
             _ => toml::Value::String(value.clone()),
         };
         table.insert(last.to_owned(), value);
@@ -240,6 +243,9 @@ mod tests {
         );
         let toml = edited(ConfigFormat::Toml, "[a]\nb = \"x\"\n", &[("a.b", "7"), ("a.c", "7")]).unwrap();
         assert_eq!(toml, "[a]\nb = \"7\"\nc = 7\n");
+        let set = [("rate", "1.5"), ("whole", "2"), ("count", "0.5")];
+        let toml = edited(ConfigFormat::Toml, "rate = 1.0\nwhole = 1.0\ncount = 3\n", &set).unwrap();
+        assert_eq!(toml, "count = 0.5\nrate = 1.5\nwhole = 2.0\n");
         assert!(edited(ConfigFormat::Json, "not json", &[("a", "1")]).unwrap_err().contains("no JSON"));
         assert!(edited(ConfigFormat::Json, r#"{"a": 1}"#, &[("a.b", "1")]).unwrap_err().contains("no object"));
     }
