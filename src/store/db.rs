@@ -202,7 +202,17 @@ impl Db {
     async fn begin(&self) -> anyhow::Result<Tx> {
         match self {
             Db::Sqlite { write, .. } => {
-                Ok(Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await.context("beginning a transaction")?))
+                let begun = match write.begin_with("BEGIN IMMEDIATE").await {
+                    // SQLite ends a transaction by itself where there is no room on the disk; sqlx counts it as open, and
+                    // its connection would never begin another.
+                    Err(sqlx::Error::InvalidSavePointStatement) => {
+                        let stuck = write.acquire().await.context("ending a connection that is stuck")?;
+                        stuck.close().await.context("ending a connection that is stuck")?;
+                        write.begin_with("BEGIN IMMEDIATE").await
+                    }
+                    begun => begun,
+                };
+                Ok(Tx::Sqlite(begun.context("beginning a transaction")?))
             }
             Db::Postgres(pool) => {
                 let mut tx = Tx::Postgres(pool.begin().await.context("beginning a transaction")?);

@@ -46,6 +46,13 @@ pub struct Store {
     db: Db,
 }
 
+/// Whether it failed because there is no room left for the database: SQLite's `SQLITE_FULL` and what it says of its shared
+/// memory then (`SQLITE_IOERR_SHMSIZE`), PostgreSQL's `disk_full`.
+pub fn disk_is_full(error: &anyhow::Error) -> bool {
+    let of_database = error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error());
+    of_database.filter_map(|error| error.code()).any(|code| matches!(code.as_ref(), "13" | "4874" | "53100"))
+}
+
 impl Store {
     /// Opens `sqlite:path` (made with its folder if it is not there) or `postgres://…`, and brings the tables up to
     /// date. Error texts name the place and never the password.
@@ -162,4 +169,23 @@ async fn migrate(run: impl AsyncFn() -> Result<(), sqlx::migrate::MigrateError>)
         result = run().await;
     }
     result.context("bringing its tables up to date")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Journal;
+
+    #[tokio::test]
+    async fn a_database_that_found_no_room_is_written_again_once_there_is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::connect(&format!("sqlite:{}/store.db?mode=rwc", folder.path().display())).await.unwrap();
+        // As if the disk ended where the file ends now.
+        store.db.run("PRAGMA max_page_count = 1", []).await.unwrap();
+        let full = store.set_told(&"x".repeat(1 << 20)).await.unwrap_err();
+        assert!(disk_is_full(&full), "{full:#}");
+        store.set_told("small").await.unwrap();
+        assert!(store.told("small").await.unwrap());
+        assert!(!disk_is_full(&anyhow::anyhow!("full of people")));
+    }
 }
