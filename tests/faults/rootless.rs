@@ -39,6 +39,7 @@ struct Rootless {
 impl Rootless {
     fn start() -> Option<Rootless> {
         if let Some(missing) = NEEDED.iter().find(|needed| !Path::new(needed).exists()) {
+            assert!(std::env::var("CI").is_err(), "a rootless daemon needs {missing}");
             println!("skipped: a rootless daemon needs {missing}");
             return None;
         }

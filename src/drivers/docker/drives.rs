@@ -357,6 +357,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn a_hard_link_is_counted_once() {
@@ -382,5 +383,62 @@ mod tests {
         assert_eq!(kind_on_disk(&to), Some(DriveKind::Copy));
         assert_eq!(std::fs::read_to_string(to.join("files/dir/link")).unwrap(), "content");
         std::fs::write(to.join("files/new"), "x").unwrap();
+    }
+
+    /// An XFS in a file, unmounted at the end.
+    struct Xfs(tempfile::TempDir);
+
+    impl Xfs {
+        /// `None`, and it says why, where there is no such file system or nobody may mount one.
+        fn mount() -> Option<Xfs> {
+            let home = tempfile::tempdir().unwrap();
+            let (image, at) = (home.path().join("image"), home.path().join("at"));
+            std::fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+            std::fs::create_dir(&at).unwrap();
+            let made = Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image).status();
+            if !made.is_ok_and(|made| made.success()) {
+                assert!(std::env::var("CI").is_err(), "mkfs.xfs is missing: install xfsprogs");
+                println!("skipped: no mkfs.xfs");
+                return None;
+            }
+            let mounted = Command::new("mount").args(["-o", "loop"]).args([&image, &at]).output().unwrap();
+            if !mounted.status.success() {
+                println!("skipped: nothing can be mounted here: {}", String::from_utf8_lossy(&mounted.stderr));
+                return None;
+            }
+            Some(Xfs(home))
+        }
+
+        fn at(&self) -> PathBuf {
+            self.0.path().join("at")
+        }
+
+        fn free_bytes(&self) -> u64 {
+            rustix::fs::sync();
+            let seen = rustix::fs::statvfs(self.at()).unwrap();
+            seen.f_bavail * seen.f_frsize
+        }
+    }
+
+    impl Drop for Xfs {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.at()).status();
+        }
+    }
+
+    #[test]
+    fn a_copy_shares_its_blocks_where_the_file_system_can() {
+        let Some(disk) = Xfs::mount() else { return };
+        let (from, to) = (disk.at().join("from"), disk.at().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::write(from.join("map"), vec![7; 64 << 20]).unwrap();
+        let before = disk.free_bytes();
+        let me = std::fs::metadata(disk.at()).unwrap();
+        copy_tree(&from, &to, (me.uid(), me.gid())).unwrap();
+        let taken = before.saturating_sub(disk.free_bytes());
+        assert!(taken < 1 << 20, "the copy of 64 MB took {taken} bytes");
+        // It is a copy all the same.
+        std::fs::write(to.join("files/map"), "new").unwrap();
+        assert_eq!(std::fs::metadata(from.join("map")).unwrap().len(), 64 << 20);
     }
 }
