@@ -183,8 +183,11 @@ class Rest:
         limit, per_s = (rule.limit, rule.per_s) if rule else (UNLIMITED, 1.0)
         # One bucket per method and major parameter: the messages of one channel share theirs.
         key = f"{method} " + re.sub(r"(/(?:channels|guilds|webhooks|interactions)/[^/]+)|/\d{5,}", r"\1", path)
+        # Its time begins with the first request, and at its end all of it is there again.
         now = time.monotonic()
-        spent = [at for at in self._spent.get(key, []) if now - at < per_s]
+        spent = self._spent.get(key, [])
+        if spent and now - spent[0] >= per_s:
+            spent = []
         reset_after = per_s - (now - spent[0]) if spent else per_s
         full = rule is not None and len(spent) >= limit
         if not full:
