@@ -12,9 +12,13 @@ use common::cloud::{Clouds, Failure, Machines, Options, StandinHost};
 use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
 use spawnpoint::config::DnsProvider;
+use spawnpoint::model::JobId;
+use spawnpoint::model::cost::{Price, Quote};
+use spawnpoint::model::host::Place;
 use spawnpoint::model::job::{Cause, Outcome, Step, StepState};
 use spawnpoint::model::server::State;
 use spawnpoint::model::view::JobView;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -212,6 +216,17 @@ async fn a_destroy_that_is_accepted_and_not_done_is_waited_for_and_asked_for_aga
     stage.close().await;
 }
 
+/// The job waits for somebody, says why, and has not asked for the end of the host. Where it waits.
+async fn held_at_a_failed_step(stage: &Stage, clouds: &Clouds, job: JobId, host: &StandinHost) -> Step {
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let failed = held.steps.iter().find(|step| step.state == StepState::Failed).unwrap();
+    assert!(failed.error.is_some(), "{held:#?}");
+    assert_eq!(clouds.living().len(), 1, "the only copy of the world was destroyed");
+    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.ends_with(&host.id)));
+    failed.step
+}
+
 #[tokio::test]
 async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -224,12 +239,7 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
     // Its machine is dead, and the provider goes on saying that it runs.
     clouds.die(&host.id, "running");
     let job = app.stop(&stage.caller, "world", None).await.unwrap();
-    let held = stage.end_of(job).await;
-    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
-    let failed = held.steps.iter().find(|step| step.state == StepState::Failed).unwrap();
-    assert!(failed.error.is_some(), "{held:#?}");
-    assert_eq!(clouds.living().len(), 1, "the only copy of the world was destroyed");
-    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.ends_with(&host.id)));
+    held_at_a_failed_step(&stage, &clouds, job, &host).await;
     assert_ne!(app.status(&stage.caller, "world").await.unwrap().state, State::Offline);
     // Then it is gone altogether: the stop goes on, says what is lost, and the world of the last backup is there.
     clouds.die(&host.id, "gone");
@@ -267,12 +277,8 @@ async fn a_host_that_dies_while_its_world_is_pulled_leaves_no_half_of_it() {
     let said = async || stage.program.store.job_output(job, Some(Step::PullWorld), 100).await.unwrap().join("\n");
     stage.until("the world to come", async || said().await.contains("MB/s").then_some(())).await;
     clouds.die(&host.id, "running");
-    let held = stage.end_of(job).await;
-    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
-    let failed = held.steps.iter().find(|step| step.state == StepState::Failed).unwrap();
-    assert!(failed.step == Step::PullWorld && failed.error.is_some(), "{held:#?}");
+    assert_eq!(held_at_a_failed_step(&stage, &clouds, job, &host).await, Step::PullWorld);
     assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), 1, "half a world was kept");
-    assert!(!clouds.requests().iter().any(|asked| asked.method == "DELETE" && asked.path.ends_with(&host.id)));
     clouds.die(&host.id, "gone");
     app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
     let over = async || (app.job_view(job).await.unwrap().outcome == Some(Outcome::Succeeded)).then_some(());
@@ -334,6 +340,10 @@ async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_ne
     stage.close().await;
 }
 
+fn hourly(quote: &Quote) -> i64 {
+    quote.price.as_ref().unwrap().hourly
+}
+
 #[tokio::test]
 async fn a_size_that_is_sold_out_is_replaced_only_by_one_that_costs_no_more() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -344,12 +354,64 @@ async fn a_size_that_is_sold_out_is_replaced_only_by_one_that_costs_no_more() {
     let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
     assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
     let error = note(&end, Step::CreateHost);
-    assert!(error.contains("You can have size") && error.contains("/server settings"), "{error}");
+    assert!(error.contains("You can have size") && error.contains("`/server start` asks"), "{error}");
     nothing_left(&clouds);
     let sizes: std::collections::BTreeSet<String> = clouds.hosts().into_iter().map(|host| host.size).collect();
     assert!(sizes.is_empty(), "{sizes:?}");
     clouds.heal();
-    play(&stage, &clouds, 0, 1).await;
+
+    // Somebody says yes to the first one that costs more, for that evening.
+    let usual = app.start_price(&stage.caller, "world").await.unwrap().expect("a price").quote;
+    let start = app.dearer_start(&stage.caller, "world").await.unwrap().expect("a question");
+    assert!(start.refused && start.why.contains("people know of"), "{start:#?}");
+    let other = &start.others[0];
+    assert!(hourly(&other.quote) > hourly(&usual) && !other.named && !other.moves, "{start:#?}");
+    let gone = app.agree(&stage.caller, "world", Some("0123456789abcdef")).await.unwrap_err();
+    assert!(gone.to_string().contains("not to be had"), "{gone}");
+    app.agree(&stage.caller, "world", Some(&other.tag)).await.unwrap();
+    assert_eq!(app.start_price(&stage.caller, "world").await.unwrap().unwrap().quote, other.quote);
+    stage.start("world").await;
+    let host = clouds.living().remove(0);
+    assert_eq!((&host.size, &host.region), (&other.quote.size, &other.quote.region));
+    stage.turns("world", 1).await;
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+
+    // That was for one evening. Whether the usual one is there again is not known yet, and can be tried.
+    let again = app.dearer_start(&stage.caller, "world").await.unwrap().expect("a question");
+    assert_eq!((again.refused, &again.others), (true, &start.others));
+    app.agree(&stage.caller, "world", None).await.unwrap();
+    stage.start("world").await;
+    assert_eq!(clouds.living().remove(0).size, usual.size);
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    assert_eq!(app.dearer_start(&stage.caller, "world").await.unwrap(), None, "it was there");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_first_start_takes_nothing_that_costs_more_than_what_was_named() {
+    let Some((clouds, stage)) = evening("linode").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    let store = &stage.program.store;
+    let server = store.server_by_name(&stage.caller.guild, "world").await.unwrap().unwrap();
+    let told = server.place.told.clone().expect("its price was named");
+    // It was cheaper when it was made.
+    let before = Price { hourly: 1, ..told.price.clone().unwrap() };
+    let cheaper = Quote { price: Some(before), ..(*told).clone() };
+    let place = Place { told: Some(Box::new(cheaper)), ..server.place.clone() };
+    assert!(store.set_place(&server.id, &server.place, &place).await.unwrap());
+    let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = note(&end, Step::CreateHost);
+    assert!(error.contains("more than the 0.000001 $ that people know of"), "{error}");
+    assert!(clouds.requests().iter().all(|asked| !(asked.method == "POST" && asked.path.ends_with("/instances"))));
+    // Who asks for more memory is told what that costs, and has said yes to it.
+    let more = BTreeMap::from([("memory_mb".to_owned(), "1500".to_owned())]);
+    let applied = app.settings_apply(&stage.caller, "world", more).await.unwrap();
+    assert!(applied.quote.is_some_and(|quote| hourly(&quote) > hourly(&told)));
+    assert_eq!(app.dearer_start(&stage.caller, "world").await.unwrap(), None);
     stage.close().await;
 }
 

@@ -101,6 +101,32 @@ async fn a_host_that_was_played_on_while_nobody_watched_is_saved_and_not_undone(
     stage.close().await;
 }
 
+/// Spawnpoint is away for longer than the host waits for a beat.
+const UNHEARD: &str = r#"cd /srv/spawnpoint/*/state; sed -i 's/^deadman_s=.*/deadman_s=2/' ../settings
+    echo warn_wait_s=1 >>../settings
+    id=$(basename "$(dirname "$PWD")")
+    until /opt/spawnpoint/keeper status "$id" | grep -q '^state=stopped'; do sleep 0.2; done
+    /opt/spawnpoint/keeper status "$id"; cat ../game/world/turns log"#;
+
+#[tokio::test]
+async fn a_host_that_hears_nothing_warns_its_players_and_stops_and_its_world_comes_home() {
+    let Some((clouds, mut stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 3).await;
+    stage.rest().await;
+    let seen = shell(&clouds, UNHEARD);
+    for part in ["deadman=fired", "ended_by=deadman", "Spawnpoint cannot be reached any more."] {
+        assert!(seen.contains(part), "{part} is not in {seen}");
+    }
+    assert!(seen.lines().any(|line| line == "3"), "the world was not saved: {seen}");
+    assert_eq!(clouds.living().len(), 1, "the host alone destroys nothing");
+    let stage = stage.work_now();
+    saved_with_three_turns(&stage).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 /// The start goes on with a run of its own, which leaves no trace of the one before.
 #[tokio::test]
 async fn hours_of_play_of_which_not_even_the_beginning_was_heard_are_saved() {

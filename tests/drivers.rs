@@ -50,6 +50,7 @@ on_every_backend!(
     a_game_that_does_not_stop_is_ended_by_force_and_its_world_is_still_kept,
     a_crash_is_started_again_and_a_killed_game_is_not,
     settings_reach_the_game_and_secrets_reach_nobody_else,
+    a_warning_is_shown_by_the_game,
     a_restarted_program_finds_its_servers_and_goes_on_with_its_jobs,
     a_chatty_game_and_a_long_answer_stay_within_bounds,
 );
@@ -226,6 +227,19 @@ async fn settings_reach_the_game_and_secrets_reach_nobody_else(stage: Stage) -> 
     let answer = app.console(&stage.caller, "world", "tell me correct-horse").await.unwrap();
     assert!(answer.contains("you said: tell me ••••"), "{answer}");
     assert_eq!(app.console(&stage.caller, "world", "colours").await.unwrap().trim(), "red alert");
+    stage
+}
+
+async fn a_warning_is_shown_by_the_game(stage: Stage) -> Stage {
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    let server = stage.program.store.server_by_name(&stage.caller.guild, "world").await.unwrap().unwrap();
+    let driver = stage.program.engine.driver(server.backend).unwrap();
+    driver.tell(&server, "The time is over in 5 minutes. `/server extend` adds some.").await.unwrap();
+    let shown = "[all] The time is over in 5 minutes. `/server extend` adds some.";
+    let log = async || driver.logs(&server, 50).await.unwrap().iter().any(|line| line.contains(shown)).then_some(());
+    stage.until("the warning in the game's log", log).await;
+    stage.stop_server("world").await;
     stage
 }
 

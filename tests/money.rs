@@ -13,7 +13,7 @@ use regex::Regex;
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::bill::{STOP_AHEAD_MS, Spending};
-use spawnpoint::model::cost::Price;
+use spawnpoint::model::cost::{Other, Price, Quote};
 use spawnpoint::model::job::Step;
 use spawnpoint::model::{HOUR_MS, ServerId};
 
@@ -241,6 +241,52 @@ async fn a_price_that_cannot_be_had_is_said_and_where_there_is_a_budget_nothing_
     room.with_world().await;
     let mut story = format!("{}\n", room.ask(&room.carol, "general", "/server status server:world").await);
     story += &room.ask(&room.bob, "general", "/server start server:world").await;
+    assert_snapshot!(story);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_costs_more_than_people_know_asks_which_host_it_shall_be() {
+    let Some(room) = room(Spending::default()).await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    let (alice, bob) = (&room.alice, &room.bob);
+    let said = room.ask(alice, "games", "/server create name:world game:toy backend:cloud").await;
+    let mut story = format!("{said}\n---\n");
+    room.discord.wait_for("games", "world.*offline").await;
+    let price = |hourly| Price { hourly, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS };
+    let quote = |provider: &str, region: &str, size: &str, hourly| Quote {
+        provider: provider.into(),
+        region: region.into(),
+        size: size.into(),
+        cpus: None,
+        memory_mb: None,
+        price: Some(price(hourly)),
+    };
+    {
+        let mut things = room.home.outside.get();
+        things.price = Some(price(30_000));
+        let (big, other) = (quote("fake", "there", "big", 20_000), quote("another", "near", "tiny", 5_000));
+        things.others =
+            vec![Other { quote: big, named: true, usual: false }, Other { quote: other, named: true, usual: false }];
+    }
+    room.ask(bob, "general", "/server start server:world").await;
+    let question = room.discord.channel_text_for(bob, "general").await;
+    story += &format!("{}\n---\n", steady(&common::discord::redact(&question)));
+    story += &format!("{}\n", room.press(bob, "Leave it").await);
+    room.ask(bob, "general", "/server start server:world").await;
+    story += &format!("{}\n", room.press(bob, "big in there, 0.02 $ an hour").await);
+    assert_eq!(room.home.outside.get().hosts.len(), 0, "nothing is rented before somebody said yes");
+    room.home.outside.get().refused = true;
+    story += &format!("{}\n", room.ask(bob, "general", "/server start server:world").await);
+    room.home.outside.get().refused = false;
+    room.ask(bob, "general", "/server start server:world").await;
+    story += &format!("{}\n", room.press(bob, "small in here, 0.03 $ an hour").await);
+    room.discord.wait_for("general", "is up").await;
+    // The usual one's new price is known from then on.
+    room.ask(bob, "general", "/server stop server:world").await;
+    room.panel("billing: off").await;
+    story += &room.ask(bob, "general", "/server start server:world").await;
+    story += &format!("\n---\n{}", room.ask(alice, "general", "/admin audit server:world").await);
     assert_snapshot!(story);
     bot.end().await.unwrap();
 }

@@ -46,7 +46,7 @@ async fn play(stage: &Stage, before: usize, more: usize) {
 }
 
 async fn moved(stage: &Stage, to: Backend) {
-    let job = stage.program.app.move_to(&stage.caller, "world", to, None).await.unwrap();
+    let (job, _) = stage.program.app.move_to(&stage.caller, "world", to, None).await.unwrap();
     stage.succeeds(job).await;
     assert_eq!(backend(stage).await, to);
 }
@@ -121,7 +121,7 @@ async fn a_host_that_a_moved_server_left_is_taken_again_and_its_old_world_is_not
     let left = clouds.living().remove(0).id;
     // The provider does not let go of it, and an admin goes on without seeing it go.
     clouds.fail(Failure::status(403).of("hetzner").on("DELETE", &format!("^/servers/{left}$")).times(None));
-    let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    let (job, _) = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
     assert_eq!(go_on_without(&stage, job).await, 2, "its destruction, and seeing it gone");
     let living = || clouds.living().into_iter().map(|host| host.id).collect::<Vec<_>>();
     assert_eq!(living(), [left.as_str()]);
@@ -158,7 +158,7 @@ async fn a_host_that_was_left_with_an_unsaved_world_waits_for_a_person() {
     clouds.fail(Failure::status(403).of("hetzner").on("DELETE", &format!("^/servers/{}$", left.id)).times(None));
     // Its world cannot be copied, and an admin goes on past everything.
     docker(&["exec", &container, "mv", "/usr/bin/rsync", "/usr/bin/rsync.away"]);
-    let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    let (job, _) = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
     assert!(go_on_without(&stage, job).await >= 3);
     docker(&["exec", &container, "mv", "/usr/bin/rsync.away", "/usr/bin/rsync"]);
     clouds.heal();
@@ -225,7 +225,7 @@ const KEEP_FOLDERS: &str = r#"printf '%s\n' '#!/bin/sh' 'case "$*" in *--one-fil
 async fn a_folder_that_a_moved_server_left_on_a_machine_of_your_own_gets_the_newest_world() {
     let Some((machine, stage)) = own_machine().await else { return };
     machine.shell(KEEP_FOLDERS);
-    let job = stage.program.app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+    let (job, _) = stage.program.app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
     assert_eq!(go_on_without(&stage, job).await, 1, "its world was saved, and its folder stays");
     play(&stage, 2, 3).await;
     machine.shell("/bin/rm /usr/local/bin/rm");
@@ -246,7 +246,7 @@ async fn a_folder_that_was_left_with_an_unsaved_world_is_neither_played_on_nor_d
     play(&stage, 2, 5).await;
     let leave = async || {
         machine.shell(&format!("mv /usr/bin/rsync /usr/bin/rsync.away; {KEEP_FOLDERS}"));
-        let job = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
+        let (job, _) = app.move_to(&stage.caller, "world", Backend::Docker, None).await.unwrap();
         assert!(go_on_without(&stage, job).await >= 3);
         machine.shell("/bin/rm /usr/local/bin/rm; mv /usr/bin/rsync.away /usr/bin/rsync");
     };

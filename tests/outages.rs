@@ -29,13 +29,16 @@ async fn discord() -> Option<Discord> {
 }
 
 async fn room() -> Option<(Room, Bot)> {
-    let discord = discord().await?;
+    Some(room_in(discord().await?).await)
+}
+
+async fn room_in(discord: Discord) -> (Room, Bot) {
     let (alice, bob) = (discord.user("alice"), discord.user("bob"));
     let room = Room { discord, home: Home::new(), bob };
     let bot = Bot::start(&room.discord, &room.home).await;
     room.discord.slash(&alice, "general", "/server create name:world game:toy").await;
     room.discord.wait_for("general", "world.*offline").await;
-    Some((room, bot))
+    (room, bot)
 }
 
 impl Room {
@@ -71,6 +74,23 @@ async fn a_dropped_gateway_is_taken_up_again_and_the_job_goes_on() {
     room.slow_start().await;
     room.discord.drop_gateway(Cut::Abort).await;
     room.told_once().await;
+    bot.end().await.unwrap();
+}
+
+/// A connection that looks open and is dead: only the missing acknowledgement of a heartbeat tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_acknowledges_nothing_is_left_and_the_word_comes_all_the_same() {
+    let Some(discord) = discord().await else { return };
+    discord.heartbeat(Duration::from_secs(1)).await;
+    let (room, bot) = room_in(discord).await;
+    let before = room.discord.wait_gateway(json!({"connected": 1, "heartbeats": 2})).await.connections;
+    room.slow_start().await;
+    room.discord.withhold_acks(true).await;
+    room.discord.wait_gateway(json!({"connections": before + 1})).await;
+    room.discord.withhold_acks(false).await;
+    room.told_once().await;
+    room.discord.wait_gateway(json!({"connected": 1})).await;
+    room.hears().await;
     bot.end().await.unwrap();
 }
 

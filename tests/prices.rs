@@ -10,10 +10,10 @@ use spawnpoint::app::{Created, NewServer, Refusal};
 use spawnpoint::clients::cloud::PROVIDERS;
 use spawnpoint::config::{Config, OwnHost};
 use spawnpoint::model::GuildId;
-use spawnpoint::model::access::Caller;
+use spawnpoint::model::access::{Actor, Caller};
 use spawnpoint::model::bill::StartCost;
 use spawnpoint::model::cost::{Cheapest, Quote};
-use spawnpoint::model::host::Place;
+use spawnpoint::model::host::{Place, Yes};
 use spawnpoint::model::view::ServerView;
 use spawnpoint::program::Program;
 use std::path::Path;
@@ -151,6 +151,32 @@ async fn what_is_rented_costs_what_was_quoted_at_every_provider() {
         assert!(off.billing.is_some_and(|bill| !bill.on && !bill.month.is_nothing()), "{provider}: an hour was begun");
         assert!(clouds.living().is_empty(), "{provider}");
     }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_to_a_dearer_host_is_for_people_who_start_it_soon() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["linode"], |_| ()).await;
+    let app = &house.program.app;
+    house.create("world", Place::default()).await.expect("it is made");
+    let server = house.program.store.server_by_name(&house.caller.guild, "world").await.unwrap().expect("it is there");
+    let usual = server.place.told.clone().expect("its price was told");
+    let dearer = Quote { size: "g6-standard-2".into(), ..(*usual).clone() };
+    let quoted = async |until| {
+        let place =
+            Place { yes: Some(Box::new(Yes { quote: dearer.clone(), until, after: None })), ..server.place.clone() };
+        let now = house.program.store.server_any(&server.id).await.unwrap().expect("it is there").place;
+        assert!(house.program.store.set_place(&server.id, &now, &place).await.unwrap());
+        let Some(StartCost::Rents(start)) = house.start_cost("world").await else { panic!("no price") };
+        start.quote.size
+    };
+    assert_eq!(quoted(app.now() - 1).await, usual.size, "it is too old");
+    assert_eq!(quoted(app.now() + 600_000).await, dearer.size);
+    let rule = Actor::Schedule { name: "daily".into(), user: None };
+    app.start(&Caller { actor: rule, ..house.caller.clone() }, "world", None).await.expect("it starts");
+    house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    assert_eq!(clouds.living().pop().expect("a host").size, usual.size, "nobody was asked");
     house.close().await;
 }
 
@@ -365,7 +391,11 @@ async fn a_provider_of_the_configuration_is_taken_whatever_it_costs() {
     })
     .await;
     let made = house.create("world", Place::default()).await.expect("it is made");
-    assert_eq!((made.cheapest, made.view.place), (None, Some(Place::default())), "it follows the configuration");
+    assert_eq!(made.cheapest, None);
+    let place = made.view.place.expect("a place");
+    assert_eq!(Place { told: None, ..place.clone() }, Place::default(), "it follows the configuration");
+    let told = place.told.expect("a price that people know");
+    assert_eq!(told.provider, "digitalocean");
     let Some(StartCost::Rents(start)) = house.start_cost("world").await else { panic!("no price") };
     assert_eq!(start.quote.provider, "digitalocean");
     house.close().await;

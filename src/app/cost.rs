@@ -7,7 +7,7 @@ use crate::model::bill::{
     BudgetOf, CostView, Kinds, Ledger, MONTHS_LISTED, More, StartCost, StartPrice, Unpaid, cost, left, longer,
     may_start, standings, start_price,
 };
-use crate::model::cost::{Cheapest, Month, Quote, Rental, running, spoken};
+use crate::model::cost::{Cheapest, Instead, Month, Quote, Rental, running, spoken};
 use crate::model::host::OWN_MACHINE;
 use crate::model::job::{Action, Subject};
 use crate::model::server::{Backend, Server};
@@ -167,8 +167,10 @@ impl App {
     }
 
     /// What its provider wants for a host. `None` where nobody sends a bill.
-    async fn quote(&self, server: &Server) -> Answer<Option<Quote>> {
+    pub(super) async fn quote(&self, server: &Server) -> Answer<Option<Quote>> {
         let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
+        let now = self.with_yes_of_now(server).await?;
+        let server = &Server { place: now.place.agreed(), ..now };
         let quote = said_in_time(server, driver.quote(server)).await?;
         Ok(quote.filter(|quote| quote.price.is_some()))
     }
@@ -179,6 +181,30 @@ impl App {
             Some(driver) => said_in_time(server, driver.cheapest(server)).await,
             None => Ok(None),
         }
+    }
+
+    /// What takes a person's yes before it starts. `None` where nothing does, or where nobody can say: that keeps nobody
+    /// from playing, and the start itself takes nothing that costs more.
+    pub(super) async fn instead(&self, server: &Server) -> Answer<Option<Instead>> {
+        if server.backend != Backend::Cloud || server.owned.host.is_some() {
+            return Ok(None);
+        }
+        let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
+        let last = self.last_rental(server).await?;
+        let server = &self.with_yes_of_now(server).await?;
+        match said_in_time(server, driver.instead(server, last.as_ref())).await {
+            Err(Refusal::Invalid(why) | Refusal::Busy(why)) => {
+                tracing::info!(server = %server.name, "Whether a start takes a yes could not be asked: {why}");
+                Ok(None)
+            }
+            said => said,
+        }
+    }
+
+    /// The last host that was rented for it, at whatever provider.
+    pub(super) async fn last_rental(&self, server: &Server) -> anyhow::Result<Option<Rental>> {
+        let rentals = self.store().rentals_of(&server.guild, 0).await?;
+        Ok(rentals.into_iter().rfind(|rental| rental.server == server.id))
     }
 
     /// The guild's, of this month.

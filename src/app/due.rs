@@ -234,11 +234,10 @@ impl App {
         }
         let now = self.now();
         let rules = self.store().schedules_of(&schedule.guild).await?;
-        let others = rules.iter().filter(|rule| rule.server == server.id && rule.does == Does::Start);
-        let on_again = |rule: &&Schedule| {
+        let comes_by_now = |rule: &Schedule| {
             rule.when.next_after(schedule.due_at, rule.made_at, &rule.zone).is_some_and(|at| at <= now)
         };
-        Ok(others.filter(on_again).count() > 0)
+        Ok(rules.iter().any(|rule| rule.server == server.id && rule.does == Does::Start && comes_by_now(rule)))
     }
 
     /// It runs, and nothing is under way.

@@ -79,6 +79,7 @@ impl App {
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
         self.must_begin_well(&server, wanted).await?;
+        let server = self.without_old_yes(caller, server).await?;
         let server = self.with_provider(server).await?;
         let _paid_for = self.must_be_paid_for(&server).await?;
         self.enqueue(caller, &server, Action::Start, channel).await

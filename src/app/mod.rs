@@ -4,6 +4,7 @@
 mod access;
 mod backups;
 mod cost;
+mod dearer;
 mod due;
 mod jobs;
 mod moving;
@@ -34,7 +35,7 @@ use crate::model::lease;
 use crate::model::server::{Backend, Server};
 use crate::model::{JobId, Ms};
 use crate::recipes::Recipes;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::vault::Vault;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
@@ -54,8 +55,18 @@ pub enum Refusal {
     #[error("{0}")]
     Invalid(String),
     /// Our problem. Logged with its chain by whoever shows it.
-    #[error("Something went wrong inside Spawnpoint. Its operator finds the details in the log.")]
+    #[error("{}", inside(.0))]
     Ours(#[from] anyhow::Error),
+}
+
+fn inside(error: &anyhow::Error) -> &'static str {
+    match store::disk_is_full(error) {
+        true => {
+            "The disk that Spawnpoint keeps its records on is full, so this was not done. Its operator has to make room; \
+             then try again."
+        }
+        false => "Something went wrong inside Spawnpoint. Its operator finds the details in the log.",
+    }
 }
 
 pub type Answer<T> = Result<T, Refusal>;

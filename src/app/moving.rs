@@ -52,11 +52,24 @@ impl App {
         Ok(Moving { server: there.id, name: there.name.to_string(), to, running, quote, starts })
     }
 
-    /// Moves it: stopped with a backup, put away here, and at home there when the job ends.
-    pub async fn move_to(&self, caller: &Caller, name: &str, to: Backend, channel: Option<String>) -> Answer<JobId> {
+    /// Moves it: stopped with a backup, put away here, and at home there when the job ends. With what a start rents there.
+    pub async fn move_to(
+        &self,
+        caller: &Caller,
+        name: &str,
+        to: Backend,
+        channel: Option<String>,
+    ) -> Answer<(JobId, Option<Quote>)> {
         let answer = async {
             let server = self.movable(caller, name, to).await?;
-            self.enqueue(caller, &server, Action::Move { to }, channel).await
+            let mut there = Server { backend: to, ..server.clone() };
+            let mut told = None;
+            if to == Backend::Cloud && self.open_job(&server).await?.is_none() {
+                let quote = self.tell_price(&mut there).await?;
+                let set = self.store().set_place(&server.id, &server.place, &there.place).await?;
+                told = quote.filter(|_| set);
+            }
+            Ok((self.enqueue(caller, &server, Action::Move { to }, channel).await?, told))
         }
         .await;
         self.audited(caller, Did::new("move", name).with(format!("to {}", to.word())), answer).await

@@ -83,9 +83,13 @@ impl App {
         if present.owned.host.is_some() || self.open_job(&present).await?.is_some() {
             return Ok(present);
         }
-        let Some(cheapest) = self.cheapest(&present).await? else { return Ok(present) };
-        let place = Place { provider: Some(cheapest.quote.provider), ..present.place.clone() };
-        match self.store().set_place(&present.id, &place).await? {
+        let Some(Cheapest { quote, .. }) = self.cheapest(&present).await? else { return Ok(present) };
+        let mut place = Place { provider: Some(quote.provider.clone()), ..present.place.clone() };
+        // The answer to a first start says its price; later ones hold to what people knew.
+        if place.told.is_none() && self.last_rental(&present).await?.is_none() {
+            place.told = Some(Box::new(quote));
+        }
+        match self.store().set_place(&present.id, &present.place, &place).await? {
             true => Ok(Server { place, ..present }),
             // It has a host by now.
             false => Ok(present),
@@ -251,7 +255,7 @@ mod tests {
 
     fn place(provider: &str, region: &str, size: &str) -> Place {
         let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Place { provider: word(provider), region: word(region), size: word(size), image: None }
+        Place { provider: word(provider), region: word(region), size: word(size), ..Place::default() }
     }
 
     fn offers() -> Vec<Quote> {

@@ -4,7 +4,7 @@ use super::{Answer, App, Did, Refusal, not_set_up, places};
 use crate::bus::Nudge;
 use crate::engine::{ConsoleFault, Driver};
 use crate::model::access::{Caller, Permission};
-use crate::model::cost::Cheapest;
+use crate::model::cost::{Cheapest, Quote};
 use crate::model::host::Place;
 use crate::model::recipe::{PIDS_USUAL, Recipe, Variable, VariableKind, without_ansi};
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
@@ -103,6 +103,8 @@ pub struct Applied {
     pub changed: Vec<String>,
     /// Where its provider was chosen by the price.
     pub cheapest: Option<Cheapest>,
+    /// What a start rents from now on, where that was named anew.
+    pub quote: Option<Quote>,
     /// It runs now, so the change waits for the next start.
     pub at_next_start: bool,
 }
@@ -179,6 +181,7 @@ impl App {
             deleted_at: None,
         };
         let cheapest = self.choose_provider(&mut server).await?;
+        self.tell_price(&mut server).await?;
         match self.store().create_server(&server, &secrets, &caller.actor).await {
             Ok(()) => {}
             Err(CreateError::NameTaken) => {
@@ -315,27 +318,31 @@ impl App {
         if limits.budget != server.limits.budget {
             self.server(caller, name, Permission::Admin).await?;
         }
+        let mut there = Server { limits: limits.clone(), ..server.clone() };
         let mut cheapest = None;
         if !changes.place.is_empty() {
             self.place_is_free(&server).await?;
-            let mut there = Server { place: self.place_of(&server.place, &changes.place).await?, ..server.clone() };
+            there.place = self.place_of(&server.place, &changes.place).await?;
             cheapest = self.choose_provider(&mut there).await?;
-            let place = there.place;
-            changed.extend(places::changed(&server.place, &place));
-            if place != server.place && !self.store().set_place(&server.id, &place).await? {
-                return Err(Refusal::Busy(format!(
-                    "`{}` is starting just now. Try again when it is stopped.",
-                    server.name
-                )));
-            }
+            changed.extend(places::changed(&server.place, &there.place));
         }
+        let needs = |limits: &Limits| (limits.memory_mb, limits.cpus);
+        let free = server.backend == Backend::Cloud && self.place_is_free(&server).await.is_ok();
+        let tells = free && (there.place != server.place || needs(&limits) != needs(&server.limits));
+        let told = if tells { self.tell_price(&mut there).await? } else { None };
+        let set =
+            there.place == server.place || self.store().set_place(&server.id, &server.place, &there.place).await?;
+        if !set && !changes.place.is_empty() {
+            return Err(Refusal::Busy(format!("`{}` was changed or started just now. Try again.", server.name)));
+        }
+        let quote = told.filter(|_| set && cheapest.is_none());
         if limits != server.limits {
             self.store().set_limits(&server.id, &limits).await?;
         }
         self.store().set_settings(&server.id, &settings, &changes.secrets).await?;
         self.changed(&server);
         let waits = changed.iter().any(|key| !AT_ONCE.contains(&key.as_str()));
-        Ok(Applied { changed, cheapest, at_next_start: server.wanted == Wanted::On && waits })
+        Ok(Applied { changed, cheapest, quote, at_next_start: server.wanted == Wanted::On && waits })
     }
 
     pub async fn server_names(&self, guild: &GuildId) -> Vec<String> {
@@ -496,7 +503,7 @@ fn pids_field(server: &Server, recipe: &Recipe) -> Field {
     Field {
         key: PIDS.to_owned(),
         label: "Processes".to_owned(),
-        help: "How many processes and threads the game may have at once.".to_owned(),
+        help: "How many processes and threads the game may have at once; a rented host sets no limit.".to_owned(),
         kind: FieldKind::Number { min: Some(PIDS_MIN.into()), max: Some(PIDS_MAX.into()) },
         value: server.limits.pids.map(|pids| pids.to_string()),
         default: Some(recipe.resources.pids.unwrap_or(PIDS_USUAL).to_string()),

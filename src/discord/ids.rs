@@ -53,6 +53,10 @@ pub enum Sure {
     Accept(ServerId, BackupId),
     /// Starts it with this backup, though it is in doubt.
     StartWith(ServerId, BackupId),
+    /// Starts it on the host of this tag, which is not the usual one.
+    StartOn(ServerId, String),
+    /// Starts it on the usual host after all.
+    StartAnyway(ServerId),
     DeleteSnapshot(String),
     DeleteOrphan(String),
     /// The step that is left out: the job may wait at another one by the time of the answer.
@@ -105,6 +109,8 @@ impl Press {
                     Sure::Restore(server, backup) => format!("restore:{server}:{backup}"),
                     Sure::Accept(server, backup) => format!("accept:{server}:{backup}"),
                     Sure::StartWith(server, backup) => format!("with:{server}:{backup}"),
+                    Sure::StartOn(server, tag) => format!("on:{server}:{tag}"),
+                    Sure::StartAnyway(server) => format!("start:{server}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
                     Sure::DeleteOrphan(tag) => format!("unorphan:{tag}"),
                     Sure::Force(job, step) => format!("force:{job}:{}", step.word()),
@@ -145,6 +151,11 @@ impl Press {
                     let (server, backup) = server_and_backup(what)?;
                     Sure::StartWith(server, backup)
                 }
+                "on" => {
+                    let (id, offer) = what.split_once(':')?;
+                    Sure::StartOn(server(id)?, tag(offer)?)
+                }
+                "start" => Sure::StartAnyway(server(what)?),
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
                 "unorphan" => Sure::DeleteOrphan(tag(what)?),
                 "force" => {
@@ -212,8 +223,13 @@ impl Filled {
                 let parts: Vec<&str> = what.split(':').collect();
                 let [name, game, backend, provider, region, size, image] = parts[..] else { return None };
                 let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-                let place =
-                    Place { provider: word(provider), region: word(region), size: word(size), image: word(image) };
+                let place = Place {
+                    provider: word(provider),
+                    region: word(region),
+                    size: word(size),
+                    image: word(image),
+                    ..Place::default()
+                };
                 Filled::Create { name: name.into(), game: game.into(), backend: word(backend), place }
             }
             _ => return None,
@@ -269,6 +285,8 @@ mod tests {
             Sure::Restore(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::Accept(server(), BackupId("20261121T075309Z-4f1c".into())),
             Sure::StartWith(server(), BackupId("20261121T075309Z-4f1c".into())),
+            Sure::StartOn(server(), "0123456789abcdef".into()),
+            Sure::StartAnyway(server()),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
             Sure::DeleteOrphan("0123456789abcdef".into()),
             Sure::Force(JobId(i64::MAX), Step::EnsureSnapshot),

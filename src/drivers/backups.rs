@@ -96,8 +96,8 @@ impl Backups {
     /// # Errors
     /// One that holds the job until somebody has looked.
     pub async fn must_not_be_elsewhere(&self, cx: &StepCx<'_>, files: u64, since: Ms) -> Result<(), StepError> {
-        let goes = [Step::DestroyHost, Step::DeleteDrive, Step::ReplaceDrive].into_iter();
-        let goes = goes.into_iter().any(|step| cx.job.record(step).is_some());
+        let taking = [Step::DestroyHost, Step::DeleteDrive, Step::ReplaceDrive];
+        let goes = taking.into_iter().any(|step| cx.job.record(step).is_some());
         let meant = matches!(cx.job.action, Action::Delete | Action::Restore { .. });
         if files > 0 || !goes || meant {
             return Ok(());

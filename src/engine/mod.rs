@@ -17,7 +17,7 @@ pub mod watch;
 use crate::bus::{Bus, Nudge};
 use crate::model::access::Actor;
 use crate::model::bill::Spending;
-use crate::model::cost::{Cheapest, Quote, Rental};
+use crate::model::cost::{Cheapest, Instead, Quote, Rental};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
@@ -93,6 +93,12 @@ pub trait Driver: Send + Sync {
     /// Who this server is rented from for the least, where neither people nor the configuration name a provider and there
     /// is more than one; `None` where there is nothing to choose. Waits, errs and reserves like `quote`.
     async fn cheapest(&self, _server: &Server) -> Result<Option<Cheapest>, StepError> {
+        Ok(None)
+    }
+    /// What takes a person's yes before a start: what it would rent costs more an hour than people know, or cannot be had,
+    /// and something else can. `None` where a start does without. The rental is the server's last one. Waits, errs and
+    /// reserves like `quote`.
+    async fn instead(&self, _server: &Server, _last: Option<&Rental>) -> Result<Option<Instead>, StepError> {
         Ok(None)
     }
     /// What can be rented for a server of any kind: every provider, region and size that is set up here, with its price,

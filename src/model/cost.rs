@@ -96,6 +96,42 @@ pub struct Quote {
     pub price: Option<Price>,
 }
 
+impl Quote {
+    /// `4 GB, 2 CPUs`; `None` where nobody says.
+    pub fn equipment(&self) -> Option<String> {
+        let cpus = self.cpus.map(|cpus| if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") });
+        let memory = self.memory_mb.map(|mb| match mb % 1024 {
+            0 => format!("{} GB", mb / 1024),
+            _ => format!("{mb} MB"),
+        });
+        let has: Vec<String> = [memory, cpus].into_iter().flatten().collect();
+        Some(has.join(", ")).filter(|has| !has.is_empty())
+    }
+}
+
+/// What a start would rent, or could not, takes a person's yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instead {
+    /// Whose hosts this server has.
+    pub provider: String,
+    /// A sentence.
+    pub why: String,
+    /// The price that people know; or, where nobody told them one, that of the list.
+    pub known: Option<Price>,
+    pub others: Vec<Other>,
+    /// The usual one is on its provider's list, and was refused a while ago; it may be there again.
+    pub refused: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    pub quote: Quote,
+    /// People or the operator have named another size, region or provider.
+    pub named: bool,
+    /// It is the usual one, whose price has risen: even if nothing was sold out, there would be no cheaper one.
+    pub usual: bool,
+}
+
 /// Who to rent from, where neither people nor the configuration name a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cheapest {

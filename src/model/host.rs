@@ -2,7 +2,7 @@
 //! choose; what it is ([`HostRef`]) is what the provider said when it was made.
 
 use super::Ms;
-use super::cost::Price;
+use super::cost::{Price, Quote, Rental};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -24,6 +24,44 @@ pub struct Place {
     /// The provider's word for it; left out, its Debian that the recipe is made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// What people were told that a host costs when they chose the place. Nothing is rented that costs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Box<Quote>>,
+    /// Somebody's yes to another host than the usual one, for one start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yes: Option<Box<Yes>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yes {
+    pub quote: Quote,
+    /// A start that is asked for later does not count on it.
+    pub until: Ms,
+    /// The server's last host by then, as its provider names it: once there was another, no start that is asked for counts
+    /// on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+impl Place {
+    /// Where a start rents: what somebody said yes to, or what is named.
+    pub fn agreed(&self) -> Place {
+        match &self.yes {
+            Some(yes) => Place {
+                provider: Some(yes.quote.provider.clone()),
+                region: Some(yes.quote.region.clone()),
+                size: Some(yes.quote.size.clone()),
+                ..self.clone()
+            },
+            None => self.clone(),
+        }
+    }
+
+    /// The price of a host that people know; where nobody ever told them one, it is that of the server's last.
+    pub fn known_price<'a>(&'a self, last: Option<&'a Rental>) -> Option<&'a Price> {
+        let said = self.yes.as_ref().map(|yes| &yes.quote).or(self.told.as_deref());
+        said.and_then(|quote| quote.price.as_ref()).or_else(|| last?.price.as_ref())
+    }
 }
 
 /// A system that a rented host can come with, as its provider offers it.
@@ -65,4 +103,47 @@ pub struct HostRef {
     /// The game was started on it since the world was pushed: what it holds may be newer than any backup.
     #[serde(default)]
     pub played: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServerId;
+    use crate::model::access::Actor;
+
+    fn price(hourly: i64) -> Price {
+        Price { hourly, monthly: None, currency: "EUR".into(), unit_ms: 3_600_000 }
+    }
+
+    fn quote(hourly: i64) -> Quote {
+        let (provider, region, size) = ("hetzner".into(), "b".into(), "big".into());
+        Quote { provider, region, size, cpus: None, memory_mb: None, price: Some(price(hourly)) }
+    }
+
+    fn rental(hourly: i64) -> Rental {
+        Rental {
+            provider: "hetzner".into(),
+            host: "1".into(),
+            server: ServerId("a".into()),
+            actor: Actor::Operator,
+            region: "a".into(),
+            size: "small".into(),
+            price: Some(price(hourly)),
+            began_at: 1,
+            ended_at: None,
+        }
+    }
+
+    #[test]
+    fn a_yes_names_the_host_and_its_price_and_what_people_were_told_stays() {
+        let told = Place { region: Some("a".into()), told: Some(Box::new(quote(6))), ..Place::default() };
+        assert_eq!(told.agreed(), told, "a price alone names no place");
+        let yes = Place { yes: Some(Box::new(Yes { quote: quote(12), until: 5, after: None })), ..told.clone() };
+        let then = yes.agreed();
+        assert_eq!((then.size.as_deref(), then.region.as_deref()), (Some("big"), Some("b")));
+        let hourly = |place: &Place, last: Option<&Rental>| place.known_price(last).map(|price| price.hourly);
+        assert_eq!((hourly(&yes, None), hourly(&told, Some(&rental(12)))), (Some(12), Some(6)));
+        let nothing = Place::default();
+        assert_eq!((hourly(&nothing, None), hourly(&nothing, Some(&rental(7)))), (None, Some(7)));
+    }
 }

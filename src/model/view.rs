@@ -2,6 +2,7 @@
 
 use super::access::Actor;
 use super::bill::{Billing, Standing, StartCost};
+use super::cost::Quote;
 use super::host::Place;
 use super::job::{Action, Cause, Job, Outcome, Step, StepState};
 use super::schedule::{Last, Skipped};
@@ -154,6 +155,31 @@ pub struct BackupView {
     pub acceptable: bool,
     /// The server's present world.
     pub present: bool,
+}
+
+/// A start that takes a person's yes: what is usual cannot be had, or costs more than people know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DearerStart {
+    pub server: String,
+    /// A sentence.
+    pub why: String,
+    pub others: Vec<OtherHost>,
+    /// The provider refused the usual one a while ago, and may have it again.
+    pub refused: bool,
+}
+
+/// A host that can be had instead of the usual one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherHost {
+    /// What names it, with its price, in a yes.
+    pub tag: String,
+    pub quote: Quote,
+    /// It is not what the settings name, or the operator, so whoever takes it needs the permission to change those.
+    pub named: bool,
+    /// It is rented from somebody else, who stays the server's provider.
+    pub moves: bool,
+    /// It is the usual one at a new price, which counts from then on; the others are for one start.
+    pub usual: bool,
 }
 
 /// A start that a person should say a word about: the world that it would begin with is in doubt.

@@ -126,19 +126,20 @@ impl Store {
     }
 
     /// Where the next host is rented. False, and nothing is changed, once the server has a host: it stays where it is. Nor
-    /// while a job is under way, which looks for its host where it asked for one.
-    pub async fn set_place(&self, id: &ServerId, place: &Place) -> anyhow::Result<bool> {
-        let (id, place) = (id.clone(), json(place));
+    /// while a job is under way, which looks for its host where it asked for one. Nor where the place is not this one any
+    /// more.
+    pub async fn set_place(&self, id: &ServerId, before: &Place, place: &Place) -> anyhow::Result<bool> {
+        let (id, before, place) = (id.clone(), before.clone(), json(place));
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    let sql = "SELECT owned FROM servers WHERE id = $1 AND deleted_at IS NULL";
+                    let sql = "SELECT owned, place FROM servers WHERE id = $1 AND deleted_at IS NULL";
                     let row = tx.row(sql, [(&id.0).into()]).await?;
                     let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
                     let owned: Owned = row.json("owned")?;
+                    let stays = owned.host.is_some() || row.json::<Place>("place")? != before;
                     let sql = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
-                    if owned.host.is_some() || tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some()
-                    {
+                    if stays || tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some() {
                         return Ok(false);
                     }
                     tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;

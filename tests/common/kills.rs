@@ -10,10 +10,11 @@ use super::worlds::{Known, other};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use spawnpoint::app::{Choice, NewServer, UpdateWhen};
+use spawnpoint::app::{Answer, Choice, NewServer, UpdateWhen};
 use spawnpoint::model::JobId;
 use spawnpoint::model::job::{Job, Outcome, Step};
 use spawnpoint::model::server::{Backend, Server};
+use spawnpoint::model::world::BackupId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,15 @@ impl Scene {
         chances.choose_weighted(random, |(_, weight)| *weight).expect("something can be asked for").0
     }
 
+    /// The worlds grow and shrink at random, so a start may ask about one; whoever plays here wants what was played last.
+    async fn started(&self) -> Answer<JobId> {
+        let (app, caller, name) = (&self.stage.program.app, &self.stage.caller, "world");
+        match app.doubted_start(caller, name).await? {
+            Some(doubted) => app.start_with(caller, name, &BackupId(doubted.backup.id), None).await,
+            None => app.start(caller, name, None).await,
+        }
+    }
+
     async fn asked(&self, ask: Ask, known: &Known, random: &mut StdRng) -> Asked {
         let (app, caller, name) = (&self.stage.program.app, &self.stage.caller, "world");
         if matches!(ask, Ask::Update | Ask::UpdateAtStart) && known.backend == Backend::Docker {
@@ -180,7 +190,7 @@ impl Scene {
         }
         let mut chosen = None;
         let answer = match ask {
-            Ask::Start | Ask::CancelledStart => app.start(caller, name, None).await,
+            Ask::Start | Ask::CancelledStart => self.started().await,
             Ask::Stop => app.stop(caller, name, None).await,
             Ask::Restart => app.restart(caller, name, None).await,
             Ask::Backup => app.backup(caller, name, None).await,
@@ -199,11 +209,11 @@ impl Scene {
                 app.update(caller, name, UpdateWhen::NextStart, None).await.unwrap();
                 match known.running {
                     true => app.restart(caller, name, None).await,
-                    false => app.start(caller, name, None).await,
+                    false => self.started().await,
                 }
             }
             Ask::Delete => app.delete(caller, name, name, None).await,
-            Ask::Move => app.move_to(caller, name, other(known.backend), None).await,
+            Ask::Move => app.move_to(caller, name, other(known.backend), None).await.map(|(job, _)| job),
         };
         Asked { ask, job: answer.unwrap_or_else(|refusal| panic!("{ask:?}: {refusal}")), chosen }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use spawnpoint::app::Choice;
 use spawnpoint::model::server::State;
+use std::collections::BTreeMap;
 
 /// A file system in memory, unmounted at the end.
 struct SmallDisk(tempfile::TempDir);
@@ -56,6 +57,43 @@ async fn an_install_that_does_not_fit_says_so_and_gives_the_room_back() {
     assert!(stage.program.app.snapshots(&stage.caller).await.unwrap().is_empty());
     assert!(containers_of(&stage, "installer").is_empty());
     close(stage, &variants).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_records_is_said_and_nothing_is_lost() {
+    if !ready().await || !root_or_skip("a small disk") {
+        return;
+    }
+    let disk = SmallDisk::new(24);
+    let stage = Stage::open("tests/recipes", |config| config.data_dir = disk.0.path().join("data")).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 2).await;
+    let others = disk.fill_but(0);
+    // There may be some room within the files of the database.
+    let mut refused = None;
+    for number in 0..200 {
+        let motto = BTreeMap::from([("MOTTO".to_owned(), format!("{number} {}", "much ".repeat(40)))]);
+        if let Err(refusal) = app.settings_apply(&stage.caller, "world", motto).await {
+            refused = Some(refusal.to_string());
+            break;
+        }
+    }
+    let refused = refused.expect("nothing can be written down");
+    assert!(refused.contains("is full") && refused.contains("make room"), "{refused}");
+    let stop = app.stop(&stage.caller, "world", None).await;
+    assert!(stop.as_ref().err().is_none_or(|refusal| refusal.to_string().contains("is full")), "{stop:?}");
+    std::fs::remove_file(others).unwrap();
+    let job = match stop {
+        Ok(job) => job,
+        Err(_) => app.stop(&stage.caller, "world", None).await.unwrap(),
+    };
+    assert_eq!(stage.end_of(job).await.outcome, Some(Outcome::Succeeded));
+    assert_eq!(app.backups(&stage.caller, "world").await.unwrap().len(), 1);
+    stage.start("world").await;
+    assert!(log_of(&stage, "world").await.contains("with 2 turns"));
+    stage.close().await;
 }
 
 #[tokio::test]

@@ -166,12 +166,7 @@ fn within(offers: Vec<Quote>, provider: Option<&str>, region: Option<&str>) -> V
 /// With what an hour costs, and what is had for it.
 fn size_choice(offer: &Quote) -> (String, String) {
     let price = offer.price.as_ref().map(|price| format!("{} an hour", spoken(price.hourly, &price.currency)));
-    let memory = offer.memory_mb.map(|mb| match mb % 1024 {
-        0 => format!("{} GB", mb / 1024),
-        _ => format!("{mb} MB"),
-    });
-    let cpus = offer.cpus.map(|cpus| if cpus == 1 { "1 CPU".to_owned() } else { format!("{cpus} CPUs") });
-    let about: Vec<String> = [price, memory, cpus].into_iter().flatten().collect();
+    let about: Vec<String> = [price, offer.equipment()].into_iter().flatten().collect();
     let about = if about.is_empty() { String::new() } else { format!(" · {}", about.join(", ")) };
     (format!("{}{about} ({})", offer.size, offer.provider), offer.size.clone())
 }

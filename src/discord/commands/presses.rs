@@ -84,7 +84,10 @@ async fn job(asked: &Asked<'_>, id: &ServerId, action: &Action) -> Answer<Said> 
         Action::Backup => app.backup(&caller, &view.name, channel).await?,
         Action::Restore { backup } => app.restore(&caller, &view.name, &backup.0, channel).await?,
         Action::Delete => app.delete(&caller, &view.name, &view.name, channel).await?,
-        Action::Move { to } => app.move_to(&caller, &view.name, *to, channel).await?,
+        Action::Move { to } => {
+            let (job, told) = app.move_to(&caller, &view.name, *to, channel).await?;
+            return Ok(answers::moved(action, &view.name, job, asked.channel.get(), told.as_ref()));
+        }
         Action::Update | Action::BuildSnapshot => return Err(outdated()),
     };
     Ok(answers::opened(action, &view.name, job, asked.channel.get()))
@@ -102,6 +105,14 @@ pub async fn ask_to_accept(asked: &Asked<'_>, id: &ServerId, backup: &BackupId) 
     Ok(lists::question(&lists::whether_to_accept(&view.name, &doubted), "Accept it", sure, asked.asker()))
 }
 
+/// Starts it on the host that was chosen, or tries the usual one.
+async fn start_on(asked: &Asked<'_>, id: &ServerId, tag: Option<&str>) -> Answer<Said> {
+    let (view, caller) = (named(asked.app, id).await?, asked.caller().await?);
+    asked.may_tell_here()?;
+    asked.app.agree(&caller, &view.name, tag).await?;
+    super::server::start_agreed(asked, &caller, &view.name).await
+}
+
 async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
     match sure {
         Sure::Move(id, to) => job(asked, &id, &Action::Move { to }).await,
@@ -116,6 +127,8 @@ async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
             asked.may_tell_here()?;
             super::server::start_with(asked, &caller, &view.name, Some(&backup)).await
         }
+        Sure::StartOn(id, tag) => start_on(asked, &id, Some(&tag)).await,
+        Sure::StartAnyway(id) => start_on(asked, &id, None).await,
         Sure::Kill(id) => {
             let view = named(asked.app, &id).await?;
             Ok(Said::new(asked.app.kill(&asked.caller().await?, &view.name).await?))

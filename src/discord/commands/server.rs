@@ -64,7 +64,8 @@ async fn create(
     settings: Option<String>,
 ) -> Done {
     let asked = asked(&ctx);
-    let wish = forms::Wish { name, game, backend, place: Place { provider, region, size, image }, settings };
+    let place = Place { provider, region, size, image, ..Place::default() };
+    let wish = forms::Wish { name, game, backend, place, settings };
     forms::create(&asked, &ctx.framework.user_data.panels, wish).await;
     Ok(())
 }
@@ -364,9 +365,18 @@ async fn delete(
     Ok(())
 }
 
-/// Starts it, and says what that costs; or asks which world it begins with, where that is in doubt.
+/// Starts it, and says what that costs; or asks, where it would cost more than people know, or cannot be had.
 pub async fn start_job(asked: &Asked<'_>, caller: &Caller, server: &str) -> Answer<Said> {
     // Who may not see it is refused by the start.
+    if let Ok(Some(dearer)) = asked.app.dearer_start(caller, server).await {
+        let id = server_id(asked, server).await?;
+        return Ok(lists::which_host(&id, &dearer, asked.asker()));
+    }
+    start_agreed(asked, caller, server).await
+}
+
+/// The same once the host is settled; asks which world it begins with, where that is in doubt.
+pub async fn start_agreed(asked: &Asked<'_>, caller: &Caller, server: &str) -> Answer<Said> {
     if let Ok(Some(doubted)) = asked.app.doubted_start(caller, server).await {
         let id = server_id(asked, server).await?;
         return Ok(lists::whether_to_begin(&id, &doubted, asked.asker()));

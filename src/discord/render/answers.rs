@@ -21,6 +21,15 @@ pub fn opened(action: &Action, subject: &str, job: JobId, channel: u64) -> Said 
     Said::new(format!("{what} {} (job {job}). Watch <#{channel}>.", code(subject)))
 }
 
+/// The same for a move, with what a start costs there.
+pub fn moved(action: &Action, subject: &str, job: JobId, channel: u64, told: Option<&Quote>) -> Said {
+    let opened = opened(action, subject, job, channel);
+    match told.and_then(super::cost::host_quote) {
+        Some(quote) => Said::new(format!("{}\n{quote}", opened.text)),
+        None => opened,
+    }
+}
+
 /// The same for a start, with what it costs.
 pub fn started(subject: &str, job: JobId, channel: u64, price: Option<&StartPrice>) -> Said {
     let opened = opened(&Action::Start, subject, job, channel);
@@ -45,7 +54,9 @@ pub fn extended(server: &str, extended: &Extended) -> Said {
 
 pub fn created(created: &Created) -> Said {
     let view = &created.view;
-    let rents = created.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found)));
+    let quote = view.place.as_ref().and_then(|place| place.told.as_deref());
+    let named = quote.and_then(super::cost::host_quote).map(|quote| format!("\n{quote}"));
+    let rents = created.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found))).or(named);
     Said::new(format!(
         "{} is made: {} on {}. Start it with `/server start` or the button on its panel.{}",
         code(&view.name),
@@ -109,7 +120,8 @@ pub fn applied(server: &str, applied: &Applied) -> Said {
     }
     let changed: Vec<String> = applied.changed.iter().map(|key| code(key)).collect();
     let when = if applied.at_next_start { " It runs now, so this counts from its next start on." } else { "" };
-    let rents = applied.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found)));
+    let named = applied.quote.as_ref().and_then(super::cost::host_quote).map(|quote| format!("\n{quote}"));
+    let rents = applied.cheapest.as_ref().map(|found| format!("\n{}", super::cost::cheapest(found))).or(named);
     Said::new(format!("Changed {} of {}.{when}{}", changed.join(", "), code(server), rents.unwrap_or_default()))
 }
 

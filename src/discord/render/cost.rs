@@ -33,6 +33,14 @@ fn host_price(price: &StartPrice) -> Option<String> {
     Some(format!("({}): about {} an hour{}.", plain(&host, NAME_SHOWN), said(rate.hourly), at_most.unwrap_or_default()))
 }
 
+/// What a start rents from now on.
+pub fn host_quote(quote: &Quote) -> Option<String> {
+    let price = quote.price.as_ref()?;
+    let host = format!("{} {} in {}", quote.provider, quote.size, quote.region);
+    let costs = spoken(price.hourly, &price.currency);
+    Some(format!("A start rents a host ({}): about {costs} an hour.", plain(&host, NAME_SHOWN)))
+}
+
 /// Who a host comes from that nobody named a provider for, and what that rests on.
 pub fn cheapest(found: &Cheapest) -> String {
     let asks = |quote: &Quote| {

@@ -8,7 +8,8 @@ use crate::app::{AuditEntry, Field, FieldKind, GameView, VariableView};
 use crate::discord::ids::{Asker, Press, Sure};
 use crate::model::ServerId;
 use crate::model::access::{Grant, Grantee};
-use crate::model::view::{BackupView, DoubtedStart, SnapshotView};
+use crate::model::cost::{Quote, spoken};
+use crate::model::view::{BackupView, DearerStart, DoubtedStart, OtherHost, SnapshotView};
 use crate::model::world::BackupId;
 
 pub fn backups(server: &str, backups: &[BackupView]) -> Said {
@@ -72,6 +73,52 @@ pub fn whether_to_begin(server: &ServerId, start: &DoubtedStart, asker: Asker) -
         .button(sure(Sure::StartWith, backup), "Start with it", Look::Danger)
         .button(sure(Sure::Restore, good), "Go back to the good one", Look::Plain)
         .button(Press::Never, "Leave it", Look::Plain)
+}
+
+/// The question before a start on another host than the usual one.
+pub fn which_host(server: &ServerId, start: &DearerStart, asker: Asker) -> Said {
+    let asks = |quote: &Quote| {
+        quote
+            .price
+            .as_ref()
+            .map_or_else(String::new, |price| format!("{} an hour", spoken(price.hourly, &price.currency)))
+    };
+    let host = |OtherHost { quote, moves, .. }: &OtherHost| match moves {
+        true => format!("{}: {} in {}", quote.provider, quote.size, quote.region),
+        false => format!("{} in {}", quote.size, quote.region),
+    };
+    let line = |other: &OtherHost| {
+        let but = match other {
+            OtherHost { moves: true, .. } => {
+                ", and from there from now on, in a place chosen anew; takes the permission “operate”"
+            }
+            OtherHost { named: true, .. } => {
+                ", for this start; not what its settings name, so it takes the permission “operate”"
+            }
+            OtherHost { usual: true, .. } => ", the usual one, at this price from now on",
+            _ => ", for this start",
+        };
+        let has = other.quote.equipment().map_or_else(String::new, |has| format!(", {has}"));
+        format!("\n- {}{has}: about {}{but}", plain(&host(other), NAME_SHOWN), asks(&other.quote))
+    };
+    let lines: String = start.others.iter().map(line).collect();
+    let again = if start.refused { " Its provider refused the usual one some minutes ago." } else { "" };
+    let text = format!(
+        "{} is not started yet. {}{again} There is:{lines}\nWhich one shall it be? `/server settings` changes it for good, also for schedules.",
+        code(&start.server),
+        plain(&start.why, REMARK_SHOWN),
+    );
+    let mut said = Said::new(format!("{text}\n{}", ends(asker)));
+    for other in &start.others {
+        let label = format!("{}, {}", host(other), asks(&other.quote));
+        let sure = Sure::StartOn(server.clone(), other.tag.clone());
+        said = said.button(Press::Sure(sure, asker), label, Look::Plain);
+    }
+    if start.refused {
+        said =
+            said.button(Press::Sure(Sure::StartAnyway(server.clone()), asker), "Try the usual one again", Look::Plain);
+    }
+    said.button(Press::Never, "Leave it", Look::Plain)
 }
 
 fn backup_line(backup: &BackupView) -> String {

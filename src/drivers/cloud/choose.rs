@@ -1,7 +1,7 @@
 //! Which size to rent: the cheapest that is enough, where people and the operator left it open. Pure.
 
 use crate::clients::cloud::Offer;
-use crate::model::cost::{Micros, Price, Quote, spoken as money};
+use crate::model::cost::{Micros, Price, spoken as money};
 use crate::model::host::Place;
 
 /// What a game needs, with room for the system it runs on.
@@ -30,12 +30,6 @@ impl Needs {
         }
     }
 
-    /// Of an offer that does not say what it has nobody knows.
-    pub(super) fn met_by_quote(&self, quote: &Quote) -> bool {
-        let memory = quote.memory_mb.is_some_and(|mb| f64::from(mb) >= f64::from(self.memory_mb) * CLOSE_ENOUGH);
-        memory && quote.cpus.is_some_and(|cpus| cpus >= self.cpus)
-    }
-
     fn met_by(&self, offer: &Offer) -> bool {
         let memory = f64::from(offer.memory_mb) >= f64::from(self.memory_mb) * CLOSE_ENOUGH;
         // Games are made for x86; only a size that people name may be another.
@@ -60,80 +54,75 @@ pub(super) fn choose<'a>(offers: &'a [Offer], needs: &Needs, wish: &Place) -> Re
             Some(offer) => Ok(offer),
             None if !offers.iter().any(|offer| offer.size == *size) => Err(format!("There is no size `{size}`.")),
             None if named.is_empty() => Err(format!("The size `{size}` is not to be had in this region at all.")),
-            None => Err(format!("The size `{size}` cannot be had now.{}", others(offers, needs, named[0].hourly))),
+            None => Err(format!("The size `{size}` cannot be had now.")),
         };
     }
     let fits = || offers.iter().filter(here).filter(|offer| needs.met_by(offer));
     cheapest(fits().filter(|offer| offer.available)).ok_or_else(|| {
         let wanted = format!("{} MB of memory, {} CPUs and {} GB of disk", needs.memory_mb, needs.cpus, needs.disk_gb);
-        match cheapest(fits()) {
-            Some(gone) => format!("No host with {wanted} can be had now.{}", others(offers, needs, gone.hourly)),
+        match fits().next() {
+            Some(_) => format!("No host with {wanted} can be had now."),
             None => format!("No size here has {wanted}."),
         }
     })
 }
 
-/// Why the offer takes somebody's yes: the size that this server had the last time is enough and cannot be had now, and
-/// what there is costs more. Who has named a size has said yes to its price.
-pub(super) fn costs_more_than_usual(
-    offers: &[Offer],
-    needs: &Needs,
-    wish: &Place,
-    offer: &Offer,
-    usual: &str,
-) -> Option<String> {
-    let here = |offer: &&Offer| wish.region.as_ref().is_none_or(|region| *region == offer.region);
-    let mut same = offers.iter().filter(|offer| offer.size == usual && needs.met_by(offer)).filter(here);
-    let before = cheapest(same.clone())?;
-    if wish.size.is_some() || same.any(|offer| offer.available) || offer.hourly <= before.hourly {
-        return None;
-    }
-    Some(format!(
-        "The size `{usual}` that this server had the last time cannot be had now.{}",
-        others(offers, needs, before.hourly)
-    ))
-}
-
-/// What may be taken instead without asking: enough for the game, and not a bit more expensive.
-pub(super) fn instead<'a>(
+/// The same for who knows a price: what costs more, or bills in another currency, is not chosen, but offered.
+pub(super) fn choose_known<'a>(
     offers: &'a [Offer],
     needs: &Needs,
     wish: &Place,
-    refused: &[(String, String)],
-    at_most: Micros,
-) -> Option<&'a Offer> {
-    let here = |offer: &&Offer| wish.region.as_ref().is_none_or(|region| *region == offer.region);
-    let fits = |offer: &&Offer| needs.met_by(offer) && offer.available && offer.hourly <= at_most;
-    let new = |offer: &&Offer| !refused.iter().any(|(size, region)| *size == offer.size && *region == offer.region);
-    // Somebody who named a size gets that size; only its region may be another, where that was left open.
-    let sized = |offer: &&Offer| wish.size.as_ref().is_none_or(|size| *size == offer.size);
-    cheapest(offers.iter().filter(here).filter(fits).filter(new).filter(sized))
+    known: Option<&Price>,
+) -> Result<&'a Offer, String> {
+    let offer = choose(offers, needs, wish)?;
+    let Some(known) = known else { return Ok(offer) };
+    let (knew, costs) = (money(known.hourly, &known.currency), money(offer.hourly, offer.currency));
+    match known.currency == offer.currency {
+        true if offer.hourly <= known.hourly => Ok(offer),
+        true => Err(format!("A host costs {costs} an hour now, which is more than the {knew} that people know of.")),
+        false => Err(format!("A host costs {costs} an hour now; the price that people know of is {knew}.")),
+    }
 }
 
-/// What people can choose instead, in words: each costs more or is elsewhere, so it takes their yes.
-pub(super) fn others(offers: &[Offer], needs: &Needs, than: Micros) -> String {
-    let mut fit: Vec<&Offer> = offers.iter().filter(|offer| offer.available && needs.met_by(offer)).collect();
-    fit.sort_by(|a, b| order(a).cmp(&order(b)));
-    let mut sizes = std::collections::BTreeSet::new();
-    fit.retain(|offer| sizes.insert(offer.size.clone()));
-    let list: Vec<String> = fit
+/// What may be taken instead without asking: enough for the game, and not a bit more expensive.
+pub(super) fn instead<'a>(offers: &'a [Offer], needs: &Needs, wish: &Place, at_most: Micros) -> Option<&'a Offer> {
+    let here = |offer: &&Offer| wish.region.as_ref().is_none_or(|region| *region == offer.region);
+    let fits = |offer: &&Offer| needs.met_by(offer) && offer.available && offer.hourly <= at_most;
+    // Somebody who named a size gets that size; only its region may be another, where that was left open.
+    let sized = |offer: &&Offer| wish.size.as_ref().is_none_or(|size| *size == offer.size);
+    cheapest(offers.iter().filter(here).filter(fits).filter(sized))
+}
+
+/// What people can choose of the same provider, the cheapest first: here, in another region, of another size.
+pub(super) fn others<'a>(offers: &'a [Offer], needs: &Needs, wish: &Place) -> Vec<&'a Offer> {
+    let elsewhere = Place { region: None, ..wish.clone() };
+    let sized = Place { size: None, ..wish.clone() };
+    let any = Place { size: None, ..elsewhere.clone() };
+    let mut found: Vec<&Offer> =
+        [wish, &sized, &elsewhere, &any].into_iter().filter_map(|wish| choose(offers, needs, wish).ok()).collect();
+    found.sort_by(|a, b| order(a).cmp(&order(b)));
+    found.dedup();
+    found
+}
+
+/// What people read where nothing is rented: these of the same provider, those of others (in words already), and where
+/// they choose.
+pub(super) fn advice(others: &[&Offer], elsewhere: &str) -> String {
+    let list: Vec<String> = others
         .iter()
-        .take(3)
         .map(|offer| {
-            let more = if offer.hourly > than { ", which costs more" } else { "" };
-            format!(
-                "size `{}` in region `{}` at {} an hour{more}",
-                offer.size,
-                offer.region,
-                money(offer.hourly, offer.currency)
-            )
+            let costs = money(offer.hourly, offer.currency);
+            format!("size `{}` in region `{}` at {costs} an hour", offer.size, offer.region)
         })
         .collect();
-    match list.is_empty() {
+    let here = match list.is_empty() {
         true => " Nothing else that fits can be had from this provider now.".to_owned(),
+        false => format!(" You can have {}.", list.join(", or ")),
+    };
+    match others.is_empty() && elsewhere.is_empty() {
+        true => here,
         false => format!(
-            " You can have {}. Choose with `/server settings` (size, region, provider) and start again.",
-            list.join(", or ")
+            "{here}{elsewhere} `/server start` asks which one it shall be; `/server settings` changes it for good, also for schedules."
         ),
     }
 }
@@ -170,6 +159,10 @@ mod tests {
         }
     }
 
+    fn eur(hourly: i64) -> Price {
+        price_of(&offer("", "", 0, hourly))
+    }
+
     fn offers() -> Vec<Offer> {
         let arm = Offer { arm: true, ..offer("arm", "a", 8192, 1) };
         let gone = Offer { available: false, ..offer("small", "b", 4096, 5_000) };
@@ -203,30 +196,30 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_size_that_is_sold_out_is_not_replaced_by_a_dearer_one_unasked() {
+    fn what_costs_more_than_people_know_is_offered_and_never_taken() {
         let (mut offers, needs, anywhere) = (offers(), Needs::of_game(3500, 1.0, None), Place::default());
-        let dearer = |offers: &[Offer], needs: &Needs, wish: &Place, usual: &str| {
-            let offer = choose(offers, needs, wish).unwrap();
-            costs_more_than_usual(offers, needs, wish, offer, usual)
+        let chosen = |offers: &[Offer], wish: &Place, known: i64| {
+            choose_known(offers, &needs, wish, Some(&eur(known))).map(|offer| offer.size.clone())
         };
-        assert_eq!(dearer(&offers, &needs, &anywhere, "small"), None, "there is one left");
+        assert_eq!(chosen(&offers, &anywhere, 6_000).unwrap(), "small");
+        insta::assert_snapshot!(chosen(&offers, &anywhere, 5_000).unwrap_err(), @"A host costs 0.006 € an hour now, which is more than the 0.005 € that people know of.");
         offers.iter_mut().filter(|offer| offer.size == "small").for_each(|offer| offer.available = false);
-        insta::assert_snapshot!(dearer(&offers, &needs, &anywhere, "small").unwrap(), @"The size `small` that this server had the last time cannot be had now. You can have size `big` in region `a` at 0.012 € an hour, which costs more. Choose with `/server settings` (size, region, provider) and start again.");
-        assert_eq!(dearer(&offers, &needs, &anywhere, "big"), None, "it had the dearer one before");
-        let named = Place { size: Some("big".into()), ..Place::default() };
-        assert_eq!(dearer(&offers, &needs, &named, "small"), None, "somebody said yes");
-        let more = Needs::of_game(7000, 1.0, None);
-        assert_eq!(dearer(&offers, &more, &anywhere, "small"), None, "it would not be enough any more");
+        insta::assert_snapshot!(chosen(&offers, &anywhere, 6_000).unwrap_err(), @"A host costs 0.012 € an hour now, which is more than the 0.006 € that people know of.");
+        assert_eq!(chosen(&offers, &anywhere, 12_000).unwrap(), "big", "somebody said yes to that");
+        assert_eq!(instead(&offers, &needs, &anywhere, 6_000), None);
+        assert_eq!(instead(&offers, &needs, &anywhere, 12_000).map(|offer| offer.size.as_str()), Some("big"));
     }
 
     #[test]
-    fn what_costs_more_is_offered_and_never_taken() {
-        let (offers, needs) = (offers(), Needs::of_game(3500, 1.0, None));
-        let wish = Place { region: Some("b".into()), ..Place::default() };
-        insta::assert_snapshot!(choose(&offers, &needs, &wish).unwrap_err(), @"No host with 3900 MB of memory, 1 CPUs and 6 GB of disk can be had now. You can have size `small` in region `a` at 0.006 € an hour, which costs more, or size `big` in region `a` at 0.012 € an hour, which costs more. Choose with `/server settings` (size, region, provider) and start again.");
-        let refused = [("small".to_owned(), "a".to_owned())];
-        assert_eq!(instead(&offers, &needs, &Place::default(), &refused, 6_000), None);
-        let taken = instead(&offers, &needs, &Place::default(), &refused, 12_000);
-        assert_eq!(taken.map(|offer| offer.size.as_str()), Some("big"));
+    fn where_nothing_is_to_be_had_people_read_what_is() {
+        let (mut offers, needs) = (offers(), Needs::of_game(3500, 1.0, None));
+        let wish = Place { region: Some("b".into()), size: Some("small".into()), ..Place::default() };
+        insta::assert_snapshot!(choose(&offers, &needs, &wish).unwrap_err(), @"The size `small` cannot be had now.");
+        insta::assert_snapshot!(advice(&others(&offers, &needs, &wish), ""), @" You can have size `small` in region `a` at 0.006 € an hour. `/server start` asks which one it shall be; `/server settings` changes it for good, also for schedules.");
+        let wish = Place { size: None, ..wish };
+        insta::assert_snapshot!(choose(&offers, &needs, &wish).unwrap_err(), @"No host with 3900 MB of memory, 1 CPUs and 6 GB of disk can be had now.");
+        insta::assert_snapshot!(advice(&others(&offers, &needs, &wish), ""), @" You can have size `small` in region `a` at 0.006 € an hour. `/server start` asks which one it shall be; `/server settings` changes it for good, also for schedules.");
+        offers.iter_mut().for_each(|offer| offer.available = false);
+        insta::assert_snapshot!(advice(&others(&offers, &needs, &wish), ""), @" Nothing else that fits can be had from this provider now.");
     }
 }

@@ -39,7 +39,7 @@ use crate::clients::dns::Dns;
 use crate::clients::ssh::{KeyPair, Pin, Ssh, SshError, Target, Trust};
 use crate::drivers::talk::{Typist, quiesce, quiesce_limit_s, resume_saves, say, undo_quiesce, warn_players};
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
-use crate::model::cost::{Cheapest, Quote};
+use crate::model::cost::{Cheapest, Instead, Quote, Rental};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step};
@@ -385,6 +385,10 @@ impl Driver for CloudDriver {
 
     async fn cheapest(&self, server: &Server) -> Result<Option<Cheapest>, StepError> {
         self.cheapest_of(server).await
+    }
+
+    async fn instead(&self, server: &Server, last: Option<&Rental>) -> Result<Option<Instead>, StepError> {
+        self.instead_of(server, last).await
     }
 
     async fn offers(&self) -> anyhow::Result<Vec<Quote>> {

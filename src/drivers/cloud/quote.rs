@@ -1,11 +1,12 @@
 //! What there is to rent and at which price: the providers' lists, and the choice that a start would make. Nothing is
 //! made or reserved here.
 
+use super::choose::{self, Needs};
 use super::patience::when_it_says;
-use super::{CloudDriver, choose, cloud_error};
+use super::{CloudDriver, cloud_error};
 use crate::clients::cloud::{CloudApi, CloudError, Image, Offer};
 use crate::engine::{StepCx, StepError};
-use crate::model::cost::{self, Cheapest, Quote};
+use crate::model::cost::{self, Cheapest, Instead, Other, Quote, Rental};
 use crate::model::host::{HostImage, OWN_MACHINE, Place};
 use crate::model::server::Server;
 use futures::future::join_all;
@@ -17,6 +18,9 @@ use tokio::time::{Instant, timeout};
 const OFFERS_LAST: Duration = Duration::from_secs(600);
 /// Where the provider does not answer, an older list still tells people the price, but not one of this age.
 const OFFERS_STALE: Duration = Duration::from_secs(6 * 3600);
+/// What a provider had none of is not offered to people for this time, which is longer than a question waits. A start
+/// goes on asking for it.
+const REFUSED_LASTS: Duration = Duration::from_secs(900);
 /// People wait for a price, and one silent provider is no reason to show them none.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 
@@ -25,6 +29,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(6);
 pub(super) struct Lists {
     sizes: List<Offer>,
     images: List<Image>,
+    /// Size and region of what the provider had none of when it was asked for one, though its list says otherwise.
+    refused: Mutex<Vec<(Instant, String, String)>>,
 }
 
 /// A provider's list, which is slow to ask for and changes by the day.
@@ -60,7 +66,93 @@ impl<T: Clone> List<T> {
     }
 }
 
+impl Lists {
+    /// Takes what was refused a while ago off these offers.
+    fn without_refused(&self, offers: &mut [Offer]) {
+        let mut refused = self.refused.lock().expect("no holder of this lock can panic");
+        refused.retain(|(at, ..)| at.elapsed() < REFUSED_LASTS);
+        let gone =
+            |offer: &Offer| refused.iter().any(|(_, size, region)| *size == offer.size && *region == offer.region);
+        offers.iter_mut().filter(|offer| gone(offer)).for_each(|offer| offer.available = false);
+    }
+}
+
 impl CloudDriver {
+    pub(super) fn note_refused(&self, provider: &str, offer: &Offer) {
+        if let Some(lists) = self.lists.get(provider) {
+            let mut refused = lists.refused.lock().expect("no holder of this lock can panic");
+            refused.push((Instant::now(), offer.size.clone(), offer.region.clone()));
+        }
+    }
+
+    pub(super) fn note_given(&self, provider: &str, offer: &Offer) {
+        if let Some(lists) = self.lists.get(provider) {
+            let mut refused = lists.refused.lock().expect("no holder of this lock can panic");
+            refused.retain(|(_, size, region)| *size != offer.size || *region != offer.region);
+        }
+    }
+
+    /// What takes a person's yes before a start.
+    pub(super) async fn instead_of(
+        &self,
+        server: &Server,
+        last: Option<&Rental>,
+    ) -> Result<Option<Instead>, StepError> {
+        let place = self.place(server).map_err(StepError::fatal)?;
+        let provider = place.provider.clone().unwrap_or_default();
+        if self.is_undecided(server) || server.owned.host.is_some() || provider == OWN_MACHINE {
+            return Ok(None);
+        }
+        let needs = self.needs(server, self.recipe(&server.game)?);
+        let listed = self.offers_or_older(&provider).await?;
+        let mut offers = listed.clone();
+        if let Some(lists) = self.lists.get(&provider) {
+            lists.without_refused(&mut offers);
+        }
+        let agreed = place.agreed();
+        if place.yes.is_some() && choose::choose_known(&offers, &needs, &agreed, place.known_price(last)).is_ok() {
+            return Ok(None);
+        }
+        let usual = Place { yes: None, ..place };
+        let on_the_list = choose::choose(&listed, &needs, &usual).map(choose::price_of).ok();
+        let known = usual.known_price(last).or(on_the_list.as_ref());
+        let Err(why) = choose::choose_known(&offers, &needs, &usual, known) else { return Ok(None) };
+        let refused = choose::choose_known(&listed, &needs, &usual, known).is_ok();
+        let never_out: Vec<Offer> = listed.iter().map(|offer| Offer { available: true, ..offer.clone() }).collect();
+        let least = choose::choose(&never_out, &needs, &usual).map_or(0, |offer| offer.hourly);
+        let differs = |word: &Option<String>, its: &String| word.as_ref().is_some_and(|word| word != its);
+        let here = choose::others(&offers, &needs, &usual).into_iter().map(|offer| {
+            let named = differs(&usual.size, &offer.size) || differs(&usual.region, &offer.region);
+            Other { quote: quoted(&provider, offer), named, usual: !named && offer.hourly <= least }
+        });
+        let mut others: Vec<Other> = here.collect();
+        let elsewhere = self.of_other_providers(server, &provider, &needs).into_iter();
+        others.extend(elsewhere.map(|quote| Other { quote, named: true, usual: false }));
+        let known = known.cloned();
+        Ok(Some(Instead { provider, why, known, others, refused }).filter(|instead| !instead.others.is_empty()))
+    }
+
+    /// The cheapest that is enough at each other provider, from the lists at hand.
+    pub(super) fn of_other_providers(&self, server: &Server, provider: &str, needs: &Needs) -> Vec<Quote> {
+        let mut found = vec![];
+        for (name, other) in self.providers.iter().filter(|(name, _)| **name != provider) {
+            let Some(lists) = self.lists.get(name) else { continue };
+            let api = Arc::clone(&other.api);
+            let mut offers = at_hand(name, lists, |lists| &lists.sizes, async move { api.offers().await });
+            lists.without_refused(&mut offers);
+            let there = Place { provider: Some(name.clone()), ..Place::default() };
+            let Ok(place) = self.place(&Server { place: there, ..server.clone() }) else { continue };
+            found.extend(choose::choose(&offers, needs, &place).ok().map(|offer| quoted(name, offer)));
+        }
+        found
+    }
+
+    /// Nobody has named a provider yet, and there are several.
+    fn is_undecided(&self, server: &Server) -> bool {
+        let has_one = server.place.provider.is_some() || server.owned.host.is_some();
+        !has_one && self.settings.default_provider.is_none() && self.providers.len() > 1
+    }
+
     /// What a provider that is set up offers now.
     pub(super) async fn offers_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Vec<Offer>, CloudError> {
         match self.lists.get(provider) {
@@ -130,16 +222,16 @@ impl CloudDriver {
         }
         let needs = self.needs(server, self.recipe(&server.game)?);
         let offers = self.offers_or_older(&provider).await?;
-        let offer = choose::choose(&offers, &needs, &place).map_err(StepError::fatal)?;
-        Ok(quoted(&provider, offer))
+        let none = |why: String| {
+            StepError::fatal(format!("{why}{}", choose::advice(&choose::others(&offers, &needs, &place), "")))
+        };
+        Ok(quoted(&provider, choose::choose(&offers, &needs, &place).map_err(none)?))
     }
 
     /// Who this server is rented from for the least. `None` where that is decided: by people, by the operator, or because
     /// there are not two to choose from.
     pub(super) async fn cheapest_of(&self, server: &Server) -> Result<Option<Cheapest>, StepError> {
-        let has_one = server.place.provider.is_some() || server.owned.host.is_some();
-        let named = has_one || self.settings.default_provider.is_some();
-        if named || self.providers.len() < 2 {
+        if !self.is_undecided(server) {
             return Ok(None);
         }
         let needs = self.needs(server, self.recipe(&server.game)?);

@@ -10,7 +10,7 @@ use crate::clients::cloud::{
     CloudApi, CloudError, FirewallSpec, Host, HostSpec, HostState, Labels, Offer, OpenPort, USUAL_DEBIAN,
 };
 use crate::engine::{StepCx, StepError};
-use crate::model::cost::{Quote, Rental, spoken as money};
+use crate::model::cost::{Rental, spoken as money};
 use crate::model::host::{HostRef, OWN_MACHINE, Place};
 use crate::model::job::Gain;
 use crate::model::recipe::Recipe;
@@ -148,7 +148,7 @@ impl CloudDriver {
         let name = place.provider.clone().unwrap_or_default();
         let api = &self.provider(&name)?.api;
         let recipe = self.recipe(&server.game)?;
-        let offers = when_it_says(cx, "asking for prices", || self.offers_of(&name, api.as_ref())).await?;
+        let mut offers = when_it_says(cx, "asking for prices", || self.offers_of(&name, api.as_ref())).await?;
         // What an earlier try left is taken as it is: its answer may have been lost on the way.
         if let Some(found) = self.find_host(cx, api.as_ref(), server).await? {
             let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
@@ -169,17 +169,17 @@ impl CloudDriver {
         let host_key = self.new_host_key(cx, server).await?;
         let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
         let needs = self.needs(server, recipe);
-        let no_other = |why: String| StepError::fatal(format!("{why}{}", self.elsewhere(&name, &needs)));
-        let first = choose::choose(&offers, &needs, place).map_err(no_other)?;
         let rentals = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?;
-        let usual = rentals.iter().rfind(|rental| rental.server == server.id && rental.provider == name);
-        if let Some(usual) = usual
-            && let Some(why) = choose::costs_more_than_usual(&offers, &needs, place, first, &usual.size)
-        {
-            return Err(no_other(why));
-        }
-        let mut offer = first;
-        let mut refused = vec![];
+        let last = rentals.iter().rfind(|rental| rental.server == server.id);
+        let known = place.known_price(last);
+        let place = &place.agreed();
+        let no_other = |why: String, offers: &[Offer]| {
+            let others = choose::others(offers, &needs, place);
+            StepError::fatal(format!("{why}{}", choose::advice(&others, &self.elsewhere(server, &name, &needs))))
+        };
+        let chosen = choose::choose_known(&offers, &needs, place, known);
+        let mut offer = chosen.cloned().map_err(|why| no_other(why, &offers))?;
+        let at_most = known.map_or(offer.hourly, |known| known.hourly);
         let user_data = boot::user_data(&host_key, &self.key);
         loop {
             let spec = HostSpec {
@@ -200,36 +200,33 @@ impl CloudDriver {
             }
             match made {
                 Ok(host) => {
+                    self.note_given(&name, &offer);
                     let public = host_key.public_line.clone();
-                    return Ok(self.rented(server, &name, host, Some(offer), firewall, public));
+                    return Ok(self.rented(server, &name, host, Some(&offer), firewall, public));
                 }
                 Err(CloudError::NoCapacity(why)) => {
                     cx.out.line(&why);
-                    refused.push((offer.size.clone(), offer.region.clone()));
+                    self.note_refused(&name, &offer);
+                    let gone = |one: &&mut Offer| one.size == offer.size && one.region == offer.region;
+                    offers.iter_mut().filter(gone).for_each(|one| one.available = false);
                     // Another that costs no more is taken; one that costs more takes a person's yes.
-                    match choose::instead(&offers, &needs, place, &refused, first.hourly) {
-                        Some(next) => {
-                            cx.out.line(format!("Trying size {} in region {} instead.", next.size, next.region));
-                            offer = next;
-                        }
-                        None => {
-                            let left: Vec<Offer> = offers
-                                .iter()
-                                .filter(|one| {
-                                    !refused.iter().any(|(size, region)| *size == one.size && *region == one.region)
-                                })
-                                .cloned()
-                                .collect();
-                            return Err(no_other(format!("{why}{}", choose::others(&left, &needs, first.hourly))));
-                        }
-                    }
+                    let next = choose::instead(&offers, &needs, place, at_most);
+                    offer = next.cloned().ok_or_else(|| no_other(why, &offers))?;
+                    cx.out.line(format!("Trying size {} in region {} instead.", offer.size, offer.region));
                 }
                 Err(CloudError::Busy { why, after }) => {
                     // Whether it was made is not known: the next try looks first.
                     tokio::time::sleep(after.unwrap_or_default()).await;
                     return Err(StepError::retry(format!("Renting a host: {why}")));
                 }
-                Err(CloudError::Quota(why)) => return Err(no_other(format!("Renting a host: {why}"))),
+                Err(CloudError::Quota(why)) => {
+                    // This account gets nothing more here, of whatever size.
+                    for one in &mut offers {
+                        self.note_refused(&name, one);
+                        one.available = false;
+                    }
+                    return Err(no_other(format!("Renting a host: {why}"), &offers));
+                }
                 Err(CloudError::Refused(why)) if place.image.is_none() => {
                     let hint = self.without_debian(&name, api.as_ref(), spec.debian).await;
                     return Err(StepError::fatal(format!("Renting a host: {why}{hint}")));
@@ -239,20 +236,11 @@ impl CloudDriver {
         }
     }
 
-    /// What another provider has, for somebody to whom this one gives nothing; empty where there is no other.
-    fn elsewhere(&self, provider: &str, needs: &Needs) -> String {
-        let all = self.offers_at_hand();
-        let others = all.iter().filter(|quote| quote.provider != provider && needs.met_by_quote(quote));
-        let hourly = |quote: &&Quote| quote.price.as_ref().map(|price| price.hourly);
-        let mut cheapest: BTreeMap<&str, &Quote> = BTreeMap::new();
-        for quote in others.filter(|quote| hourly(quote).is_some()) {
-            let known = cheapest.entry(&quote.provider).or_insert(quote);
-            if hourly(&quote) < hourly(known) {
-                *known = quote;
-            }
-        }
-        let list: Vec<String> = cheapest
-            .values()
+    /// What other providers have, for somebody to whom this one gives nothing; empty where there is none.
+    fn elsewhere(&self, server: &Server, provider: &str, needs: &Needs) -> String {
+        let others = self.of_other_providers(server, provider, needs);
+        let list: Vec<String> = others
+            .iter()
             .filter_map(|quote| {
                 let price = quote.price.as_ref()?;
                 let costs = money(price.hourly, &price.currency);
@@ -261,7 +249,7 @@ impl CloudDriver {
             .collect();
         match list.is_empty() {
             true => String::new(),
-            false => format!(" Of the other providers, {}: `/server settings` with `provider`.", list.join(", and ")),
+            false => format!(" Of the other providers, {}.", list.join(", and ")),
         }
     }
 

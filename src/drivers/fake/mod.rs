@@ -16,7 +16,7 @@ pub use outside::{Copy, Fault, Game, Kind, Outside, Place, SnapshotFiles, Things
 use crate::drivers::backups::Backups;
 use crate::engine::{ConsoleFault, Driver, StepCx, StepError};
 use crate::model::access::Actor;
-use crate::model::cost::Quote;
+use crate::model::cost::{Instead, Other, Quote, Rental, spoken};
 use crate::model::drive::Snapshot;
 use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Event, Gain, Recorded, Step};
@@ -239,8 +239,11 @@ impl Driver for Fake {
         Ok(if things.answer.is_empty() { format!("{line}: ok") } else { things.answer.clone() })
     }
 
-    async fn tell(&self, _server: &Server, message: &str) -> anyhow::Result<()> {
+    async fn tell(&self, server: &Server, message: &str) -> anyhow::Result<()> {
         self.outside.get().told.push(message.to_owned());
+        if self.toys.is_some() {
+            self.outside.type_into_toy(&server.id, &format!("say {message}"));
+        }
         Ok(())
     }
 
@@ -339,5 +342,22 @@ impl Driver for Fake {
             (Backend::Cloud, None) => Ok(Some(things.quote())),
             (Backend::Cloud, Some(why)) => Err(StepError::fatal(why)),
         }
+    }
+
+    async fn instead(&self, server: &Server, last: Option<&Rental>) -> Result<Option<Instead>, StepError> {
+        let things = self.outside.get();
+        let here = things.quote();
+        let known = server.place.known_price(last);
+        let Some(known) = known.filter(|known| here.price.as_ref().is_some_and(|price| price.hourly > known.hourly))
+        else {
+            return Ok(None);
+        };
+        let why = format!("A host costs more than the {} that people know of.", spoken(known.hourly, &known.currency));
+        let provider = here.provider.clone();
+        let usual = Other { quote: here, named: false, usual: true };
+        let usual = [usual].into_iter().filter(|_| !things.refused);
+        let others = usual.chain(things.others.iter().cloned()).collect();
+        let known = Some(known.clone());
+        Ok(Some(Instead { provider, why, known, others, refused: things.refused }))
     }
 }

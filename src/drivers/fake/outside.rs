@@ -3,7 +3,7 @@
 
 use super::toy::Toy;
 use crate::engine::StepCx;
-use crate::model::cost::{Price, Quote};
+use crate::model::cost::{Other, Price, Quote};
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Step, StepState};
 use crate::model::world::BackupId;
@@ -63,6 +63,10 @@ pub struct Things {
     pub price: Option<Price>,
     /// No host is to be had, and this is why.
     pub no_quote: Option<String>,
+    /// What can be rented beside the usual one.
+    pub others: Vec<Other>,
+    /// The usual one was refused a while ago.
+    pub refused: bool,
     /// Hosts are machines of the operator's own: nobody sends a bill.
     pub own_machines: bool,
     /// Hosts were created when they were made. Off, all say 0, so that two runs of one story end alike.
