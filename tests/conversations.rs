@@ -467,6 +467,21 @@ async fn a_discord_that_stumbles_still_hears_the_end_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panel_that_was_posted_in_the_last_moment_of_a_life_is_kept_current_in_the_next() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.discord.fault("POST", "/channels/*/messages", 1, Fault::LostAnswer).await;
+    // It stands there, and Spawnpoint ends before it has heard so.
+    room.with_world().await;
+    bot.end().await.unwrap();
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.ask(&room.bob, "general", "/server start server:world").await;
+    room.discord.wait_for("games", "world.*running").await;
+    assert_eq!(room.discord.messages("games").await.len(), 1, "and none beside it");
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_while_it_has_none() {
     let Some(room) = room().await else { return };
     room.home.outside.get().hosts_have_age = true;
@@ -539,6 +554,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server create
     Spawnpoint (only alice sees this):
       `moon` is made: Toy on cloud. Start it with `/server start` or the button on its panel.
+      A start rents a host (fake small in here): about 0.01 $ an hour.
     --- games
     Spawnpoint:
       **`moon`** · Toy · offline
@@ -549,9 +565,11 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server settings
     Spawnpoint (only alice sees this):
       Changed `size` of `moon`.
+      A start rents a host (fake small in here): about 0.01 $ an hour.
     alice used /server settings
     Spawnpoint (only alice sees this):
       Changed `region` of `moon`.
+      A start rents a host (fake small in here): about 0.01 $ an hour.
     alice used /server settings
     Spawnpoint (only alice sees this):
       There is no size `large` to rent. There are: `small`.
@@ -566,6 +584,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     alice used /server settings
     Spawnpoint (only alice sees this):
       Changed `image` of `moon`.
+      A start rents a host (fake small in here): about 0.01 $ an hour.
     alice used /server start
     Spawnpoint (only alice sees this):
       Starting `moon` (job 1). Watch #general.
@@ -644,6 +663,7 @@ async fn a_server_moves_to_a_rented_host_and_back_with_its_world() {
     alice used /server move
     Spawnpoint (only alice sees this):
       Moving `world` (job 2). Watch #general.
+      A start rents a host (fake small in here): about 0.01 $ an hour.
     --- general
     Spawnpoint:
       **`world` is up.** Join at `127.0.0.1:3979`

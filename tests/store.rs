@@ -19,6 +19,7 @@ use spawnpoint::model::view::Notice;
 use spawnpoint::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
 use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
+use spawnpoint::store::messages::Panel;
 use spawnpoint::store::schedules::{NewSchedule, Settled};
 use spawnpoint::store::servers::CreateError;
 use std::collections::{BTreeMap, HashMap};
@@ -669,8 +670,9 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
         let notice = Notice::IdleStop { server: nasty(), in_ms: 1 };
         store.notice(&odd, &notice, 3).await.unwrap();
         assert_eq!(store.notices_waiting().await.unwrap(), vec![(1, odd.guild.clone(), Some(nasty()), notice)]);
-        store.set_panel(&odd.id, NASTY, NASTY).await.unwrap();
-        assert_eq!(store.panel(&odd.id).await.unwrap(), Some((nasty(), nasty())));
+        let panel = Panel { channel: nasty(), message: nasty(), once: nasty() };
+        store.set_panel(&odd.id, &panel).await.unwrap();
+        assert_eq!(store.panel(&odd.id).await.unwrap(), Some(panel));
         store.set_job_message(id, NASTY, NASTY, NASTY).await.unwrap();
         assert_eq!(store.job_message(id).await.unwrap().unwrap().hash, NASTY);
         store.set_meta(NASTY, NASTY).await.unwrap();
@@ -828,9 +830,13 @@ async fn what_was_not_told_is_found_again() {
         let waiting = store.notices_waiting().await.unwrap();
         store.notice_told(waiting[0].0, 6).await.unwrap();
         assert_eq!(store.notices_waiting().await.unwrap(), vec![]);
-        store.set_panel(&server.id, "1", "2").await.unwrap();
-        store.set_panel(&server.id, "1", "3").await.unwrap();
-        assert_eq!(store.panels().await.unwrap(), vec![(server.id.clone(), "1".into(), "3".into())]);
+        let wanted = Panel { channel: "1".into(), message: String::new(), once: "a".into() };
+        let posted = Panel { message: "3".into(), ..wanted.clone() };
+        for panel in [wanted, posted] {
+            store.set_panel(&server.id, &panel).await.unwrap();
+            assert_eq!(store.panel(&server.id).await.unwrap(), Some(panel));
+        }
+        assert_eq!(store.panels().await.unwrap(), vec![server.id.clone()]);
         store.set_told("lost 1").await.unwrap();
         store.forget_told("lost 1").await.unwrap();
         assert!(!store.told("lost 1").await.unwrap());

@@ -5,7 +5,7 @@ use super::App;
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, ServerId};
 
-pub use crate::store::messages::JobMessage;
+pub use crate::store::messages::{JobMessage, Panel};
 
 /// A front's own notebook.
 #[derive(Clone)]
@@ -43,19 +43,19 @@ impl Telling {
         self.app.store().jobs_with_message_unfinished().await
     }
 
-    pub async fn panel(&self, server: &ServerId) -> anyhow::Result<Option<(String, String)>> {
+    pub async fn panel(&self, server: &ServerId) -> anyhow::Result<Option<Panel>> {
         self.app.store().panel(server).await
     }
 
-    pub async fn set_panel(&self, server: &ServerId, channel: &str, message: &str) -> anyhow::Result<()> {
-        self.app.store().set_panel(server, channel, message).await
+    pub async fn set_panel(&self, server: &ServerId, panel: &Panel) -> anyhow::Result<()> {
+        self.app.store().set_panel(server, panel).await
     }
 
     pub async fn forget_panel(&self, server: &ServerId) -> anyhow::Result<()> {
         self.app.store().forget_panel(server).await
     }
 
-    pub async fn panels(&self) -> anyhow::Result<Vec<(ServerId, String, String)>> {
+    pub async fn panels(&self) -> anyhow::Result<Vec<ServerId>> {
         self.app.store().panels().await
     }
 

@@ -5,7 +5,7 @@ use super::pace::Pace;
 use super::render::server::{deleted, panel_without_time};
 use super::trouble::Trouble;
 use super::{posts, render};
-use crate::app::App;
+use crate::app::{App, Panel};
 use crate::bus::Nudge;
 use crate::model::server::State;
 use crate::model::{JobId, Ms, ServerId};
@@ -120,7 +120,7 @@ pub async fn run(
                 }
             }
             _ = look_through.tick() => match app.telling().panels().await {
-                Ok(panels) => for (server, _, _) in panels {
+                Ok(panels) => for server in panels {
                     memories.entry(server.clone()).or_default();
                     pace.news(server, Instant::now());
                 },
@@ -166,10 +166,12 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
     let telling = app.telling();
     let panel = telling.panel(id).await?;
     let Some(view) = app.server_picture(id).await? else {
-        if let Some((channel, message)) = panel {
+        if let Some(panel) = panel {
             telling.forget_panel(id).await?;
-            if let Err(trouble @ Trouble::Later(_)) = posts::edit(http, &channel, &message, &deleted()).await {
-                telling.set_panel(id, &channel, &message).await?;
+            if let Err(trouble @ Trouble::Later(_)) =
+                posts::edit(http, &panel.channel, &panel.message, &deleted()).await
+            {
+                telling.set_panel(id, &panel).await?;
                 return Ok(Shown::Trouble(trouble));
             }
         }
@@ -177,32 +179,41 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
     };
     let said = render::panel(&view, app.now());
     let bare = panel_without_time(&said);
-    let Some((channel, message)) = panel else {
-        let Some((channel, once)) = &memory.wish else { return Ok(Shown::None) };
-        return Ok(match posts::post(http, channel, &said, once).await {
+    let panel = match (panel, &memory.wish) {
+        (Some(panel), _) => panel,
+        (None, None) => return Ok(Shown::None),
+        (None, Some((channel, once))) => {
+            // Intent first: the bot's next life finds what this one may have posted.
+            let wanted = Panel { channel: channel.clone(), message: String::new(), once: once.clone() };
+            telling.set_panel(id, &wanted).await?;
+            wanted
+        }
+    };
+    if panel.message.is_empty() {
+        return Ok(match posts::post(http, &panel.channel, &said, &panel.once).await {
             Ok(posted) => {
-                telling.set_panel(id, channel, &posted.id).await?;
+                telling.set_panel(id, &Panel { message: posted.id, ..panel }).await?;
                 let memory = Memory { wish: None, shown: posted.as_said.then_some(bare), ..memory };
                 if posted.as_said { Shown::Stands(memory) } else { Shown::Again(memory) }
             }
             Err(trouble) => Shown::Trouble(trouble),
         });
-    };
+    }
     // Where nobody plays nothing changes, and "looked at an hour ago" would be the only news.
     let fresh = matches!(view.state, State::Running | State::Starting | State::Stopping);
     if !fresh && memory.shown.as_ref() == Some(&bare) {
         return Ok(Shown::Stands(memory));
     }
-    Ok(match posts::edit(http, &channel, &message, &said).await {
+    Ok(match posts::edit(http, &panel.channel, &panel.message, &said).await {
         Ok(()) => Shown::Stands(Memory { wish: None, shown: Some(bare), ..memory }),
         Err(Trouble::MessageGone) if !memory.posted_anew => {
             telling.forget_panel(id).await?;
             // The next look finds none and posts it.
-            let wish = Some((channel, once(id, app.now())));
+            let wish = Some((panel.channel, once(id, app.now())));
             Shown::Again(Memory { wish, shown: None, posted_anew: true })
         }
         // Somebody wants it elsewhere, and where it is nobody can bring it up to date.
-        Err(Trouble::ChannelClosed(_)) if memory.wish.as_ref().is_some_and(|(wished, _)| *wished != channel) => {
+        Err(Trouble::ChannelClosed(_)) if memory.wish.as_ref().is_some_and(|(wished, _)| *wished != panel.channel) => {
             telling.forget_panel(id).await?;
             Shown::Again(Memory { shown: None, ..memory })
         }

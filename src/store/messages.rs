@@ -23,6 +23,16 @@ pub struct JobMessage {
     pub hash: String,
 }
 
+/// A server's panel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Panel {
+    pub channel: String,
+    /// Empty until it was posted.
+    pub message: String,
+    /// Goes with each try to post it, so that a second one finds the first.
+    pub once: String,
+}
+
 impl Store {
     pub(super) async fn add_notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
         let (server, notice) = (server.clone(), notice.clone());
@@ -52,16 +62,21 @@ impl Store {
             .await
     }
 
-    /// Channel and message of a server's panel.
-    pub async fn panel(&self, server: &ServerId) -> anyhow::Result<Option<(String, String)>> {
-        let row = self.db.row("SELECT channel, message FROM panels WHERE server = $1", [(&server.0).into()]).await?;
-        row.map(|row| Ok((row.text("channel")?, row.text("message")?))).transpose()
+    pub async fn panel(&self, server: &ServerId) -> anyhow::Result<Option<Panel>> {
+        let sql = "SELECT channel, message, once FROM panels WHERE server = $1";
+        let row = self.db.row(sql, [(&server.0).into()]).await?;
+        let panel = |row: super::db::Row| {
+            Ok(Panel { channel: row.text("channel")?, message: row.text("message")?, once: row.text("once")? })
+        };
+        row.map(panel).transpose()
     }
 
-    pub async fn set_panel(&self, server: &ServerId, channel: &str, message: &str) -> anyhow::Result<()> {
-        let sql = "INSERT INTO panels (server, channel, message) VALUES ($1, $2, $3)
-                   ON CONFLICT (server) DO UPDATE SET channel = excluded.channel, message = excluded.message";
-        self.db.run(sql, [(&server.0).into(), channel.into(), message.into()]).await?;
+    pub async fn set_panel(&self, server: &ServerId, panel: &Panel) -> anyhow::Result<()> {
+        let sql = "INSERT INTO panels (server, channel, message, once) VALUES ($1, $2, $3, $4)
+                   ON CONFLICT (server) DO UPDATE
+                   SET channel = excluded.channel, message = excluded.message, once = excluded.once";
+        let Panel { channel, message, once } = panel;
+        self.db.run(sql, [(&server.0).into(), channel.into(), message.into(), once.into()]).await?;
         Ok(())
     }
 
@@ -70,10 +85,10 @@ impl Store {
         Ok(())
     }
 
-    /// All panels, also those of deleted servers: somebody has to take them down.
-    pub async fn panels(&self) -> anyhow::Result<Vec<(ServerId, String, String)>> {
-        let rows = self.db.rows("SELECT server, channel, message FROM panels ORDER BY server", []).await?;
-        rows.iter().map(|row| Ok((ServerId(row.text("server")?), row.text("channel")?, row.text("message")?))).collect()
+    /// Whose panel stands or is to be posted, deleted servers too: somebody has to take them down.
+    pub async fn panels(&self) -> anyhow::Result<Vec<ServerId>> {
+        let rows = self.db.rows("SELECT server FROM panels ORDER BY server", []).await?;
+        rows.iter().map(|row| Ok(ServerId(row.text("server")?))).collect()
     }
 
     /// Every channel in which something of ours stands, or will: panels, jobs that go on, notices about a server.
