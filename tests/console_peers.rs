@@ -2,7 +2,7 @@
 //! JavaScript, and the real OpenTTD and OpenArena in containers, with players who join and leave.
 
 #[path = "common/openttd.rs"]
-mod openttd;
+mod openttd_client;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -11,13 +11,22 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use openttd::PLAY;
+use async_trait::async_trait;
+use openttd_client::PLAY;
 use secrecy::SecretString;
 use spawnpoint::clients::console::openttd::OpenTtdAdmin;
 use spawnpoint::clients::console::quake3::Quake3Rcon;
 use spawnpoint::clients::console::source::SourceRcon;
-use spawnpoint::clients::console::{Console, ConsoleError};
+use spawnpoint::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use spawnpoint::clients::query;
+use spawnpoint::drivers::talk::{self, Typist};
+use spawnpoint::engine::ConsoleFault;
+use spawnpoint::model::host::Place;
+use spawnpoint::model::recipe::{ConsoleProtocol, Recipe};
+use spawnpoint::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
+use spawnpoint::model::{GuildId, ServerId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 
 const PASSWORD: &str = "s3cret-for-tests";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -125,6 +134,8 @@ async fn speaks_source_rcon(kind: &str) {
         assert_eq!(reply.text, format!("you said number {number}"));
     }
 
+    sent_blindly(peer.address, source::unanswered(&password(), "say bye"), "you said say bye").await;
+
     let wrong = SourceRcon::connect(peer.address, &"a guess".into()).await.err().unwrap();
     assert!(matches!(wrong, ConsoleError::WrongPassword), "{wrong}");
 
@@ -134,6 +145,26 @@ async fn speaks_source_rcon(kind: &str) {
     assert!(matches!(gone, Err(ConsoleError::Unreachable(_))), "{gone:?}");
     let gone = SourceRcon::connect(address, &password()).await.err().unwrap();
     assert!(matches!(gone, ConsoleError::Unreachable(_)), "{gone}");
+}
+
+/// Sends what is made for a host that has lost Spawnpoint, as the host does: one after the other, each once there was
+/// some answer to the one before. Until this was heard.
+async fn sent_blindly(address: SocketAddr, parts: Vec<Vec<u8>>, wanted: &str) {
+    let heard = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let (mut heard, mut chunk) = (vec![], [0; 4096]);
+        for part in parts {
+            stream.write_all(&part).await.unwrap();
+            let read = stream.read(&mut chunk).await.unwrap();
+            heard.extend_from_slice(&chunk[..read]);
+        }
+        while !String::from_utf8_lossy(&heard).contains(wanted) {
+            let read = stream.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "it hung up after {:?}", String::from_utf8_lossy(&heard));
+            heard.extend_from_slice(&chunk[..read]);
+        }
+    };
+    tokio::time::timeout(DEADLINE, heard).await.unwrap_or_else(|_| panic!("{wanted:?} was not heard"));
 }
 
 #[tokio::test]
@@ -259,6 +290,7 @@ async fn the_real_openttd_is_understood() {
     // Hundreds of lines, each a packet.
     let reply = console.command("list_settings").await.unwrap();
     assert!(reply.text.lines().count() > 200 && !reply.truncated, "{} lines", reply.text.lines().count());
+    sent_blindly(admin, openttd::unanswered(&password(), "server_info"), "clients:").await;
     // It hangs up before it has sent its reason.
     let wrong = OpenTtdAdmin::connect(admin, &"a guess".into()).await.err().unwrap();
     assert!(wrong.to_string().contains("a wrong password?"), "{wrong}");
@@ -290,6 +322,57 @@ async fn the_real_openttd_is_understood() {
     assert!(matches!(console.command("clients").await, Err(ConsoleError::Unreachable(_))));
 }
 
+/// A game at an address, as far as a warning needs it.
+struct At(SocketAddr);
+
+#[async_trait]
+impl Typist for At {
+    async fn type_within(&self, _: &Server, line: &str, _: Option<Duration>) -> Result<Reply, ConsoleFault> {
+        let mut console = talk::console_at(ConsoleProtocol::Quake3Rcon, self.0, &password()).await?;
+        console.command(line).await.map_err(|error| ConsoleFault::Silent(error.to_string()))
+    }
+}
+
+/// Of one address it hears ten words at once, and drops what is more. A warning is said again until it was heard.
+async fn told_while_nothing_more_is_heard(game: &Game, address: SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let drain = async || {
+        for _ in 0..40 {
+            for part in quake3::unanswered(&password(), "status") {
+                socket.send_to(&part, address).await.unwrap();
+            }
+        }
+    };
+    drain().await;
+    let mut console = Quake3Rcon::connect(address, &password()).await.unwrap();
+    let dropped = console.command("say dropped").await.unwrap();
+    assert!(!dropped.answered, "{dropped:?}");
+    drain().await;
+    let recipe = std::fs::read_to_string(here("game-scripts/openarena/recipe.toml")).unwrap();
+    let recipe = Recipe::parse(&recipe, "recipe.toml").unwrap();
+    let server = Server {
+        id: ServerId("arena".into()),
+        guild: GuildId("1".into()),
+        name: ServerName::parse("arena").unwrap(),
+        game: "openarena".into(),
+        backend: Backend::Docker,
+        settings: Default::default(),
+        limits: Limits::default(),
+        place: Place::default(),
+        wanted: Wanted::On,
+        owned: Owned::default(),
+        lease_until: None,
+        channel: None,
+        update_at_start: false,
+        created_at: 0,
+        deleted_at: None,
+    };
+    talk::say(&At(address), Some(&recipe), &server, "It stops soon.").await.unwrap();
+    let said = docker(&["logs", &game.container]);
+    let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.contains("It stops soon.") && !said.contains("dropped"), "{said}");
+}
+
 #[tokio::test]
 async fn the_real_openarena_is_understood() {
     let serve = "exec openarena-server +set dedicated 1 +set net_port 27960 +set rconPassword \"$PASSWORD\" +set sv_hostname '^1Test ^7arena' +set sv_maxclients 8 +map oa_dm1";
@@ -309,6 +392,21 @@ async fn the_real_openarena_is_understood() {
     let (listed, counted) = reply.text.trim_end().rsplit_once("\n\n").unwrap();
     assert!(counted.starts_with(&format!("{} total cvars", listed.lines().count())), "{counted}");
     assert!(reply.text.len() > 8000, "{} bytes", reply.text.len());
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // One address may ask so often in a while.
+    let answer = eventually("an answer to what a host sends", || async {
+        for part in quake3::unanswered(&password(), "status") {
+            socket.send_to(&part, server).await.unwrap();
+        }
+        let mut answer = vec![0; 2048];
+        let came = tokio::time::timeout(Duration::from_secs(1), socket.recv(&mut answer)).await.ok()?.unwrap();
+        Some(String::from_utf8_lossy(&answer[..came]).into_owned())
+    })
+    .await;
+    assert!(answer.contains("map: oa_dm1"), "{answer}");
+    told_while_nothing_more_is_heard(&game, server).await;
+    // It hears one word in a second from now on.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let mut wrong = Quake3Rcon::connect(server, &"a-guess".into()).await.unwrap();
     assert!(matches!(wrong.command("status").await, Err(ConsoleError::WrongPassword)));
 

@@ -90,6 +90,15 @@ impl Client {
         docker(&["stop", "-t", "5", &self.container]);
     }
 
+    /// A warning of Spawnpoint's is on this friend's screen.
+    async fn sees_a_warning(&self, stage: &Stage, server: &str) {
+        let server = stage.program.store.server_by_name(&stage.caller.guild, server).await.unwrap().unwrap();
+        let driver = stage.program.engine.driver(server.backend).unwrap();
+        driver.tell(&server, "The time is over in 5 minutes.").await.unwrap();
+        let shown = async || self.log().contains("The time is over in 5 minutes.").then_some(());
+        stage.until("the warning on the friend's screen", shown).await;
+    }
+
     fn log(&self) -> String {
         let out = Command::new("docker").args(["logs", &self.container]).output().unwrap();
         format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
@@ -262,6 +271,7 @@ async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
     // On the same machine her ping may be 0, as a bot's is. Then she is counted, and nobody says which of the two she is.
     let named = players.names.is_empty() || players.names == ["Ada"];
     assert!(players.bots == Some(1) && named, "{players:?}");
+    ada.sees_a_warning(&stage, "arena").await;
     ada.leave();
     log_says("Ada^7 disconnected").await;
     players_are(&stage, "arena", 0).await;

@@ -30,6 +30,8 @@ const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// A game is told to save again so often, with a pause in between, when a backup is called off.
 const RESUME_TRIES: u64 = 2;
 const RESUME_PAUSE: Duration = Duration::from_secs(2);
+/// A game that drops what it is told too often is told so often.
+const SAY_TRIES: usize = 4;
 /// Players get this long to say good-bye when somebody is on.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -145,12 +147,21 @@ pub async fn listen(
 /// Says something to the players, where the recipe knows how.
 ///
 /// # Errors
-/// What the console said.
-pub async fn say(driver: &dyn Driver, recipe: Option<&Recipe>, server: &Server, message: &str) -> anyhow::Result<()> {
-    if let Some(line) = recipe.and_then(|recipe| recipe.say(message)) {
-        driver.console(server, &line).await?;
+/// What the console said, or that it said nothing though it always does.
+pub async fn say(typist: &dyn Typist, recipe: Option<&Recipe>, server: &Server, message: &str) -> anyhow::Result<()> {
+    let Some((recipe, line)) = recipe.and_then(|recipe| Some((recipe, recipe.say(message)?))) else { return Ok(()) };
+    let protocol = recipe.console.as_ref().map(|console| console.protocol);
+    // A dedicated server prints whatever it tells its players; but of one address it hears ten words at once and then one
+    // in a second, questions about its players among them, and drops the rest (ioquake3, code/server/sv_main.c:
+    // SV_SendServerCommand and SVC_RateLimitAddress).
+    let answers = protocol == Some(ConsoleProtocol::Quake3Rcon);
+    for _ in 0..SAY_TRIES {
+        if !typist.type_line(server, &line).await?.is_empty() || !answers {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    Ok(())
+    anyhow::bail!("the game did not answer")
 }
 
 /// Told only when somebody may be listening. A game that cannot be told is stopped all the same.
@@ -292,6 +303,39 @@ mod tests {
     use crate::model::server::{Backend, Limits, Owned, ServerName, Wanted};
     use crate::model::{GuildId, ServerId};
     use std::sync::Mutex;
+
+    /// A game that hears nothing for so many lines, and writes down what was typed.
+    struct Deaf {
+        lines: usize,
+        typed: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Typist for Deaf {
+        async fn type_within(&self, _: &Server, line: &str, _: Option<Duration>) -> Result<Reply, ConsoleFault> {
+            let mut typed = self.typed.lock().unwrap();
+            typed.push(line.to_owned());
+            Ok(Reply { text: "broadcast".into(), answered: typed.len() > self.lines, truncated: false })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warning_is_said_until_it_was_heard_where_that_can_be_known() {
+        let openarena = recipe(include_str!("../../game-scripts/openarena/recipe.toml"));
+        let factorio = recipe(include_str!("../../game-scripts/factorio/recipe.toml"));
+        for (recipe, deaf_for, said, heard) in [
+            (&openarena, 0, 1, true),
+            (&openarena, 2, 3, true),
+            (&openarena, SAY_TRIES, SAY_TRIES, false),
+            // Its silence says nothing, and nobody wants to read it four times.
+            (&factorio, SAY_TRIES, 1, true),
+        ] {
+            let game = Deaf { lines: deaf_for, typed: Mutex::default() };
+            let told = say(&game, Some(recipe), &server(), "It stops soon.").await;
+            assert_eq!(told.is_ok(), heard, "{told:?}");
+            assert_eq!(*game.typed.lock().unwrap(), vec![recipe.say("It stops soon.").unwrap(); said]);
+        }
+    }
 
     /// A console that says nothing to one line, and writes down what was typed.
     struct Silent {
