@@ -3,15 +3,20 @@
 
 mod common {
     pub mod discord;
+    pub mod front_door;
 }
 #[path = "common/stage.rs"]
 mod stage;
 
-use common::discord::Discord;
+use common::discord::{Discord, Fault, Request};
+use common::front_door::FrontDoor;
 use serde_json::json;
 use stage::docker_or_skip;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const EDITS: &str = "/channels/*/messages/*";
 
 /// The binary with a home of its own; what it made on the daemon goes with it.
 struct Bot {
@@ -20,7 +25,7 @@ struct Bot {
 }
 
 impl Bot {
-    fn start(discord: &Discord, home: tempfile::TempDir) -> Bot {
+    fn start(discord: &Discord, door: &FrontDoor, home: tempfile::TempDir) -> Bot {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("log")).unwrap();
@@ -31,7 +36,8 @@ impl Bot {
             .env("SPAWNPOINT_DATA_DIR", home.path().join("data"))
             .env("SPAWNPOINT_GAME_SCRIPTS", Path::new(env!("CARGO_MANIFEST_DIR")).join("game-scripts"))
             .env("SPAWNPOINT_DISCORD__TOKEN", discord.token())
-            .env("SPAWNPOINT_DISCORD__API_URL", discord.api_url())
+            .env_remove("SPAWNPOINT_DISCORD__API_URL")
+            .envs(door.environment())
             .env("SPAWNPOINT_DOCKER__PUBLISH_ADDRESS", "127.0.77.1")
             .env("SPAWNPOINT_DOCKER__PUBLIC_ADDRESS", "play.example.org")
             .env("SPAWNPOINT_WATCH__EVERY_SECONDS", "1")
@@ -43,11 +49,11 @@ impl Bot {
     }
 
     /// `kill -9`, and a new one in its place.
-    fn restart(mut self, discord: &Discord) -> Bot {
+    fn restart(mut self, discord: &Discord, door: &FrontDoor) -> Bot {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
-        Bot::start(discord, home)
+        Bot::start(discord, door, home)
     }
 
     fn data(&self) -> PathBuf {
@@ -75,6 +81,17 @@ impl Drop for Bot {
     }
 }
 
+/// After each refusal nothing more was asked before the time that Discord had named, but what was under way already.
+fn left_alone_when_it_asked(edits: &[Request]) {
+    let refused: Vec<_> = edits.iter().filter(|edit| edit.status == 429).collect();
+    assert!(refused.len() >= 2, "of {} edits Discord refused {}", edits.len(), refused.len());
+    for edit in refused {
+        let after_s = edit.answer["retry_after"].as_f64().unwrap();
+        let too_soon = edits.iter().find(|next| (0.5..after_s - 0.1).contains(&(next.at_s - edit.at_s)));
+        assert!(too_soon.is_none(), "{edit:#?} was refused for {after_s} s; and then {too_soon:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_evening_with_a_real_game() {
     if !docker_or_skip().await {
@@ -91,7 +108,8 @@ async fn an_evening_with_a_real_game() {
     };
     let (ada, ben) = (discord.user("Ada"), discord.user("Ben"));
     let channel = "game-night";
-    let bot = Bot::start(&discord, tempfile::Builder::new().prefix("spawnpoint-story-").tempdir().unwrap());
+    let door = FrontDoor::open(discord.api_url()).await;
+    let bot = Bot::start(&discord, &door, tempfile::Builder::new().prefix("spawnpoint-story-").tempdir().unwrap());
 
     discord.slash(&ada, channel, "/server create name:friday-trains game:openttd").await;
     discord.wait_for(channel, "friday-trains.*offline").await;
@@ -102,7 +120,10 @@ async fn an_evening_with_a_real_game() {
         screenshot(&discord.page_url(channel), Path::new(&picture));
     }
     // The bot dies in the middle of the first start; the channel's one message simply goes on.
-    let bot = bot.restart(&discord);
+    let bot = bot.restart(&discord, &door);
+    // From now on Discord takes so many edits of a channel, and twice it wants to be left alone for longer.
+    discord.limit("PATCH", EDITS, 2, Duration::from_secs(5)).await;
+    discord.fault("PATCH", EDITS, 2, Fault::RateLimit { retry_after_s: 8.0 }).await;
     discord.wait_for(channel, "`friday-trains` is up").await;
     let up = discord.messages(channel).await.iter().filter(|message| message.text.contains("is up")).count();
     assert_eq!(up, 1, "{}", discord.channel_text(channel).await);
@@ -130,6 +151,7 @@ async fn an_evening_with_a_real_game() {
     discord.wait_for(channel, "friday-trains. is deleted").await;
     let left = std::fs::read_dir(bot.data().join("drives")).into_iter().flatten().count();
     assert_eq!(left, 0, "the drive is gone");
+    left_alone_when_it_asked(&discord.requests("PATCH", EDITS).await);
     drop(bot);
 }
 
