@@ -482,6 +482,24 @@ async fn a_panel_that_was_posted_in_the_last_moment_of_a_life_is_kept_current_in
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panel_that_cannot_be_posted_where_it_was_wanted_is_posted_where_somebody_asks() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    let posts = "/channels/*/messages";
+    room.discord.fault("POST", posts, 1, Fault::Error { status: 500, code: 0 }).await;
+    room.ask(&room.alice, "games", "/server create name:world game:toy").await;
+    room.discord.wait_requests("POST", posts, 1).await;
+    bot.end().await.unwrap();
+    room.discord.deny_bot("games", &["send_messages"]).await;
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.discord.wait_requests("POST", posts, 2).await;
+    room.ask(&room.bob, "general", "/server status server:world").await;
+    room.discord.wait_for("general", "(?s)world.*offline.*Looked at").await;
+    assert_eq!(room.discord.messages("general").await.len(), 1);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_while_it_has_none() {
     let Some(room) = room().await else { return };
     room.home.outside.get().hosts_have_age = true;

@@ -953,7 +953,8 @@ async fn every_migration_goes_over_tables_that_hold_data() {
         assert_eq!(store.grants(&guild()).await.unwrap()[0].permission, Permission::Play);
         assert_eq!(store.audit(&guild(), None, 9).await.unwrap()[0].actor, Actor::Token { name: "ci".into() });
         assert_eq!(store.notices_waiting().await.unwrap().len(), 1);
-        assert_eq!(store.panels().await.unwrap().len(), 1);
+        let panel = Panel { channel: "77".into(), message: "88".into(), once: "a-1".into() };
+        assert_eq!(store.panel(&id).await.unwrap(), Some(panel));
         let rentals = store.rentals(&guild(), 0).await.unwrap();
         assert_eq!(rentals[0].price.as_ref().unwrap().hourly, 6_000);
         assert_eq!(store.job_message(job.id).await.unwrap().unwrap().message, "89");

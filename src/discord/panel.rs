@@ -196,6 +196,10 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
                 let memory = Memory { wish: None, shown: posted.as_said.then_some(bare), ..memory };
                 if posted.as_said { Shown::Stands(memory) } else { Shown::Again(memory) }
             }
+            Err(Trouble::ChannelClosed(_)) if wished_elsewhere(&memory, &panel) => {
+                telling.forget_panel(id).await?;
+                Shown::Again(memory)
+            }
             Err(trouble) => Shown::Trouble(trouble),
         });
     }
@@ -207,18 +211,22 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
     Ok(match posts::edit(http, &panel.channel, &panel.message, &said).await {
         Ok(()) => Shown::Stands(Memory { wish: None, shown: Some(bare), ..memory }),
         Err(Trouble::MessageGone) if !memory.posted_anew => {
-            telling.forget_panel(id).await?;
-            // The next look finds none and posts it.
-            let wish = Some((panel.channel, once(id, app.now())));
-            Shown::Again(Memory { wish, shown: None, posted_anew: true })
+            // The next look posts it.
+            let wanted = Panel { message: String::new(), once: once(id, app.now()), ..panel };
+            telling.set_panel(id, &wanted).await?;
+            Shown::Again(Memory { shown: None, posted_anew: true, ..memory })
         }
         // Somebody wants it elsewhere, and where it is nobody can bring it up to date.
-        Err(Trouble::ChannelClosed(_)) if memory.wish.as_ref().is_some_and(|(wished, _)| *wished != panel.channel) => {
+        Err(Trouble::ChannelClosed(_)) if wished_elsewhere(&memory, &panel) => {
             telling.forget_panel(id).await?;
             Shown::Again(Memory { shown: None, ..memory })
         }
         Err(trouble) => Shown::Trouble(trouble),
     })
+}
+
+fn wished_elsewhere(memory: &Memory, panel: &Panel) -> bool {
+    memory.wish.as_ref().is_some_and(|(channel, _)| *channel != panel.channel)
 }
 
 /// At most 25 characters, different for every time that a panel is wanted.

@@ -29,7 +29,7 @@ pub struct Panel {
     pub channel: String,
     /// Empty until it was posted.
     pub message: String,
-    /// Goes with each try to post it, so that a second one finds the first.
+    /// Goes with each try to post it, so that a second one within some minutes finds the first.
     pub once: String,
 }
 
