@@ -155,11 +155,13 @@ pub async fn say(typist: &dyn Typist, recipe: Option<&Recipe>, server: &Server, 
     // in a second, questions about its players among them, and drops the rest (ioquake3, code/server/sv_main.c:
     // SV_SendServerCommand and SVC_RateLimitAddress).
     let answers = protocol == Some(ConsoleProtocol::Quake3Rcon);
-    for _ in 0..SAY_TRIES {
+    for attempt in 1..=SAY_TRIES {
+        if attempt > 1 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         if !typist.type_line(server, &line).await?.is_empty() || !answers {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     anyhow::bail!("the game did not answer")
 }
