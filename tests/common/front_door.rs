@@ -1,6 +1,6 @@
-//! The way to the stand-in as it is to Discord itself: by the name `discord.com`, over TLS. A program is led here by a
-//! proxy in its environment and trusts a certificate that was made for this, and is otherwise as people run it: with
-//! the library's own rate limiter, which cannot be led to another address.
+//! The way to the stand-in's REST API as it is to Discord's: by the name `discord.com`, over TLS. A program is led here by
+//! a proxy in its environment and trusts a certificate that was made for this, and is otherwise as people run it: with
+//! the library's own rate limiter, which cannot be led to another address. The gateway's address is the stand-in's own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
