@@ -55,13 +55,15 @@ pub enum Exit {
     Intents,
     #[error("`api_url` under [discord] cannot be used: {0}")]
     Address(String),
+    #[error("no HTTP client could be made; the environment may name certificates or a proxy that cannot be read: {0}")]
+    Client(String),
 }
 
 impl Exit {
     /// Starting again would not help; a person has to change something first.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Exit::NoToken | Exit::WrongToken | Exit::Intents | Exit::Address(_) => true,
+            Exit::NoToken | Exit::WrongToken | Exit::Intents | Exit::Address(_) | Exit::Client(_) => true,
         }
     }
 }
@@ -97,7 +99,9 @@ pub fn http(config: &config::Discord) -> Result<serenity::Http, Exit> {
     let client = reqwest::Client::builder().use_rustls_tls().timeout(REQUEST_LIMIT);
     let builder = serenity::HttpBuilder::new(token);
     let address = config.api_url.trim_end_matches('/');
-    let build = |client: reqwest::ClientBuilder| client.build().map_err(|error| Exit::Address(error.to_string()));
+    let build = |client: reqwest::ClientBuilder| {
+        client.build().map_err(|error| Exit::Client(format!("{:#}", anyhow::Error::from(error))))
+    };
     if address == config::DISCORD_URL {
         return Ok(builder.client(build(client)?).build());
     }
