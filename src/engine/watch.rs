@@ -19,6 +19,21 @@ use tokio_util::sync::CancellationToken;
 const NEAR: &str = "near";
 const STUCK: &str = "stuck";
 
+/// What the watcher has to say.
+struct Warning {
+    notice: Notice,
+    /// What the players read.
+    in_game: Option<String>,
+    /// Under which name it is remembered that it was said.
+    told: Option<String>,
+}
+
+impl Warning {
+    fn of(notice: Notice) -> Warning {
+        Warning { notice, in_game: None, told: None }
+    }
+}
+
 impl Engine {
     /// Watches until `stop`.
     pub async fn watch(&self, stop: CancellationToken) {
@@ -111,47 +126,66 @@ impl Engine {
             bill: self.bill(&server, now).await?,
         };
         let (next, decision) = reconcile(now, &facts);
+        if let Some(Decision::Open { action, cause }) = decision {
+            if next != memo {
+                journal.set_memo(&server.id, &next).await?;
+            }
+            return self.open_watched(&server, action, cause).await;
+        }
+        let warning = decision.and_then(|decision| self.warning(&server, busy, decision));
+        // On record before it counts as told: after a crash in between people read it twice, and not never.
+        if let Some(warning) = &warning {
+            journal.notice(&server, &warning.notice, now).await?;
+            if let Some(key) = &warning.told {
+                journal.set_told(key).await?;
+            }
+        }
         if next != memo {
             journal.set_memo(&server.id, &next).await?;
         }
-        match decision {
-            None => Ok(()),
-            Some(Decision::Open { action, cause }) => self.open_watched(&server, action, cause).await,
-            Some(Decision::WarnLease { left_ms }) => {
-                let notice = Notice::LeaseEnds { server: server.name.to_string(), in_ms: left_ms };
-                self.warn(&server, notice, &format!("This server stops in {}.", lease::spoken(left_ms))).await
-            }
-            Some(Decision::WarnIdle { left_ms }) => {
-                let notice = Notice::IdleStop { server: server.name.to_string(), in_ms: left_ms };
-                self.warn(&server, notice, "").await
-            }
-            Some(Decision::WarnBudget { standing }) => {
-                journal.set_told(&self.key(&server, &standing, NEAR)).await?;
-                self.warn(&server, Notice::BudgetNear { server: server.name.to_string(), standing }, "").await
-            }
-            Some(Decision::BudgetStuck { standing }) => {
-                journal.set_told(&self.key(&server, &standing, STUCK)).await?;
-                self.warn(&server, Notice::BudgetStuck { server: server.name.to_string(), standing }, "").await
-            }
-            Some(Decision::HostSilent { since }) => {
-                let Some(host) = server.owned.rented() else { return Ok(()) };
-                let (provider, host) = (host.provider.clone(), host.id.clone());
-                let notice = Notice::HostSilent { server: server.name.to_string(), provider, host, since };
-                self.warn(&server, notice, "").await
-            }
-            Some(Decision::StillBills { standing }) => {
-                if let Some(standing) = &standing {
-                    journal.set_told(&self.key(&server, standing, STUCK)).await?;
-                }
-                self.still_bills(&server, busy, standing).await
-            }
+        let Some(warning) = warning else { return Ok(()) };
+        self.inner.bus.nudge(Nudge::Notice);
+        if let Some(line) = &warning.in_game
+            && let Some(driver) = self.driver(server.backend)
+            && let Err(error) = driver.tell(&server, line).await
+        {
+            // The channel was told; a game that cannot be told is no reason to fail.
+            tracing::warn!(server = %server.name, "The players could not be told in the game: {error:#}");
         }
+        Ok(())
     }
 
-    async fn still_bills(&self, server: &Server, busy: Busy, standing: Option<Standing>) -> anyhow::Result<()> {
-        let Some(host) = server.owned.rented() else { return Ok(()) };
+    fn warning(&self, server: &Server, busy: Busy, decision: Decision) -> Option<Warning> {
+        let name = server.name.to_string();
+        Some(match decision {
+            Decision::Open { .. } => return None,
+            Decision::WarnLease { left_ms } => Warning {
+                in_game: Some(format!("This server stops in {}.", lease::spoken(left_ms))),
+                ..Warning::of(Notice::LeaseEnds { server: name, in_ms: left_ms })
+            },
+            Decision::WarnIdle { left_ms } => Warning::of(Notice::IdleStop { server: name, in_ms: left_ms }),
+            Decision::WarnBudget { standing } => Warning {
+                told: Some(self.key(server, &standing, NEAR)),
+                ..Warning::of(Notice::BudgetNear { server: name, standing })
+            },
+            Decision::BudgetStuck { standing } => Warning {
+                told: Some(self.key(server, &standing, STUCK)),
+                ..Warning::of(Notice::BudgetStuck { server: name, standing })
+            },
+            Decision::HostSilent { since } => {
+                let host = server.owned.rented()?;
+                let (provider, host) = (host.provider.clone(), host.id.clone());
+                Warning::of(Notice::HostSilent { server: name, provider, host, since })
+            }
+            Decision::StillBills { standing } => return self.still_bills(server, busy, standing),
+        })
+    }
+
+    fn still_bills(&self, server: &Server, busy: Busy, standing: Option<Standing>) -> Option<Warning> {
+        let host = server.owned.rented()?;
         let now = self.now();
         let price = host.price.as_ref();
+        let told = standing.as_ref().map(|standing| self.key(server, standing, STUCK));
         let notice = Notice::StillBills {
             server: server.name.to_string(),
             provider: host.provider.clone(),
@@ -160,7 +194,7 @@ impl Engine {
             standing,
             held: busy == Busy::Held,
         };
-        self.warn(server, notice, "").await
+        Some(Warning { told, ..Warning::of(notice) })
     }
 
     /// What its bill means for a server. Servers in containers have none.
@@ -232,18 +266,5 @@ impl Engine {
             Ok(_) | Err(OpenError::Busy(_) | OpenError::Overtaken) => Ok(()),
             Err(OpenError::Other(error)) => Err(error),
         }
-    }
-
-    async fn warn(&self, server: &Server, notice: Notice, in_game: &str) -> anyhow::Result<()> {
-        self.inner.journal.notice(server, &notice, self.now()).await?;
-        self.inner.bus.nudge(Nudge::Notice);
-        if !in_game.is_empty()
-            && let Some(driver) = self.driver(server.backend)
-            && let Err(error) = driver.tell(server, in_game).await
-        {
-            // The channel was told; a game that cannot be told is no reason to fail.
-            tracing::warn!(server = %server.name, "The players could not be told in the game: {error:#}");
-        }
-        Ok(())
     }
 }

@@ -31,6 +31,8 @@ pub struct Rows {
     pub secrets: HashMap<String, String>,
     /// How often open jobs were asked for.
     pub reads: usize,
+    /// So many notices find no room.
+    pub no_room: usize,
 }
 
 pub struct Row {
@@ -232,7 +234,12 @@ impl Journal for Memory {
     }
 
     async fn notice(&self, _server: &Server, notice: &Notice, _now: Ms) -> anyhow::Result<()> {
-        self.get().notices.push(notice.clone());
+        let mut rows = self.get();
+        if let Some(left) = rows.no_room.checked_sub(1) {
+            rows.no_room = left;
+            anyhow::bail!("the disk is full");
+        }
+        rows.notices.push(notice.clone());
         Ok(())
     }
 

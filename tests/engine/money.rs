@@ -75,6 +75,25 @@ async fn a_spent_budget_warns_once_stops_in_time_and_keeps_the_world() {
     }
 }
 
+/// Counting as told before it was on record, it would never be said.
+#[tokio::test(start_paused = true)]
+async fn a_warning_that_found_no_room_is_said_at_the_next_look() {
+    for (spending, blind) in [(guild("0.05 USD"), false), (guild("0.02 USD"), true), (Spending::default(), false)] {
+        let mut said = vec![];
+        for no_room in [0, 1] {
+            let evening = begun(spending.clone(), |server| server.limits.lease_min = Some(200)).await;
+            evening.scene.outside.get().blind = blind;
+            evening.scene.memory.get().no_room = no_room;
+            evening.minutes(190).await;
+            assert_eq!(evening.scene.memory.get().no_room, 0);
+            // It comes a minute later.
+            let what = |notice: String| notice.split(" ends in ").next().unwrap_or_default().to_owned();
+            said.push(evening.notices().into_iter().map(what).collect::<Vec<_>>());
+        }
+        assert!(!said[0].is_empty() && said[0] == said[1], "{said:#?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_no_reason_to_rent_beyond_the_budget() {
     let evening = begun(guild("0.01 USD"), |_| ()).await;
