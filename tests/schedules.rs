@@ -594,6 +594,13 @@ async fn a_crash_in_between_does_nothing_twice_and_says_what_is_not_known() {
     scene.round(command.due_at + 3 * MINUTE_MS).await;
     assert_eq!(scene.told().await, [Skipped::Unsure]);
     assert!(!scene.outside.get().told.contains(&"save".to_owned()), "it is not typed again");
+    // A job was opened, and the program is back when the rule's time is long over.
+    let late = scene.add(command.due_at, "backup", "fri 23:00").await;
+    assert!(scene.store.take_schedule(&late, late.due_at + 2 * MINUTE_MS, None).await.unwrap());
+    let caller = Caller { actor: late.actor(), ..Caller::operator(guild()) };
+    let job = scene.at(late.due_at).app.backup(&caller, "world", None).await.unwrap();
+    scene.round(late.due_at + 40 * MINUTE_MS).await;
+    assert_eq!(scene.came(4).await, Some(Came::Job { job }), "it was not missed");
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ impl App {
         let skipped = |why| Tried::Done(Came::Skipped { why });
         let tried = if schedule.broke_off() {
             skipped(Skipped::Unsure)
+        } else if let Some(job) = self.opened_for(schedule, &server).await? {
+            Tried::Done(Came::Job { job })
         } else if schedule.is_missed(self.now()) {
             skipped(Skipped::Missed)
         } else {
@@ -145,9 +147,6 @@ impl App {
     /// `None` where another engine has taken the rule up.
     async fn act(&self, schedule: &Schedule, server: &Server, caller: &Caller) -> Answer<Option<Came>> {
         self.require(caller, Some(server), schedule.does.needs()).await?;
-        if let Some(job) = self.opened_for(schedule, server).await? {
-            return Ok(Some(Came::Job { job }));
-        }
         if let Some(why) = self.needless(schedule, server).await? {
             return Ok(Some(Came::Needless { why: why.to_owned() }));
         }
