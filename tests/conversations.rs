@@ -482,6 +482,25 @@ async fn a_panel_that_was_posted_in_the_last_moment_of_a_life_is_kept_current_in
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panel_of_a_deleted_server_is_taken_down_though_spawnpoint_ends_meanwhile() {
+    let Some(room) = room().await else { return };
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.with_world().await;
+    let posted = room.discord.requests("POST", "/channels/*/messages").await;
+    let edits = format!("{}/*", posted[0].path);
+    room.discord.fault("PATCH", &edits, 1, Fault::Hang { seconds: 60.0 }).await;
+    room.ask(&room.alice, "general", "/server delete server:world").await;
+    room.discord.click(&room.alice, "general", "Delete it").await;
+    room.discord.wait_for("general", "is deleted").await;
+    let edit = room.discord.wait_requests("PATCH", &edits, 1).await;
+    assert!(edit[0].body.to_string().contains("of this panel is deleted"), "{edit:#?}");
+    bot.end().await.unwrap();
+    let bot = Bot::start(&room.discord, &room.home).await;
+    room.discord.wait_for("games", "of this panel is deleted").await;
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panel_that_cannot_be_posted_where_it_was_wanted_is_posted_where_somebody_asks() {
     let Some(room) = room().await else { return };
     let bot = Bot::start(&room.discord, &room.home).await;

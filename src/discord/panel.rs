@@ -167,13 +167,11 @@ async fn show(app: &App, http: &serenity::Http, id: &ServerId, memory: Memory) -
     let panel = telling.panel(id).await?;
     let Some(view) = app.server_picture(id).await? else {
         if let Some(panel) = panel {
-            telling.forget_panel(id).await?;
-            if let Err(trouble @ Trouble::Later(_)) =
-                posts::edit(http, &panel.channel, &panel.message, &deleted()).await
-            {
-                telling.set_panel(id, &panel).await?;
+            let edited = posts::edit(http, &panel.channel, &panel.message, &deleted()).await;
+            if let Err(trouble @ Trouble::Later(_)) = edited {
                 return Ok(Shown::Trouble(trouble));
             }
+            telling.forget_panel(id).await?;
         }
         return Ok(Shown::None);
     };
