@@ -31,6 +31,7 @@ use spawnpoint::recipes::Recipes;
 use spawnpoint::scheduler;
 use spawnpoint::store::Store;
 use spawnpoint::store::schedules::NewSchedule;
+use spawnpoint::store::servers::Change;
 use spawnpoint::vault::Vault;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -384,7 +385,8 @@ async fn a_refusal_is_told_in_the_channel() {
     let limits = Limits { budget: Some("0.01 USD".parse().unwrap()), ..Limits::default() };
     let price = Price { hourly: 120_000, monthly: None, currency: "USD".into(), unit_ms: HOUR_MS };
     scene.outside.get().price = Some(price);
-    scene.store.set_limits(&ServerId("w".into()), &limits).await.unwrap();
+    let change = Change { limits: Some(limits), ..Change::default() };
+    assert!(scene.store.change(&ServerId("w".into()), change).await.unwrap());
     scene.add(FRIDAY_19, "start", "daily 20:00").await;
     assert_eq!(scene.round(FRIDAY_20).await, None);
     let told = scene.told().await;

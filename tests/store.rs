@@ -10,7 +10,7 @@ use spawnpoint::engine::{Aftermath, AppendError, DecidedOn, Journal, LeaseChange
 use spawnpoint::model::access::{Actor, Grant, Grantee, Permission};
 use spawnpoint::model::cost::{Price, Rental};
 use spawnpoint::model::drive::{Snapshot, SnapshotId};
-use spawnpoint::model::host::HostRef;
+use spawnpoint::model::host::{HostRef, Place};
 use spawnpoint::model::job::{Action, Cause, Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use spawnpoint::model::lease::Memo;
 use spawnpoint::model::schedule::{Came, Does, Last, PER_SERVER_MAX, Schedule, Skipped, When};
@@ -21,7 +21,7 @@ use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
 use spawnpoint::store::messages::Panel;
 use spawnpoint::store::schedules::{NewSchedule, Settled};
-use spawnpoint::store::servers::CreateError;
+use spawnpoint::store::servers::{Change, CreateError};
 use std::collections::{BTreeMap, HashMap};
 
 /// Everything that ever broke a query, in one text.
@@ -310,7 +310,8 @@ async fn what_nobody_asked_for_is_refused_where_people_have_said_something_else_
                 0 => store.set_wanted(&id, Wanted::On).await.unwrap(),
                 1 => store.set_lease(&id, Some(900)).await.unwrap(),
                 2 => {
-                    store.set_limits(&id, &Limits { idle_min: Some(0), ..Limits::default() }).await.unwrap();
+                    let limits = Some(Limits { idle_min: Some(0), ..Limits::default() });
+                    assert!(store.change(&id, Change { limits, ..Change::default() }).await.unwrap());
                 }
                 _ => {
                     let job = gain(&store, "a", Gain::owned(owned(&[7000]))).await.unwrap();
@@ -636,8 +637,18 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
         assert_eq!(store.servers_of(&odd.guild).await.unwrap(), vec![odd.clone()]);
         assert_eq!(store.secrets_of(&odd.id).await.unwrap(), secrets);
         let settings = BTreeMap::from([("K".to_owned(), nasty())]);
-        let change = HashMap::from([(nasty(), None), ("NEW".to_owned(), Some(nasty()))]);
-        store.set_settings(&odd.id, &settings, &change).await.unwrap();
+        let secrets = HashMap::from([(nasty(), None), ("NEW".to_owned(), Some(nasty()))]);
+        let change = Change { settings: Some(settings.clone()), secrets, ..Change::default() };
+        // Not the place that was read: nothing of it is done.
+        let other = Place { region: Some(nasty()), ..Place::default() };
+        let refused = Change { place: Some((other.clone(), Place::default())), ..change.clone() };
+        assert!(!store.change(&odd.id, refused).await.unwrap());
+        assert_eq!(store.servers_of(&odd.guild).await.unwrap(), vec![odd.clone()]);
+        assert!(
+            store.change(&odd.id, Change { place: Some((odd.place.clone(), other.clone())), ..change }).await.unwrap()
+        );
+        let now = store.servers_of(&odd.guild).await.unwrap();
+        assert_eq!(now, vec![Server { settings, place: other, ..odd.clone() }]);
         assert_eq!(store.secrets_of(&odd.id).await.unwrap(), HashMap::from([("NEW".to_owned(), nasty())]));
         assert_eq!(store.server_by_name(&odd.guild, NASTY).await.unwrap(), None);
 

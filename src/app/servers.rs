@@ -10,7 +10,7 @@ use crate::model::recipe::{PIDS_USUAL, Recipe, Variable, VariableKind, without_a
 use crate::model::server::{Backend, Limits, Owned, Server, ServerName, Wanted};
 use crate::model::view::ServerView;
 use crate::model::{GuildId, ServerId};
-use crate::store::servers::CreateError;
+use crate::store::servers::{Change, CreateError};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -330,16 +330,21 @@ impl App {
         let free = server.backend == Backend::Cloud && self.place_is_free(&server).await.is_ok();
         let tells = free && (there.place != server.place || needs(&limits) != needs(&server.limits));
         let told = if tells { self.tell_price(&mut there).await? } else { None };
-        let set =
-            there.place == server.place || self.store().set_place(&server.id, &server.place, &there.place).await?;
+        let change = Change {
+            place: (there.place != server.place).then(|| (server.place.clone(), there.place)),
+            limits: (limits != server.limits).then_some(limits),
+            settings: Some(settings),
+            secrets: changes.secrets,
+        };
+        let set = self.store().change(&server.id, change.clone()).await?;
         if !set && !changes.place.is_empty() {
             return Err(Refusal::Busy(format!("`{}` was changed or started just now. Try again.", server.name)));
         }
-        let quote = told.filter(|_| set && cheapest.is_none());
-        if limits != server.limits {
-            self.store().set_limits(&server.id, &limits).await?;
+        if !set {
+            // It was only a price that could have been named.
+            self.store().change(&server.id, Change { place: None, ..change }).await?;
         }
-        self.store().set_settings(&server.id, &settings, &changes.secrets).await?;
+        let quote = told.filter(|_| set && cheapest.is_none());
         self.changed(&server);
         let waits = changed.iter().any(|key| !AT_ONCE.contains(&key.as_str()));
         Ok(Applied { changed, cheapest, quote, at_next_start: server.wanted == Wanted::On && waits })

@@ -22,6 +22,18 @@ pub enum CreateError {
     Other(#[from] anyhow::Error),
 }
 
+/// What people change of a server in one go.
+#[derive(Clone, Default)]
+pub struct Change {
+    /// As it was read, and as it shall be.
+    pub place: Option<(Place, Place)>,
+    pub limits: Option<Limits>,
+    /// All of them.
+    pub settings: Option<BTreeMap<String, String>>,
+    /// Those that change; `None` takes one away.
+    pub secrets: HashMap<String, Option<String>>,
+}
+
 impl Store {
     /// Writes a new server with its secrets.
     pub async fn create_server(
@@ -92,20 +104,27 @@ impl Store {
         self.db.rows(sql, []).await?.iter().map(server_of).collect()
     }
 
-    /// Replaces the settings; of the secrets it changes those that are named, and `None` takes one away.
-    pub async fn set_settings(
-        &self,
-        id: &ServerId,
-        settings: &BTreeMap<String, String>,
-        secrets: &HashMap<String, Option<String>>,
-    ) -> anyhow::Result<()> {
-        let (id, settings, secrets) = (id.clone(), json(settings), secrets.clone());
+    /// Changes all of it or nothing. False, and nothing is changed, where the place cannot be as it should: see
+    /// [`Store::set_place`].
+    pub async fn change(&self, id: &ServerId, change: Change) -> anyhow::Result<bool> {
+        let id = id.clone();
         self.db
             .write(move |tx| {
                 Box::pin(async move {
-                    let sql = "UPDATE servers SET settings = $2 WHERE id = $1 AND deleted_at IS NULL";
-                    must_exist(&id, tx.run(sql, [(&id.0).into(), settings.into()]).await?)?;
-                    for (key, value) in &secrets {
+                    if let Some((before, place)) = &change.place
+                        && !place_in(tx, &id, before, place).await?
+                    {
+                        return Ok(false);
+                    }
+                    if let Some(limits) = &change.limits {
+                        let sql = "UPDATE servers SET limits = $2 WHERE id = $1 AND deleted_at IS NULL";
+                        must_exist(&id, tx.run(sql, [(&id.0).into(), json(limits).into()]).await?)?;
+                    }
+                    if let Some(settings) = &change.settings {
+                        let sql = "UPDATE servers SET settings = $2 WHERE id = $1 AND deleted_at IS NULL";
+                        must_exist(&id, tx.run(sql, [(&id.0).into(), json(settings).into()]).await?)?;
+                    }
+                    for (key, value) in &change.secrets {
                         match value {
                             Some(value) => set_secret(tx, &id, key, value).await?,
                             None => {
@@ -114,39 +133,18 @@ impl Store {
                             }
                         }
                     }
-                    anyhow::Ok(())
+                    anyhow::Ok(true)
                 })
             })
             .await
-    }
-
-    pub async fn set_limits(&self, id: &ServerId, limits: &Limits) -> anyhow::Result<()> {
-        let sql = "UPDATE servers SET limits = $2 WHERE id = $1 AND deleted_at IS NULL";
-        must_exist(id, self.db.run(sql, [(&id.0).into(), json(limits).into()]).await?)
     }
 
     /// Where the next host is rented. False, and nothing is changed, once the server has a host: it stays where it is. Nor
     /// while a job is under way, which looks for its host where it asked for one. Nor where the place is not this one any
     /// more.
     pub async fn set_place(&self, id: &ServerId, before: &Place, place: &Place) -> anyhow::Result<bool> {
-        let (id, before, place) = (id.clone(), before.clone(), json(place));
-        self.db
-            .write(move |tx| {
-                Box::pin(async move {
-                    let sql = "SELECT owned, place FROM servers WHERE id = $1 AND deleted_at IS NULL";
-                    let row = tx.row(sql, [(&id.0).into()]).await?;
-                    let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
-                    let owned: Owned = row.json("owned")?;
-                    let stays = owned.host.is_some() || row.json::<Place>("place")? != before;
-                    let sql = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
-                    if stays || tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some() {
-                        return Ok(false);
-                    }
-                    tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;
-                    anyhow::Ok(true)
-                })
-            })
-            .await
+        let place = Some((before.clone(), place.clone()));
+        self.change(id, Change { place, ..Change::default() }).await
     }
 
     /// Gives a host back to its server. False, and nothing is changed, where the server is deleted, runs elsewhere, has a
@@ -215,6 +213,21 @@ impl Store {
 fn must_exist(id: &ServerId, changed: u64) -> anyhow::Result<()> {
     anyhow::ensure!(changed == 1, "server {id} does not exist or is deleted");
     Ok(())
+}
+
+/// See [`Store::set_place`].
+async fn place_in(tx: &mut Tx, id: &ServerId, before: &Place, place: &Place) -> anyhow::Result<bool> {
+    let sql = "SELECT owned, place FROM servers WHERE id = $1 AND deleted_at IS NULL";
+    let row = tx.row(sql, [(&id.0).into()]).await?;
+    let row = row.with_context(|| format!("server {id} does not exist or is deleted"))?;
+    let owned: Owned = row.json("owned")?;
+    let stays = owned.host.is_some() || row.json::<Place>("place")? != *before;
+    let sql = "SELECT id FROM jobs WHERE subject = $1 AND outcome IS NULL";
+    if stays || tx.row(sql, [Subject::Server(id.clone()).key().into()]).await?.is_some() {
+        return Ok(false);
+    }
+    tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), json(place).into()]).await?;
+    Ok(true)
 }
 
 async fn insert(tx: &mut Tx, server: &Server, by: &Actor) -> anyhow::Result<()> {
