@@ -73,12 +73,13 @@ impl App {
         let skipped = |why| Tried::Done(Came::Skipped { why });
         let tried = if schedule.broke_off() {
             skipped(Skipped::Unsure)
-        } else if let Some(job) = self.opened_for(schedule, &server).await? {
-            Tried::Done(Came::Job { job })
-        } else if schedule.is_missed(self.now()) {
-            skipped(Skipped::Missed)
         } else {
-            self.try_now(schedule, &server, members).await
+            match self.opened_for(schedule, &server).await {
+                Ok(Some(job)) => Tried::Done(Came::Job { job }),
+                Ok(None) if schedule.is_missed(self.now()) => skipped(Skipped::Missed),
+                Ok(None) => self.try_now(schedule, &server, members).await,
+                Err(error) => ours(&server, error),
+            }
         };
         match tried {
             Tried::Done(came) => self.settle(schedule, &server, came).await,
@@ -130,13 +131,7 @@ impl App {
             Ok(Some(came)) => Tried::Done(came),
             Ok(None) => Tried::NotOurs,
             Err(Refusal::Busy(why)) => Tried::Later(why),
-            Err(refusal @ Refusal::Ours(_)) => {
-                let why = refusal.to_string();
-                if let Refusal::Ours(error) = &refusal {
-                    tracing::error!(server = %server.name, "A schedule could not be followed: {error:#}");
-                }
-                Tried::Later(why)
-            }
+            Err(Refusal::Ours(error)) => ours(server, error),
             Err(Refusal::NotAllowed(why)) => Tried::Done(Came::Skipped { why: Skipped::NotAllowed { why } }),
             Err(Refusal::Invalid(why) | Refusal::NotFound(why)) => {
                 Tried::Done(Came::Skipped { why: Skipped::Refused { why } })
@@ -313,6 +308,12 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Our own trouble may pass.
+fn ours(server: &Server, error: anyhow::Error) -> Tried {
+    tracing::error!(server = %server.name, "A schedule could not be followed: {error:#}");
+    Tried::Later(Refusal::Ours(error).to_string())
 }
 
 /// The person behind a rule as they are now, acting as the rule.
