@@ -335,6 +335,18 @@ fn a_crash_is_told_with_its_exit_code_and_last_words() {
 }
 
 #[test]
+fn a_game_that_is_gone_before_anybody_looks_is_heard_all_the_same() {
+    let Some(host) = Host::with_game(&[], "", "echo last words; exit 3") else { return };
+    // Between the game's begin and the first look stands a question for the time.
+    let slow = "#!/bin/sh\nsleep 1\nexec /bin/date \"$@\"\n";
+    host.shell(&format!("printf '{slow}' >/usr/local/bin/date && chmod 755 /usr/local/bin/date"));
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_status("state", "stopped");
+    assert_eq!(host.status("exit_code"), "3");
+    assert_eq!(host.log(), "last words");
+}
+
+#[test]
 fn a_game_that_will_not_end_is_ended_by_force_after_its_time() {
     let stubborn =
         "trap '' TERM INT HUP; (trap '' TERM; while :; do sleep 0.1; done) & echo up; while :; do sleep 0.1; done";

@@ -556,9 +556,10 @@ oom_kills() {
 # nobody listens: without us it waits. When the disk is full, its words are lost and it goes on.
 carry_output() {
     local tally target
+    # Who holds the lock has it open, and nothing in it can be lost.
+    exec <"$run/out"
     exec {carry_lock}>"$run/carry.lock"
     flock -w "$PROBE_WAIT_S" "$carry_lock" || exit 0
-    exec <"$run/out"
     [ -z "${out:-}" ] || exec {out}>&-
     while :; do
         target=$state/log
@@ -570,6 +571,14 @@ carry_output() {
             mv -f "$state/log" "$state/log.1" || true
         fi
     done
+}
+
+begin_carrying() {
+    (
+        exec {serve_lock}>&-
+        carry_output
+    ) >/dev/null &
+    carrier=$!
 }
 
 # The process beside the game: starts it, carries its output, looks whether it lives, writes down how it ended.
@@ -617,11 +626,7 @@ serve() {
             break
         fi
         if [ -z "$carrier" ] || ! process "$carrier"; then
-            (
-                exec {serve_lock}>&-
-                carry_output
-            ) >/dev/null &
-            carrier=$!
+            begin_carrying
         fi
         is_held watch || begin_beside watch
         if [ -n "$ending" ]; then
@@ -635,7 +640,11 @@ serve() {
         pause "$LOOK_S"
     done
 
-    # The last words.
+    # The last words, also of a game that was gone before anybody looked.
+    if [ -z "$carrier" ]; then
+        begin_carrying
+        until is_held carry || ! process "$carrier"; do pause "$CLOSE_LOOK_S"; done
+    fi
     exec {out}>&-
     exec {carry_lock}>"$run/carry.lock"
     flock -w "$LEFTOVER_WAIT_S" "$carry_lock" || kill "$carrier" 2>/dev/null || true
