@@ -56,7 +56,10 @@ impl App {
     pub async fn doubted(&self, caller: &Caller, name: &str, backup: &str) -> Answer<BackupView> {
         match self.doubted_unaudited(caller, name, backup).await {
             Ok((_, view)) => Ok(view),
-            Err(refusal) => self.audited(caller, Did::new("accept", name).with(short(backup)), Err(refusal)).await,
+            Err(refusal) => {
+                let did = Did::new("accept", name).with(short(backup));
+                self.audited(caller, did, async { Err(refusal) }).await
+            }
         }
     }
 
@@ -141,7 +144,7 @@ impl App {
     /// A person's word that a much smaller world is right: from now on it counts as good, and the backups before it
     /// are under the retention rules again.
     pub async fn accept(&self, caller: &Caller, name: &str, backup: &str) -> Answer<String> {
-        let answer = async {
+        let work = async {
             let (server, view) = self.doubted_unaudited(caller, name, backup).await?;
             let (vault, owner) = (self.inner.vault.clone(), owner(&server.id)?);
             let id = vault::BackupId::parse(&view.id).context("naming the backup")?;
@@ -155,9 +158,8 @@ impl App {
                  ones go again when it is their time.",
                 view.id, server.name
             ))
-        }
-        .await;
-        self.audited(caller, Did::new("accept", name).with(short(backup)), answer).await
+        };
+        self.audited(caller, Did::new("accept", name).with(short(backup)), work).await
     }
 
     /// The newest backup of each of these servers that has one.

@@ -48,7 +48,7 @@ impl App {
             Ok((_, None)) => "the usual host".to_owned(),
             Err(_) => String::new(),
         };
-        let answer = async {
+        let work = async {
             let (server, other) = found?;
             let place = match other {
                 Some((other, known)) => {
@@ -62,9 +62,8 @@ impl App {
                 true => Ok(()),
                 false => Err(Refusal::Busy(format!("`{}` was changed or started just now. Try again.", server.name))),
             }
-        }
-        .await;
-        self.audited(caller, Did::new("agree", name).with(detail), answer).await
+        };
+        self.audited(caller, Did::new("agree", name).with(detail), work).await
     }
 
     /// With the price that people know until now.

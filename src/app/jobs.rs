@@ -1,6 +1,6 @@
 //! Starting, stopping and everything else that becomes a job, and what people say about a job under way.
 
-use super::{Answer, App, Did, Refusal};
+use super::{Answer, App, Did, Line, Refusal};
 use crate::engine::Ask;
 use crate::model::access::{Caller, Permission};
 use crate::model::bill::More;
@@ -45,8 +45,8 @@ pub struct Extended {
 impl App {
     /// Starts it, unless the world that it would begin with is in doubt: then somebody is to be asked first.
     pub async fn start(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = self.start_unaudited(caller, name, None, channel).await;
-        self.audited(caller, Did::new("start", name), answer).await
+        let work = self.start_unaudited(caller, name, None, channel);
+        self.audited(caller, Did::new("start", name), work).await
     }
 
     /// The same for who was asked and wants this very backup. The doubt stays, and with it the larger world.
@@ -57,8 +57,8 @@ impl App {
         backup: &BackupId,
         channel: Option<String>,
     ) -> Answer<JobId> {
-        let answer = self.start_unaudited(caller, name, Some(backup), channel).await;
-        self.audited(caller, Did::new("start", name).with(format!("with {backup}, which is in doubt")), answer).await
+        let work = self.start_unaudited(caller, name, Some(backup), channel);
+        self.audited(caller, Did::new("start", name).with(format!("with {backup}, which is in doubt")), work).await
     }
 
     pub(super) async fn start_unaudited(
@@ -86,8 +86,8 @@ impl App {
     }
 
     pub async fn stop(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = self.stop_unaudited(caller, name, channel).await;
-        self.audited(caller, Did::new("stop", name), answer).await
+        let work = self.stop_unaudited(caller, name, channel);
+        self.audited(caller, Did::new("stop", name), work).await
     }
 
     pub(super) async fn stop_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
@@ -99,8 +99,8 @@ impl App {
     }
 
     pub async fn restart(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = self.restart_unaudited(caller, name, channel).await;
-        self.audited(caller, Did::new("restart", name), answer).await
+        let work = self.restart_unaudited(caller, name, channel);
+        self.audited(caller, Did::new("restart", name), work).await
     }
 
     pub(super) async fn restart_unaudited(
@@ -126,9 +126,9 @@ impl App {
 
     /// Lengthens the lease; returns when it ends now.
     pub async fn extend(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Extended> {
-        let answer = self.extend_unaudited(caller, name, by).await;
+        let work = self.extend_unaudited(caller, name, by);
         let detail = by.unwrap_or("by the usual time").chars().take(40).collect::<String>();
-        self.audited(caller, Did::new("extend", name).with(detail), answer).await
+        self.audited(caller, Did::new("extend", name).with(detail), work).await
     }
 
     async fn extend_unaudited(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Extended> {
@@ -167,7 +167,7 @@ impl App {
         when: UpdateWhen,
         channel: Option<String>,
     ) -> Answer<Option<JobId>> {
-        let answer = async {
+        let work = async {
             let server = self.server(caller, name, Permission::Operate).await?;
             self.recipe_of(&server)?;
             match server.backend {
@@ -182,9 +182,8 @@ impl App {
                 }
                 UpdateWhen::Now => self.enqueue(caller, &server, Action::Update, channel).await.map(Some),
             }
-        }
-        .await;
-        self.audited(caller, Did::new("update", name), answer).await
+        };
+        self.audited(caller, Did::new("update", name), work).await
     }
 
     async fn must_have_newer_snapshot(&self, server: &Server) -> Answer<()> {
@@ -229,7 +228,7 @@ impl App {
 
     /// Ends the game's process at once, whatever any job does. What was not saved is lost, the drive stays.
     pub async fn kill(&self, caller: &Caller, name: &str) -> Answer<String> {
-        let answer = async {
+        let work = async {
             let server = self.server(caller, name, Permission::Admin).await?;
             let driver = self.driver(&server)?;
             // The wish goes first: the watcher must not take the death for a crash.
@@ -241,33 +240,31 @@ impl App {
                 Backend::Cloud => "Its host, with the world on it, is stopped properly as soon as it is looked at.",
             };
             Ok(format!("The game of `{}` was ended at once. {left}", server.name))
-        }
-        .await;
-        self.audited(caller, Did::new("kill", name), answer).await
+        };
+        self.audited(caller, Did::new("kill", name), work).await
     }
 
     /// Deletes a server after a last backup. Its backups stay in the vault.
     pub async fn delete(&self, caller: &Caller, name: &str, confirmed: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = async {
+        let work = async {
             let server = self.server(caller, name, Permission::Admin).await?;
             if confirmed.trim() != server.name.as_str() {
                 return Err(Refusal::Invalid(format!("To delete it, confirm with its name: `{}`.", server.name)));
             }
             self.enqueue(caller, &server, Action::Delete, channel).await
-        }
-        .await;
-        self.audited(caller, Did::new("delete", name), answer).await
+        };
+        self.audited(caller, Did::new("delete", name), work).await
     }
 
     /// What a person says about the job under way; returns a sentence of what happens now.
     pub async fn choose(&self, caller: &Caller, name: &str, choice: Choice) -> Answer<String> {
-        let mut saying = choice;
+        let mut line = self.asked_for(caller, Did::new(choice.word(), name)).await?;
         let answer = async {
             let job = self.job_under_way(caller, name, choice).await?;
-            self.say(caller, job, &mut saying, None).await
+            self.say(caller, job, choice, &mut line, None).await
         }
         .await;
-        self.audited(caller, Did::new(saying.word(), name), answer).await
+        self.became(line, answer).await
     }
 
     /// The same about one certain job, whatever came after it. `asked_about`: the step that a question named; when the
@@ -280,9 +277,9 @@ impl App {
         asked_about: Option<Step>,
     ) -> Answer<String> {
         let view = self.job_view(id).await?;
-        let mut saying = choice;
-        let answer = self.say(caller, id, &mut saying, asked_about).await;
-        self.audited(caller, Did::new(saying.word(), &view.subject), answer).await
+        let mut line = self.asked_for(caller, Did::new(choice.word(), &view.subject)).await?;
+        let answer = self.say(caller, id, choice, &mut line, asked_about).await;
+        self.became(line, answer).await
     }
 
     /// The job that a name stands for: its server's, or the building of a snapshot for the game of that name.
@@ -305,8 +302,14 @@ impl App {
         Err(Refusal::Invalid(format!("Nothing is under way on `{name}`.")))
     }
 
-    async fn say(&self, caller: &Caller, id: JobId, choice: &mut Choice, asked_about: Option<Step>) -> Answer<String> {
-        let asked = *choice;
+    async fn say(
+        &self,
+        caller: &Caller,
+        id: JobId,
+        asked: Choice,
+        line: &mut Line,
+        asked_about: Option<Step>,
+    ) -> Answer<String> {
         for _ in 0..WRITES_MAX {
             // A game's snapshot is everybody's, so admins of every guild may say what becomes of its building.
             let theirs = |job: &Job| job.guild == caller.guild || job.subject.server().is_none();
@@ -314,10 +317,11 @@ impl App {
                 return Err(Refusal::NotFound("That job belongs to another Discord server.".to_owned()));
             };
             // What waits for a person is closed as it is, and that takes the right to do so.
-            *choice = match (asked, job.rest()) {
+            let choice = match (asked, job.rest()) {
                 (Choice::Cancel, Some(Outcome::Held)) => Choice::Abandon,
                 _ => asked,
             };
+            line.entry.action = choice.word().to_owned();
             match &job.subject {
                 Subject::Game(_) => self.require(caller, None, Permission::Admin).await?,
                 Subject::Server(server) => {
@@ -336,7 +340,7 @@ impl App {
                     "Job {id} went on since you were asked and waits at another step now, so nothing was done. Look at it again."
                 )));
             }
-            let (event, sentence) = said(&job, *choice, caller)?;
+            let (event, sentence) = said(&job, choice, caller)?;
             let recorded = Recorded { at: self.now(), event };
             match self.store().append_for_person(&job, &recorded).await? {
                 true => {
@@ -350,8 +354,8 @@ impl App {
     }
 
     pub async fn backup(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = self.backup_unaudited(caller, name, channel).await;
-        self.audited(caller, Did::new("backup", name), answer).await
+        let work = self.backup_unaudited(caller, name, channel);
+        self.audited(caller, Did::new("backup", name), work).await
     }
 
     pub(super) async fn backup_unaudited(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
@@ -367,14 +371,13 @@ impl App {
     }
 
     pub async fn restore(&self, caller: &Caller, name: &str, backup: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = async {
+        let work = async {
             let server = self.server(caller, name, Permission::Operate).await?;
             self.must_have_world(&server)?;
             let backup = self.restorable(&server, backup).await?;
             self.enqueue(caller, &server, Action::Restore { backup }, channel).await
-        }
-        .await;
-        self.audited(caller, Did::new("restore", name).with(backup.chars().take(60).collect::<String>()), answer).await
+        };
+        self.audited(caller, Did::new("restore", name).with(backup.chars().take(60).collect::<String>()), work).await
     }
 
     pub(super) fn must_have_world(&self, server: &Server) -> Answer<()> {

@@ -17,6 +17,7 @@ mod snapshots;
 mod telling;
 
 pub use crate::store::audit::AuditEntry;
+use crate::store::audit::NO_END;
 pub use cost::CostFilter;
 pub use due::{Member, Members};
 pub use jobs::{Choice, Extended, UpdateWhen, force_loses};
@@ -168,13 +169,15 @@ impl App {
         Err(Refusal::NotAllowed(how))
     }
 
-    /// Writes what was asked and what became of it to the audit log, and hands the answer on.
-    async fn audited<T>(&self, caller: &Caller, did: Did<'_>, answer: Answer<T>) -> Answer<T> {
-        let outcome = match &answer {
-            Ok(_) => "done".to_owned(),
-            Err(Refusal::Ours(_)) => "failed".to_owned(),
-            Err(refusal) => format!("refused: {refusal}"),
-        };
+    /// Does what somebody asks for, with what was asked and what became of it in the audit log.
+    async fn audited<T>(&self, caller: &Caller, did: Did<'_>, work: impl Future<Output = Answer<T>>) -> Answer<T> {
+        let line = self.asked_for(caller, did).await?;
+        let answer = work.await;
+        self.became(line, answer).await
+    }
+
+    /// Puts on record who asks for what, before it is done: a crash in between leaves no deed without its line.
+    async fn asked_for(&self, caller: &Caller, did: Did<'_>) -> Answer<Line> {
         let entry = AuditEntry {
             at: self.now(),
             guild: caller.guild.clone(),
@@ -182,9 +185,21 @@ impl App {
             action: did.action.to_owned(),
             server: did.server.map(str::to_owned),
             detail: did.detail,
-            outcome,
+            outcome: NO_END.to_owned(),
         };
-        self.store().audit_add(&entry).await?;
+        Ok(Line { id: self.store().audit_add(&entry).await?, entry })
+    }
+
+    /// Adds what became of it, and hands the answer on. What was done is done, also where that cannot be written.
+    async fn became<T>(&self, Line { id, mut entry }: Line, answer: Answer<T>) -> Answer<T> {
+        entry.outcome = match &answer {
+            Ok(_) => "done".to_owned(),
+            Err(Refusal::Ours(_)) => "failed".to_owned(),
+            Err(refusal) => format!("refused: {refusal}"),
+        };
+        if let Err(error) = self.store().audit_end(id, &entry).await {
+            tracing::error!(action = entry.action, "What became of it is not in the audit log: {error:#}");
+        }
         answer
     }
 
@@ -217,6 +232,12 @@ fn not_set_up(backend: Backend) -> Refusal {
          effect when Spawnpoint is started again.",
         backend.word()
     ))
+}
+
+/// A line of the audit log that waits for its end.
+struct Line {
+    id: i64,
+    entry: AuditEntry,
 }
 
 /// What somebody did, for the audit log.

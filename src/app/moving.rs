@@ -60,7 +60,7 @@ impl App {
         to: Backend,
         channel: Option<String>,
     ) -> Answer<(JobId, Option<Quote>)> {
-        let answer = async {
+        let work = async {
             let server = self.movable(caller, name, to).await?;
             let mut there = Server { backend: to, ..server.clone() };
             let mut told = None;
@@ -70,9 +70,8 @@ impl App {
                 told = quote.filter(|_| set);
             }
             Ok((self.enqueue(caller, &server, Action::Move { to }, channel).await?, told))
-        }
-        .await;
-        self.audited(caller, Did::new("move", name).with(format!("to {}", to.word())), answer).await
+        };
+        self.audited(caller, Did::new("move", name).with(format!("to {}", to.word())), work).await
     }
 
     async fn movable(&self, caller: &Caller, name: &str, to: Backend) -> Answer<Server> {

@@ -106,10 +106,11 @@ impl App {
     }
 
     pub async fn orphan_delete(&self, caller: &Caller, tag: &str) -> Answer<String> {
-        let mut detail = tag.to_owned();
+        let did = Did { action: "orphan delete", server: None, detail: tag.to_owned() };
+        let mut line = self.asked_for(caller, did).await?;
         let answer = async {
             let OrphanView { orphan, .. } = self.orphan(caller, tag).await?;
-            detail = said(&orphan);
+            line.entry.detail = said(&orphan);
             let driver = self.engine().driver(orphan.backend).context("its backend was just asked")?;
             match driver.delete_orphan(&orphan).await {
                 Ok(()) => {
@@ -123,16 +124,17 @@ impl App {
             }
         }
         .await;
-        self.audited(caller, Did { action: "orphan delete", server: None, detail }, answer).await
+        self.became(line, answer).await
     }
 
     /// Gives a host back to the server that its label names. Where that should be off, the watcher ends it as it ends any
     /// host: the world on it is saved before it goes.
     pub async fn orphan_adopt(&self, caller: &Caller, tag: &str) -> Answer<String> {
-        let mut detail = tag.to_owned();
+        let did = Did { action: "orphan adopt", server: None, detail: tag.to_owned() };
+        let mut line = self.asked_for(caller, did).await?;
         let answer = async {
             let OrphanView { orphan, .. } = self.orphan(caller, tag).await?;
-            detail = said(&orphan);
+            line.entry.detail = said(&orphan);
             let server = self.named(&orphan).await?.filter(takes).filter(|_| orphan.adoptable);
             let server = server.ok_or_else(|| cannot_take(&orphan))?;
             let driver = self.engine().driver(orphan.backend).context("its backend was just asked")?;
@@ -158,7 +160,7 @@ impl App {
             Ok(format!("The {} belongs to `{}` again. {next}", said(&orphan), server.name))
         }
         .await;
-        self.audited(caller, Did { action: "orphan adopt", server: None, detail }, answer).await
+        self.became(line, answer).await
     }
 
     async fn named(&self, orphan: &Orphan) -> anyhow::Result<Option<Server>> {

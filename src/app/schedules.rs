@@ -39,13 +39,14 @@ impl App {
     pub async fn schedule_add(&self, caller: &Caller, rule: Rule, channel: Option<String>) -> Answer<Added> {
         let name = rule.server.clone();
         let detail: String = format!("{} {}", rule.action, rule.when).chars().take(80).collect();
+        let mut line = self.asked_for(caller, Did::new("schedule add", &name).with(detail)).await?;
         let answer = self.schedule_unaudited(caller, rule, channel).await;
-        let detail = answer.as_ref().map_or(detail, |added| {
-            let ScheduleView { number, does, when, zone, line, .. } = &added.view;
-            let line = line.as_deref().map(|line| format!(": {}", on_record(line)));
-            format!("{number}: {does} {when} ({zone}){}", line.unwrap_or_default())
-        });
-        self.audited(caller, Did::new("schedule add", &name).with(detail), answer).await
+        if let Ok(Added { view, .. }) = &answer {
+            let ScheduleView { number, does, when, zone, line: typed, .. } = view;
+            let typed = typed.as_deref().map(|typed| format!(": {}", on_record(typed)));
+            line.entry.detail = format!("{number}: {does} {when} ({zone}){}", typed.unwrap_or_default());
+        }
+        self.became(line, answer).await
     }
 
     async fn schedule_unaudited(&self, caller: &Caller, rule: Rule, channel: Option<String>) -> Answer<Added> {
@@ -131,7 +132,7 @@ impl App {
         let Some((schedule, server)) = found else {
             return Err(Refusal::NotFound("There is no such schedule. `/schedule list` shows them.".to_owned()));
         };
-        let answer = async {
+        let work = async {
             if !is_theirs(caller, &schedule) {
                 self.require(caller, Some(&server), schedule.does.needs()).await?;
             }
@@ -139,11 +140,10 @@ impl App {
             self.store().remove_schedule(&schedule.guild, schedule.number).await?;
             self.changed(&server);
             Ok(view)
-        }
-        .await;
+        };
         let did = Did::new("schedule remove", server.name.as_str());
         let detail = format!("{}: {} {}", schedule.number, schedule.does.word(), schedule.when.words());
-        self.audited(caller, did.with(detail), answer).await
+        self.audited(caller, did.with(detail), work).await
     }
 
     /// A rule that cannot be read can still be removed, by whoever could have made any rule of its server.
@@ -152,7 +152,7 @@ impl App {
         let Some(found) = self.store().unreadable_schedule(&caller.guild, number).await? else { return Ok(None) };
         let server = self.store().server_any(&found.server).await?;
         let Some(server) = server.filter(|server| server.deleted_at.is_none()) else { return Ok(None) };
-        let answer = async {
+        let work = async {
             self.require(caller, Some(&server), Permission::Operate).await?;
             self.store().remove_schedule(&caller.guild, number).await?;
             self.changed(&server);
@@ -167,10 +167,9 @@ impl App {
                 next_at: found.due_at,
                 last: None,
             }))
-        }
-        .await;
+        };
         let did = Did::new("schedule remove", server.name.as_str());
-        self.audited(caller, did.with(format!("{number}: unreadable {}", found.rule)), answer).await
+        self.audited(caller, did.with(format!("{number}: unreadable {}", found.rule)), work).await
     }
 
     /// A rule by its number, with its server, if the caller may see that.

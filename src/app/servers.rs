@@ -112,9 +112,9 @@ pub struct Applied {
 impl App {
     pub async fn create(&self, caller: &Caller, new: NewServer) -> Answer<Created> {
         let (name, game) = (new.name.clone(), new.game.clone());
-        let answer = self.create_unaudited(caller, new).await;
+        let work = self.create_unaudited(caller, new);
         let name: String = name.chars().take(40).collect();
-        self.audited(caller, Did::new("create", &name).with(game.chars().take(40).collect::<String>()), answer).await
+        self.audited(caller, Did::new("create", &name).with(game.chars().take(40).collect::<String>()), work).await
     }
 
     async fn create_unaudited(&self, caller: &Caller, new: NewServer) -> Answer<Created> {
@@ -210,7 +210,7 @@ impl App {
 
     /// Types one line into the game's console. The answer has the server's secrets masked.
     pub async fn console(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
-        let answer = self.console_unaudited(caller, name, line).await;
+        let work = self.console_unaudited(caller, name, line);
         // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
         let typed: String = line.chars().filter(|c| !c.is_control()).collect();
         let typed = match self.store().server_by_name(&caller.guild, name).await? {
@@ -221,7 +221,7 @@ impl App {
         };
         // Masked before it is cut: half a secret is no secret that could be found.
         let typed: String = typed.chars().take(200).collect();
-        self.audited(caller, Did::new("console", name).with(typed), answer).await
+        self.audited(caller, Did::new("console", name).with(typed), work).await
     }
 
     pub(super) async fn console_unaudited(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
@@ -266,8 +266,8 @@ impl App {
         values: BTreeMap<String, String>,
     ) -> Answer<Applied> {
         let detail = values.keys().cloned().collect::<Vec<_>>().join(", ");
-        let answer = self.settings_unaudited(caller, name, values).await;
-        self.audited(caller, Did::new("settings", name).with(detail), answer).await
+        let work = self.settings_unaudited(caller, name, values);
+        self.audited(caller, Did::new("settings", name).with(detail), work).await
     }
 
     async fn settings_unaudited(

@@ -109,7 +109,7 @@ impl App {
     }
 
     pub async fn snapshot_build(&self, caller: &Caller, game: &str, channel: Option<String>) -> Answer<JobId> {
-        let answer = async {
+        let work = async {
             self.require(caller, None, Permission::Admin).await?;
             let recipe = self.recipe(game)?;
             if self.engine().driver(Backend::Docker).is_none() {
@@ -118,15 +118,14 @@ impl App {
             let ask = Ask { action: Action::BuildSnapshot, cause: Cause::Asked, actor: caller.actor.clone(), channel };
             let result = self.engine().ask_snapshot(&recipe.game, &caller.guild, ask).await;
             self.opened(result, &recipe.game).await
-        }
-        .await;
-        self.audited(caller, Did { action: "snapshot build", server: None, detail: shown(game) }, answer).await
+        };
+        self.audited(caller, Did { action: "snapshot build", server: None, detail: shown(game) }, work).await
     }
 
     /// Deletes a snapshot that nobody stands on.
     pub async fn snapshot_delete(&self, caller: &Caller, id: &str) -> Answer<String> {
-        let answer = self.snapshot_delete_unaudited(caller, id.trim()).await;
-        self.audited(caller, Did { action: "snapshot delete", server: None, detail: shown(id) }, answer).await
+        let work = self.snapshot_delete_unaudited(caller, id.trim());
+        self.audited(caller, Did { action: "snapshot delete", server: None, detail: shown(id) }, work).await
     }
 
     async fn snapshot_delete_unaudited(&self, caller: &Caller, id: &str) -> Answer<String> {

@@ -1,10 +1,14 @@
-//! The audit log: who asked for what, and what became of it. Written once, changed never.
+//! The audit log: who asked for what, written before it is done, and what became of it, written once after. Nothing else
+//! changes a line.
 
 use super::Store;
 use super::db::{Tx, json};
 use crate::model::access::Actor;
 use crate::model::{GuildId, Ms};
 use anyhow::Context;
+
+/// What became of something that is being done, or that a crash cut off.
+pub const NO_END: &str = "begun, no end on record";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditEntry {
@@ -19,9 +23,27 @@ pub struct AuditEntry {
 }
 
 impl Store {
-    pub async fn audit_add(&self, entry: &AuditEntry) -> anyhow::Result<()> {
+    /// Returns the line's number.
+    pub async fn audit_add(&self, entry: &AuditEntry) -> anyhow::Result<i64> {
         let entry = entry.clone();
         self.db.write(move |tx| Box::pin(async move { audit_in(tx, &entry).await })).await
+    }
+
+    /// What became of it, with what is known by now of what it was. Only a line without an end takes one.
+    pub async fn audit_end(&self, line: i64, entry: &AuditEntry) -> anyhow::Result<()> {
+        let AuditEntry { action, detail, outcome, .. } = entry.clone();
+        self.db
+            .write(move |tx| {
+                Box::pin(async move {
+                    let sql = "UPDATE audit SET action = $2, detail = $3, outcome = $4 WHERE id = $1 AND outcome = $5";
+                    let args = [line.into(), action.into(), detail.into(), outcome.into(), NO_END.into()];
+                    match tx.run(sql, args).await? {
+                        0 => anyhow::bail!("line {line} of the audit log has its end already, or is not there"),
+                        _ => Ok(()),
+                    }
+                })
+            })
+            .await
     }
 
     /// The newest entries of the guild, of one server's name or of all; newest first.
@@ -52,7 +74,7 @@ impl Store {
     }
 }
 
-pub(super) async fn audit_in(tx: &mut Tx, entry: &AuditEntry) -> anyhow::Result<()> {
+pub(super) async fn audit_in(tx: &mut Tx, entry: &AuditEntry) -> anyhow::Result<i64> {
     let row = tx.row("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM audit", []).await?;
     let id = row.context("a maximum is always there")?.int("next")?;
     let sql = "INSERT INTO audit (id, at, guild, actor, action, server, detail, outcome)
@@ -67,5 +89,6 @@ pub(super) async fn audit_in(tx: &mut Tx, entry: &AuditEntry) -> anyhow::Result<
         (&entry.detail).into(),
         (&entry.outcome).into(),
     ];
-    tx.run(sql, args).await.map(drop)
+    tx.run(sql, args).await?;
+    Ok(id)
 }
