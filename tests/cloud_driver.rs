@@ -13,6 +13,7 @@ use common::stage::{Stage, docker_or_skip, test_image};
 use spawnpoint::app::Choice;
 use spawnpoint::config::DnsProvider;
 use spawnpoint::model::JobId;
+use spawnpoint::model::access::{Actor, Caller};
 use spawnpoint::model::cost::{Price, Quote};
 use spawnpoint::model::host::Place;
 use spawnpoint::model::job::{Cause, Outcome, Step, StepState};
@@ -370,6 +371,12 @@ async fn a_size_that_is_sold_out_is_replaced_only_by_one_that_costs_no_more() {
     assert!(gone.to_string().contains("not to be had"), "{gone}");
     app.agree(&stage.caller, "world", Some(&other.tag)).await.unwrap();
     assert_eq!(app.start_price(&stage.caller, "world").await.unwrap().unwrap().quote, other.quote);
+    // It is theirs alone: a friend is asked like anybody, and is told the usual price.
+    let friend = Actor::Discord { id: "5".into(), name: "a friend".into() };
+    let friend = Caller { actor: friend, ..stage.caller.clone() };
+    let theirs = app.dearer_start(&friend, "world").await.unwrap().expect("a question");
+    assert_eq!(theirs.others, start.others);
+    assert_eq!(app.start_price(&friend, "world").await.unwrap().expect("a price").quote, usual);
     stage.start("world").await;
     let host = clouds.living().remove(0);
     assert_eq!((&host.size, &host.region), (&other.quote.size, &other.quote.region));

@@ -12,7 +12,7 @@ use spawnpoint::config::{Config, OwnHost};
 use spawnpoint::model::GuildId;
 use spawnpoint::model::access::{Actor, Caller};
 use spawnpoint::model::bill::StartCost;
-use spawnpoint::model::cost::{Cheapest, Quote};
+use spawnpoint::model::cost::{Cheapest, Price, Quote};
 use spawnpoint::model::host::{Place, Yes};
 use spawnpoint::model::view::ServerView;
 use spawnpoint::program::Program;
@@ -155,24 +155,45 @@ async fn what_is_rented_costs_what_was_quoted_at_every_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_yes_to_a_dearer_host_is_for_people_who_start_it_soon() {
+async fn a_yes_to_a_dearer_host_is_for_who_said_it_and_starts_it_soon() {
     let Some(clouds) = clouds() else { return };
     let house = house(&clouds, &["linode"], |_| ()).await;
     let app = &house.program.app;
     house.create("world", Place::default()).await.expect("it is made");
     let server = house.program.store.server_by_name(&house.caller.guild, "world").await.unwrap().expect("it is there");
     let usual = server.place.told.clone().expect("its price was told");
-    let dearer = Quote { size: "g6-standard-2".into(), ..(*usual).clone() };
-    let quoted = async |until| {
-        let place =
-            Place { yes: Some(Box::new(Yes { quote: dearer.clone(), until, after: None })), ..server.place.clone() };
-        let now = house.program.store.server_any(&server.id).await.unwrap().expect("it is there").place;
-        assert!(house.program.store.set_place(&server.id, &now, &place).await.unwrap());
-        let Some(StartCost::Rents(start)) = house.start_cost("world").await else { panic!("no price") };
-        start.quote.size
+    let price = usual.price.clone().map(|price| Price { hourly: 10 * price.hourly, ..price });
+    let dearer = Quote { size: "g6-standard-2".into(), price, ..(*usual).clone() };
+    let now = async || house.program.store.server_any(&server.id).await.unwrap().expect("it is there").place;
+    let agreed = async |until| {
+        let (quote, by) = (dearer.clone(), house.caller.actor.clone());
+        let yes = Yes { quote, by, until, after: None, told: None, moves: false, begun: false };
+        let place = Place { yes: Some(Box::new(yes)), ..server.place.clone() };
+        assert!(house.program.store.set_place(&server.id, &now().await, &place).await.unwrap());
     };
-    assert_eq!(quoted(app.now() - 1).await, usual.size, "it is too old");
-    assert_eq!(quoted(app.now() + 600_000).await, dearer.size);
+    let friend = Actor::Discord { id: "5".into(), name: "a friend".into() };
+    let friend = Caller { actor: friend, ..house.caller.clone() };
+    let quoted = async |caller| app.start_price(caller, "world").await.unwrap().expect("a price").quote.size;
+    agreed(app.now() - 1).await;
+    assert_eq!(quoted(&house.caller).await, usual.size, "it is too old");
+    agreed(app.now() + 600_000).await;
+    assert_eq!(quoted(&house.caller).await, dearer.size);
+    assert_eq!(quoted(&friend).await, usual.size, "it is not theirs");
+    let Some(StartCost::Rents(panel)) = house.start_cost("world").await else { panic!("no price") };
+    assert_eq!(panel.quote.size, usual.size, "the panel is for everybody");
+
+    let off = async || {
+        app.choose(&house.caller, "world", spawnpoint::app::Choice::Cancel).await.expect("it is called off");
+        house.until("its end", "world", |view| view.job.is_none()).await;
+    };
+    app.start(&house.caller, "world", None).await.expect("it starts");
+    house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    assert_eq!(clouds.living().pop().expect("a host").size, dearer.size);
+    assert!(now().await.yes.is_some_and(|yes| yes.begun), "it was for that start");
+    off().await;
+    assert_eq!(quoted(&house.caller).await, usual.size, "one yes, one start");
+
+    agreed(app.now() + 600_000).await;
     let rule = Actor::Schedule { name: "daily".into(), user: None };
     app.start(&Caller { actor: rule, ..house.caller.clone() }, "world", None).await.expect("it starts");
     house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;

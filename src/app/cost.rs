@@ -1,5 +1,6 @@
 //! Money as people see it: what was spent, what a start would cost, and whether a budget allows it.
 
+use super::dearer::without_yes;
 use super::{Answer, App, Refusal};
 use crate::engine::StepError;
 use crate::model::access::{Actor, Caller, Permission, permission};
@@ -136,7 +137,7 @@ impl App {
     /// What a start of this server would cost. `None` where nothing is rented for it, or its host is there already.
     pub async fn start_price(&self, caller: &Caller, name: &str) -> Answer<Option<StartPrice>> {
         let server = self.server(caller, name, Permission::View).await?;
-        self.price_of_start(&server).await
+        self.price_of_start(&self.with_yes_of(&server, &caller.actor).await?).await
     }
 
     pub(super) async fn price_of_start(&self, server: &Server) -> Answer<Option<StartPrice>> {
@@ -158,19 +159,18 @@ impl App {
 
     /// The same for a picture of the server, where a price that cannot be had is something to say too.
     pub(super) async fn start_cost(&self, server: &Server) -> anyhow::Result<Option<StartCost>> {
-        cost_or_why(self.price_of_start(server).await)
+        cost_or_why(self.price_of_start(&without_yes(server)).await)
     }
 
     /// The same whether it has a host now or not: for starts to come.
     pub(super) async fn cost_of_a_new_host(&self, server: &Server) -> anyhow::Result<Option<StartCost>> {
-        cost_or_why(self.price_of_a_new_host(server).await)
+        cost_or_why(self.price_of_a_new_host(&without_yes(server)).await)
     }
 
-    /// What its provider wants for a host. `None` where nobody sends a bill.
+    /// What its provider wants for a host, the agreed one where somebody said yes to that. `None` where nobody sends a bill.
     pub(super) async fn quote(&self, server: &Server) -> Answer<Option<Quote>> {
         let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
-        let now = self.with_yes_of_now(server).await?;
-        let server = &Server { place: now.place.agreed(), ..now };
+        let server = &Server { place: server.place.agreed(), ..server.clone() };
         let quote = said_in_time(server, driver.quote(server)).await?;
         Ok(quote.filter(|quote| quote.price.is_some()))
     }
@@ -191,7 +191,6 @@ impl App {
         }
         let Some(driver) = self.engine().driver(server.backend) else { return Ok(None) };
         let last = self.last_rental(server).await?;
-        let server = &self.with_yes_of_now(server).await?;
         match said_in_time(server, driver.instead(server, last.as_ref())).await {
             Err(Refusal::Invalid(why) | Refusal::Busy(why)) => {
                 tracing::info!(server = %server.name, "Whether a start takes a yes could not be asked: {why}");

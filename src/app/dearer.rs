@@ -36,11 +36,12 @@ impl App {
         if self.open_job(&server).await?.is_some() || self.runs_already(&server).await? {
             return Ok(None);
         }
+        let server = self.with_yes_of(&server, &caller.actor).await?;
         Ok(self.instead(&server).await?.map(|instead| asked(&server, instead).0))
     }
 
-    /// Somebody's yes to one of these, or to trying the usual one after all: the next start rents it, if it can still be
-    /// had at this price.
+    /// Somebody's yes to one of these, or to trying the usual one after all: their next start rents it, if it can still be
+    /// had at this price. Nothing else changes before that start is on record.
     pub async fn agree(&self, caller: &Caller, name: &str, tag: Option<&str>) -> Answer<()> {
         let found = self.chosen(caller, name, tag).await;
         let detail = match &found {
@@ -50,14 +51,17 @@ impl App {
         };
         let work = async {
             let (server, other) = found?;
-            let place = match other {
+            let yes = match other {
                 Some((other, known)) => {
+                    let (by, until) = (caller.actor.clone(), self.now() + YES_LASTS_MS);
                     let after = self.last_rental(&server).await?.map(|rental| rental.host);
-                    let yes = Yes { quote: other.quote.clone(), until: self.now() + YES_LASTS_MS, after };
-                    agreed(&server.place, other, yes, known)
+                    let told = told_from_then(&server.place, &other, known);
+                    let OtherHost { quote, moves, .. } = other;
+                    Some(Box::new(Yes { quote, by, until, after, told, moves, begun: false }))
                 }
-                None => Place { yes: None, ..server.place.clone() },
+                None => None,
             };
+            let place = Place { yes, ..server.place.clone() };
             match place == server.place || self.store().set_place(&server.id, &server.place, &place).await? {
                 true => Ok(()),
                 false => Err(Refusal::Busy(format!("`{}` was changed or started just now. Try again.", server.name))),
@@ -70,7 +74,8 @@ impl App {
     async fn chosen(&self, caller: &Caller, name: &str, tag: Option<&str>) -> Answer<(Server, Option<Chosen>)> {
         let server = self.server(caller, name, Permission::Play).await?;
         let Some(tag) = tag else { return Ok((server, None)) };
-        let instead = self.instead(&server).await?.map(|instead| asked(&server, instead));
+        let now = self.with_yes_of(&server, &caller.actor).await?;
+        let instead = self.instead(&now).await?.map(|instead| asked(&now, instead));
         let found = instead.and_then(|(start, known)| {
             let other = start.others.into_iter().find(|other| other.tag == tag)?;
             Some((other, known))
@@ -87,33 +92,34 @@ impl App {
         Ok((server, Some((other, known))))
     }
 
-    /// The server before a start, without a yes that was for an earlier one or that nobody said who starts it now.
+    /// The server before a start, without a yes that was for an earlier one or that is not of who starts it now.
     pub(super) async fn without_old_yes(&self, caller: &Caller, server: Server) -> Answer<Server> {
-        let asked = !matches!(caller.actor, Actor::Schedule { .. } | Actor::Watcher);
-        if server.place.yes.is_none() || (asked && self.yes_counts(&server).await?) {
-            return Ok(server);
-        }
-        let place = Place { yes: None, ..server.place.clone() };
-        match self.store().set_place(&server.id, &server.place, &place).await? {
-            true => Ok(Server { place, ..server }),
+        let now = self.with_yes_of(&server, &caller.actor).await?;
+        let same = now.place == server.place;
+        match same || self.store().set_place(&server.id, &server.place, &now.place).await? {
+            true => Ok(now),
             // It has a host by now, or a job that looks for one.
             false => Ok(server),
         }
     }
 
-    /// The same for a look at it.
-    pub(super) async fn with_yes_of_now(&self, server: &Server) -> anyhow::Result<Server> {
-        let mut now = server.clone();
-        if !self.yes_counts(server).await? {
-            now.place.yes = None;
+    /// The same for a look at what this person's start would rent.
+    pub(super) async fn with_yes_of(&self, server: &Server, actor: &Actor) -> anyhow::Result<Server> {
+        let Some(yes) = &server.place.yes else { return Ok(server.clone()) };
+        let counts = yes.by.is_same(actor)
+            && !yes.begun
+            && self.now() <= yes.until
+            && self.last_rental(server).await?.map(|rental| rental.host) == yes.after;
+        match counts {
+            true => Ok(server.clone()),
+            false => Ok(without_yes(server)),
         }
-        Ok(now)
     }
+}
 
-    async fn yes_counts(&self, server: &Server) -> anyhow::Result<bool> {
-        let Some(yes) = server.place.yes.as_ref().filter(|yes| self.now() <= yes.until) else { return Ok(false) };
-        Ok(self.last_rental(server).await?.map(|rental| rental.host) == yes.after)
-    }
+/// The same for a look at starts of anybody.
+pub(super) fn without_yes(server: &Server) -> Server {
+    Server { place: Place { yes: None, ..server.place.clone() }, ..server.clone() }
 }
 
 /// The question, and the price that people know until now.
@@ -127,21 +133,19 @@ fn asked(server: &Server, instead: Instead) -> (DearerStart, Option<Price>) {
     (DearerStart { server: server.name.to_string(), why, others, refused }, known)
 }
 
-/// The place after a yes. The usual host at a new price is told by that, and so is a provider that it is new at; everything
-/// else is for one start, and what people knew before holds for those after it.
-fn agreed(place: &Place, other: OtherHost, yes: Yes, known: Option<Price>) -> Place {
+/// What people know of a host's price once the start that this was agreed for is on record; `None` where that stays as it
+/// was. The usual host at a new price is told by that, and so is a provider that it is new at; everything else is for one
+/// start, and what people knew before holds for those after it.
+fn told_from_then(place: &Place, other: &OtherHost, known: Option<Price>) -> Option<Box<Quote>> {
     let OtherHost { quote, moves, usual, .. } = other;
-    let kept = match moves {
-        true => Place { provider: Some(quote.provider.clone()), ..Place::default() },
-        false => place.clone(),
-    };
     let elsewhere = place.told.as_ref().is_some_and(|told| told.provider != quote.provider);
-    let told = match kept.told {
-        Some(told) if !usual && !elsewhere => Some(told),
-        None if !usual && !elsewhere && !moves => known.map(|price| Box::new(Quote { price: Some(price), ..quote })),
-        _ => Some(Box::new(quote)),
-    };
-    Place { told, yes: Some(Box::new(yes)), ..kept }
+    if *usual || *moves || elsewhere {
+        return Some(Box::new(quote.clone()));
+    }
+    match place.told {
+        Some(_) => None,
+        None => known.map(|price| Box::new(Quote { price: Some(price), ..quote.clone() })),
+    }
 }
 
 /// Names an offer with its price: who said yes to it did not say it to another price.
@@ -169,10 +173,12 @@ mod tests {
 
     /// The price that holds after the evening of this yes, and the provider.
     fn after(place: &Place, quote: Quote, usual: bool, moves: bool) -> (Option<i64>, Option<String>) {
-        let yes = Yes { quote: quote.clone(), until: 1, after: None };
         let other = OtherHost { tag: tag(&quote), quote, named: false, moves, usual };
         let known = Price { hourly: 6, monthly: None, currency: "EUR".into(), unit_ms: 3_600_000 };
-        let place = agreed(place, other, yes, Some(known));
+        let told = told_from_then(place, &other, Some(known));
+        let (by, quote) = (Actor::Operator, other.quote);
+        let yes = Box::new(Yes { quote, by: by.clone(), until: 1, after: None, told, moves, begun: false });
+        let place = Place { yes: Some(yes), ..place.clone() }.begun(&by);
         assert!(place.yes.is_some());
         (place.told.and_then(|told| told.price).map(|price| price.hourly), place.provider)
     }

@@ -34,6 +34,14 @@ impl Actor {
             Actor::Operator => "the operator",
         }
     }
+
+    /// Whether both are the same, whatever somebody in Discord calls themselves now.
+    pub fn is_same(&self, other: &Actor) -> bool {
+        match (self, other) {
+            (Actor::Discord { id, .. }, Actor::Discord { id: other, .. }) => id == other,
+            (own, other) => own == other,
+        }
+    }
 }
 
 /// What somebody brings along when they ask: who they are and what they hold in this guild at this moment.

@@ -2,6 +2,7 @@
 //! choose; what it is ([`HostRef`]) is what the provider said when it was made.
 
 use super::Ms;
+use super::access::Actor;
 use super::cost::{Price, Quote, Rental};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -35,15 +36,39 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Yes {
     pub quote: Quote,
+    /// Whose it is: it is for a start of theirs and nobody else's.
+    pub by: Actor,
     /// A start that is asked for later does not count on it.
     pub until: Ms,
     /// The server's last host by then, as its provider names it: once there was another, no start that is asked for counts
     /// on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// What people know of a host's price once that start is on record; `None` where it stays as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Box<Quote>>,
+    /// The server's starts after that one stay at this provider.
+    #[serde(default)]
+    pub moves: bool,
+    /// The start is on record, so the yes is for no other.
+    #[serde(default)]
+    pub begun: bool,
 }
 
 impl Place {
+    /// The place once a start that this person asked for is on record: what a yes of theirs changes for good holds from
+    /// then on, and a yes of anybody else is gone.
+    pub fn begun(self, by: &Actor) -> Place {
+        let Some(yes) = self.yes.clone().filter(|yes| yes.by.is_same(by) && !yes.begun) else {
+            return Place { yes: None, ..self };
+        };
+        let kept = match yes.moves {
+            true => Place { provider: Some(yes.quote.provider.clone()), ..Place::default() },
+            false => self,
+        };
+        Place { told: yes.told.clone().or(kept.told), yes: Some(Box::new(Yes { begun: true, ..*yes })), ..kept }
+    }
+
     /// Where a start rents: what somebody said yes to, or what is named.
     pub fn agreed(&self) -> Place {
         match &self.yes {
@@ -109,7 +134,6 @@ pub struct HostRef {
 mod tests {
     use super::*;
     use crate::model::ServerId;
-    use crate::model::access::Actor;
 
     fn price(hourly: i64) -> Price {
         Price { hourly, monthly: None, currency: "EUR".into(), unit_ms: 3_600_000 }
@@ -134,11 +158,30 @@ mod tests {
         }
     }
 
+    fn yes(quote: Quote) -> Yes {
+        Yes { quote, by: Actor::Operator, until: 5, after: None, told: None, moves: false, begun: false }
+    }
+
+    #[test]
+    fn a_yes_is_for_one_start_of_who_said_it() {
+        let told = Place { size: Some("small".into()), told: Some(Box::new(quote(6))), ..Place::default() };
+        let asked = Place { yes: Some(Box::new(yes(quote(12)))), ..told.clone() };
+        assert_eq!(asked.clone().begun(&Actor::Watcher), told, "nobody else's");
+        let begun = asked.begun(&Actor::Operator);
+        assert_eq!((begun.agreed().size.as_deref(), begun.told.clone()), (Some("big"), told.told.clone()));
+        assert_eq!(begun.begun(&Actor::Operator), told, "the next start");
+
+        let moves = Yes { told: Some(Box::new(quote(9))), moves: true, ..yes(quote(9)) };
+        let begun = Place { yes: Some(Box::new(moves)), ..told }.begun(&Actor::Operator);
+        let there = Place { provider: Some("hetzner".into()), told: Some(Box::new(quote(9))), ..Place::default() };
+        assert_eq!(Place { yes: None, ..begun }, there, "the other provider's words are not ours");
+    }
+
     #[test]
     fn a_yes_names_the_host_and_its_price_and_what_people_were_told_stays() {
         let told = Place { region: Some("a".into()), told: Some(Box::new(quote(6))), ..Place::default() };
         assert_eq!(told.agreed(), told, "a price alone names no place");
-        let yes = Place { yes: Some(Box::new(Yes { quote: quote(12), until: 5, after: None })), ..told.clone() };
+        let yes = Place { yes: Some(Box::new(yes(quote(12)))), ..told.clone() };
         let then = yes.agreed();
         assert_eq!((then.size.as_deref(), then.region.as_deref()), (Some("big"), Some("b")));
         let hourly = |place: &Place, last: Option<&Rental>| place.known_price(last).map(|price| price.hourly);

@@ -13,7 +13,7 @@ use crate::engine::run::CLAIM_SANE_MS;
 use crate::engine::{Aftermath, AppendError, DecidedOn, Journal, OpenError, Wish};
 use crate::model::cost::Rental;
 use crate::model::drive::Snapshot;
-use crate::model::job::{Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
+use crate::model::job::{Action, Event, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::Memo;
 use crate::model::server::Server;
 use crate::model::view::Notice;
@@ -317,6 +317,10 @@ async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option
             if let Some(wanted) = wish.wanted {
                 let sql = "UPDATE servers SET wanted = $2 WHERE id = $1";
                 tx.run(sql, [(&id.0).into(), word(&wanted).into()]).await?;
+            }
+            if new.action == Action::Start && server.place.yes.is_some() {
+                let place = json(&server.place.clone().begun(&new.actor));
+                tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;
             }
             let memo: Memo = row.json("memo")?;
             if memo.left_alone && Busy::of(&new.action) == Busy::Moving {
