@@ -148,6 +148,11 @@ const OPENTTD_CLIENT: &str = r#"
     version='[version]\nversion_string = 13.0\nversion_number = 1D086D64\nini_version = 2\n[network]\n'
     printf "${version}client_name = Ada\n" >"$config/private.cfg"
     printf "${version}use_relay_service = never\n" >"$config/openttd.cfg"
+    # What this friend reads on the screen goes to a terminal too. To a file it would be written when the game ends.
+    script -qfc "tty >$HOME/terminal; sleep infinity" /dev/null </dev/null &
+    until [ -s "$HOME/terminal" ]; do sleep 0.1; done
+    mkdir -p "$HOME/.local/share/openttd/scripts"
+    echo "script $(cat "$HOME/terminal")" >"$HOME/.local/share/openttd/scripts/autoexec.scr"
     cd /srv/game/usr/share/games/openttd
     play /srv/game/usr/games/openttd "$HOST:$PORT"
 "#;
@@ -191,6 +196,7 @@ async fn openttd_falls_asleep_when_the_last_friend_leaves_and_wakes_on_the_same_
     players_are(&stage, "trains", 1).await;
     let clients = console(&stage, "trains", "clients").await;
     assert!(clients.contains("Ada"), "{clients}");
+    ada.sees_a_warning(&stage, "trains").await;
     let moves = async || (!console(&stage, "trains", "getdate").await.contains("1975-01-0")).then_some(());
     stage.until("ten days of the game", moves).await;
     // A backup of the running game has it save first.
