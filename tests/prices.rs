@@ -179,6 +179,8 @@ async fn a_yes_to_a_dearer_host_is_for_who_said_it_and_starts_it_soon() {
     agreed(app.now() + 600_000).await;
     assert_eq!(quoted(&house.caller).await, dearer.size);
     assert_eq!(quoted(&friend).await, usual.size, "it is not theirs");
+    app.agree(&friend, "world", None).await.expect("they want the usual one");
+    assert_eq!(quoted(&house.caller).await, dearer.size, "nobody takes it away");
     let Some(StartCost::Rents(panel)) = house.start_cost("world").await else { panic!("no price") };
     assert_eq!(panel.quote.size, usual.size, "the panel is for everybody");
 
@@ -198,6 +200,33 @@ async fn a_yes_to_a_dearer_host_is_for_who_said_it_and_starts_it_soon() {
     app.start(&Caller { actor: rule, ..house.caller.clone() }, "world", None).await.expect("it starts");
     house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
     assert_eq!(clouds.living().pop().expect("a host").size, usual.size, "nobody was asked");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_to_another_provider_changes_nothing_before_its_start() {
+    let Some(clouds) = clouds() else { return };
+    let house = house(&clouds, &["linode", "hetzner"], |config| config.cloud.provider = Some("linode".into())).await;
+    let app = &house.program.app;
+    house.until_listed(&["linode", "hetzner"]).await;
+    house.create("world", Place::default()).await.expect("it is made");
+    let place = async || house.program.store.server_by_name(&house.caller.guild, "world").await.unwrap().unwrap().place;
+    let before = place().await;
+    clouds.fail(Failure::capacity().of("linode").on("POST", "^/linode/instances$").times(None));
+    app.start(&house.caller, "world", None).await.expect("it is tried");
+    house.until("its end", "world", |view| view.job.is_none()).await;
+
+    let question = app.dearer_start(&house.caller, "world").await.unwrap().expect("a question");
+    let other = question.others.iter().find(|other| other.moves).expect("the other provider's");
+    app.agree(&house.caller, "world", Some(&other.tag)).await.expect("a yes");
+    let agreed = place().await;
+    assert_eq!(Place { yes: None, ..agreed }, before);
+    assert_eq!(app.dearer_start(&house.caller, "world").await.unwrap(), None, "nobody is asked twice");
+    app.start(&house.caller, "world", None).await.expect("it starts");
+    house.until("a host", "world", |view| view.billing.as_ref().is_some_and(|bill| bill.on)).await;
+    assert_eq!(clouds.living().pop().expect("a host").size, other.quote.size);
+    let there = place().await;
+    assert_eq!((there.provider.as_deref(), there.told.as_deref()), (Some("hetzner"), Some(&other.quote)));
     house.close().await;
 }
 

@@ -1097,6 +1097,12 @@ async fn a_rule_goes_after_its_last_time_and_with_its_server_and_its_number_is_n
         let once = store.add_schedule(rule("a", 100)).await.unwrap().unwrap();
         assert!(store.settle_schedule(&once, settled(&once, None)).await.unwrap());
         assert_eq!(store.schedules_of(&guild()).await.unwrap(), []);
+        // Somebody removed it while it acted.
+        let typed = Settled { last: Last { due_at: 100, came: Came::Typed }, ..settled(&once, None) };
+        assert!(!store.settle_schedule(&once, typed).await.unwrap());
+        assert!(!store.settle_schedule(&once, settled(&once, None)).await.unwrap(), "it had done nothing");
+        assert_eq!(store.audit(&guild(), None, 9).await.unwrap().len(), 2);
+        assert_eq!(store.notices_waiting().await.unwrap().len(), 1);
         assert_eq!(store.add_schedule(rule("a", 100)).await.unwrap().unwrap().number, 2);
         assert!(
             store.remove_schedule(&guild(), 2).await.unwrap() && !store.remove_schedule(&guild(), 2).await.unwrap()

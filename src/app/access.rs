@@ -16,7 +16,7 @@ impl App {
         server: Option<&str>,
     ) -> Answer<String> {
         let detail = format!("{} to {}", permission.word(), shown(&grantee));
-        let work = async {
+        let work = Box::pin(async {
             self.require(caller, None, Permission::Admin).await?;
             let server = match server {
                 Some(name) => Some(self.server(caller, name, Permission::Admin).await?),
@@ -26,13 +26,13 @@ impl App {
             self.store().grant(&caller.guild, &Grant { grantee, permission, server: id }, &caller.actor).await?;
             let place = server.map_or("all servers here".to_owned(), |server| format!("`{}`", server.name));
             Ok(format!("Granted “{}” for {place}: {}.", permission.word(), permission.help()))
-        };
+        });
         self.audited(caller, Did { action: "grant", server, detail }, work).await
     }
 
     pub async fn revoke(&self, caller: &Caller, grantee: Grantee, server: Option<&str>) -> Answer<String> {
         let detail = format!("from {}", shown(&grantee));
-        let work = async {
+        let work = Box::pin(async {
             self.require(caller, None, Permission::Admin).await?;
             let server = match server {
                 Some(name) => Some(self.server(caller, name, Permission::Admin).await?),
@@ -44,7 +44,7 @@ impl App {
                 1 => Ok("One grant was taken back.".to_owned()),
                 many => Ok(format!("{many} grants were taken back.")),
             }
-        };
+        });
         self.audited(caller, Did { action: "revoke", server, detail }, work).await
     }
 

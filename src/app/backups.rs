@@ -58,7 +58,7 @@ impl App {
             Ok((_, view)) => Ok(view),
             Err(refusal) => {
                 let did = Did::new("accept", name).with(short(backup));
-                self.audited(caller, did, async { Err(refusal) }).await
+                self.audited(caller, did, Box::pin(async { Err(refusal) })).await
             }
         }
     }
@@ -144,7 +144,7 @@ impl App {
     /// A person's word that a much smaller world is right: from now on it counts as good, and the backups before it
     /// are under the retention rules again.
     pub async fn accept(&self, caller: &Caller, name: &str, backup: &str) -> Answer<String> {
-        let work = async {
+        let work = Box::pin(async {
             let (server, view) = self.doubted_unaudited(caller, name, backup).await?;
             let (vault, owner) = (self.inner.vault.clone(), owner(&server.id)?);
             let id = vault::BackupId::parse(&view.id).context("naming the backup")?;
@@ -158,7 +158,7 @@ impl App {
                  ones go again when it is their time.",
                 view.id, server.name
             ))
-        };
+        });
         self.audited(caller, Did::new("accept", name).with(short(backup)), work).await
     }
 

@@ -49,7 +49,7 @@ impl App {
             Ok((_, None)) => "the usual host".to_owned(),
             Err(_) => String::new(),
         };
-        let work = async {
+        let work = Box::pin(async {
             let (server, other) = found?;
             let yes = match other {
                 Some((other, known)) => {
@@ -59,14 +59,15 @@ impl App {
                     let OtherHost { quote, moves, .. } = other;
                     Some(Box::new(Yes { quote, by, until, after, told, moves, begun: false }))
                 }
-                None => None,
+                // A friend's is theirs.
+                None => server.place.yes.clone().filter(|yes| !yes.by.is_same(&caller.actor)),
             };
             let place = Place { yes, ..server.place.clone() };
             match place == server.place || self.store().set_place(&server.id, &server.place, &place).await? {
                 true => Ok(()),
                 false => Err(Refusal::Busy(format!("`{}` was changed or started just now. Try again.", server.name))),
             }
-        };
+        });
         self.audited(caller, Did::new("agree", name).with(detail), work).await
     }
 
@@ -92,18 +93,7 @@ impl App {
         Ok((server, Some((other, known))))
     }
 
-    /// The server before a start, without a yes that was for an earlier one or that is not of who starts it now.
-    pub(super) async fn without_old_yes(&self, caller: &Caller, server: Server) -> Answer<Server> {
-        let now = self.with_yes_of(&server, &caller.actor).await?;
-        let same = now.place == server.place;
-        match same || self.store().set_place(&server.id, &server.place, &now.place).await? {
-            true => Ok(now),
-            // It has a host by now, or a job that looks for one.
-            false => Ok(server),
-        }
-    }
-
-    /// The same for a look at what this person's start would rent.
+    /// The server before a start of this person's, without a yes that was for an earlier one or that is not theirs.
     pub(super) async fn with_yes_of(&self, server: &Server, actor: &Actor) -> anyhow::Result<Server> {
         let Some(yes) = &server.place.yes else { return Ok(server.clone()) };
         let counts = yes.by.is_same(actor)
@@ -178,7 +168,7 @@ mod tests {
         let told = told_from_then(place, &other, Some(known));
         let (by, quote) = (Actor::Operator, other.quote);
         let yes = Box::new(Yes { quote, by: by.clone(), until: 1, after: None, told, moves, begun: false });
-        let place = Place { yes: Some(yes), ..place.clone() }.begun(&by);
+        let place = Place { yes: Some(yes), ..place.clone() }.begun(&by, 1);
         assert!(place.yes.is_some());
         (place.told.and_then(|told| told.price).map(|price| price.hourly), place.provider)
     }

@@ -45,7 +45,7 @@ pub struct Extended {
 impl App {
     /// Starts it, unless the world that it would begin with is in doubt: then somebody is to be asked first.
     pub async fn start(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = self.start_unaudited(caller, name, None, channel);
+        let work = Box::pin(self.start_unaudited(caller, name, None, channel));
         self.audited(caller, Did::new("start", name), work).await
     }
 
@@ -57,7 +57,7 @@ impl App {
         backup: &BackupId,
         channel: Option<String>,
     ) -> Answer<JobId> {
-        let work = self.start_unaudited(caller, name, Some(backup), channel);
+        let work = Box::pin(self.start_unaudited(caller, name, Some(backup), channel));
         self.audited(caller, Did::new("start", name).with(format!("with {backup}, which is in doubt")), work).await
     }
 
@@ -79,14 +79,14 @@ impl App {
             return Err(Refusal::Invalid(format!("`{}` is already running.{at}", server.name)));
         }
         self.must_begin_well(&server, wanted).await?;
-        let server = self.without_old_yes(caller, server).await?;
         let server = self.with_provider(server).await?;
+        let server = self.with_yes_of(&server, &caller.actor).await?;
         let _paid_for = self.must_be_paid_for(&server).await?;
         self.enqueue(caller, &server, Action::Start, channel).await
     }
 
     pub async fn stop(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = self.stop_unaudited(caller, name, channel);
+        let work = Box::pin(self.stop_unaudited(caller, name, channel));
         self.audited(caller, Did::new("stop", name), work).await
     }
 
@@ -99,7 +99,7 @@ impl App {
     }
 
     pub async fn restart(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = self.restart_unaudited(caller, name, channel);
+        let work = Box::pin(self.restart_unaudited(caller, name, channel));
         self.audited(caller, Did::new("restart", name), work).await
     }
 
@@ -126,7 +126,7 @@ impl App {
 
     /// Lengthens the lease; returns when it ends now.
     pub async fn extend(&self, caller: &Caller, name: &str, by: Option<&str>) -> Answer<Extended> {
-        let work = self.extend_unaudited(caller, name, by);
+        let work = Box::pin(self.extend_unaudited(caller, name, by));
         let detail = by.unwrap_or("by the usual time").chars().take(40).collect::<String>();
         self.audited(caller, Did::new("extend", name).with(detail), work).await
     }
@@ -167,7 +167,7 @@ impl App {
         when: UpdateWhen,
         channel: Option<String>,
     ) -> Answer<Option<JobId>> {
-        let work = async {
+        let work = Box::pin(async {
             let server = self.server(caller, name, Permission::Operate).await?;
             self.recipe_of(&server)?;
             match server.backend {
@@ -182,7 +182,7 @@ impl App {
                 }
                 UpdateWhen::Now => self.enqueue(caller, &server, Action::Update, channel).await.map(Some),
             }
-        };
+        });
         self.audited(caller, Did::new("update", name), work).await
     }
 
@@ -228,7 +228,7 @@ impl App {
 
     /// Ends the game's process at once, whatever any job does. What was not saved is lost, the drive stays.
     pub async fn kill(&self, caller: &Caller, name: &str) -> Answer<String> {
-        let work = async {
+        let work = Box::pin(async {
             let server = self.server(caller, name, Permission::Admin).await?;
             let driver = self.driver(&server)?;
             // The wish goes first: the watcher must not take the death for a crash.
@@ -240,19 +240,19 @@ impl App {
                 Backend::Cloud => "Its host, with the world on it, is stopped properly as soon as it is looked at.",
             };
             Ok(format!("The game of `{}` was ended at once. {left}", server.name))
-        };
+        });
         self.audited(caller, Did::new("kill", name), work).await
     }
 
     /// Deletes a server after a last backup. Its backups stay in the vault.
     pub async fn delete(&self, caller: &Caller, name: &str, confirmed: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = async {
+        let work = Box::pin(async {
             let server = self.server(caller, name, Permission::Admin).await?;
             if confirmed.trim() != server.name.as_str() {
                 return Err(Refusal::Invalid(format!("To delete it, confirm with its name: `{}`.", server.name)));
             }
             self.enqueue(caller, &server, Action::Delete, channel).await
-        };
+        });
         self.audited(caller, Did::new("delete", name), work).await
     }
 
@@ -278,7 +278,7 @@ impl App {
     ) -> Answer<String> {
         let view = self.job_view(id).await?;
         let mut line = self.asked_for(caller, Did::new(choice.word(), &view.subject)).await?;
-        let answer = self.say(caller, id, choice, &mut line, asked_about).await;
+        let answer = Box::pin(self.say(caller, id, choice, &mut line, asked_about)).await;
         self.became(line, answer).await
     }
 
@@ -321,7 +321,10 @@ impl App {
                 (Choice::Cancel, Some(Outcome::Held)) => Choice::Abandon,
                 _ => asked,
             };
-            line.entry.action = choice.word().to_owned();
+            if line.entry.action != choice.word() {
+                line.entry.action = choice.word().to_owned();
+                self.amend(line).await?;
+            }
             match &job.subject {
                 Subject::Game(_) => self.require(caller, None, Permission::Admin).await?,
                 Subject::Server(server) => {
@@ -354,7 +357,7 @@ impl App {
     }
 
     pub async fn backup(&self, caller: &Caller, name: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = self.backup_unaudited(caller, name, channel);
+        let work = Box::pin(self.backup_unaudited(caller, name, channel));
         self.audited(caller, Did::new("backup", name), work).await
     }
 
@@ -371,12 +374,12 @@ impl App {
     }
 
     pub async fn restore(&self, caller: &Caller, name: &str, backup: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = async {
+        let work = Box::pin(async {
             let server = self.server(caller, name, Permission::Operate).await?;
             self.must_have_world(&server)?;
             let backup = self.restorable(&server, backup).await?;
             self.enqueue(caller, &server, Action::Restore { backup }, channel).await
-        };
+        });
         self.audited(caller, Did::new("restore", name).with(backup.chars().take(60).collect::<String>()), work).await
     }
 

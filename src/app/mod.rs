@@ -39,6 +39,7 @@ use crate::recipes::Recipes;
 use crate::store::{self, Store};
 use crate::vault::Vault;
 use jiff::tz::TimeZone;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Why something was not done. What a person reads is a sentence they can act on.
@@ -169,8 +170,14 @@ impl App {
         Err(Refusal::NotAllowed(how))
     }
 
-    /// Does what somebody asks for, with what was asked and what became of it in the audit log.
-    async fn audited<T>(&self, caller: &Caller, did: Did<'_>, work: impl Future<Output = Answer<T>>) -> Answer<T> {
+    /// Does what somebody asks for, with what was asked and what became of it in the audit log. The work comes in a box:
+    /// a front that holds many such futures would otherwise need more than a thread's stack.
+    async fn audited<T>(
+        &self,
+        caller: &Caller,
+        did: Did<'_>,
+        work: Pin<Box<impl Future<Output = Answer<T>>>>,
+    ) -> Answer<T> {
         let line = self.asked_for(caller, did).await?;
         let answer = work.await;
         self.became(line, answer).await
@@ -190,6 +197,11 @@ impl App {
         Ok(Line { id: self.store().audit_add(&entry).await?, entry })
     }
 
+    /// Says more exactly what is about to be done.
+    async fn amend(&self, line: &Line) -> Answer<()> {
+        Ok(self.store().audit_write(line.id, &line.entry).await?)
+    }
+
     /// Adds what became of it, and hands the answer on. What was done is done, also where that cannot be written.
     async fn became<T>(&self, Line { id, mut entry }: Line, answer: Answer<T>) -> Answer<T> {
         entry.outcome = match &answer {
@@ -197,7 +209,7 @@ impl App {
             Err(Refusal::Ours(_)) => "failed".to_owned(),
             Err(refusal) => format!("refused: {refusal}"),
         };
-        if let Err(error) = self.store().audit_end(id, &entry).await {
+        if let Err(error) = self.store().audit_write(id, &entry).await {
             tracing::error!(action = entry.action, "What became of it is not in the audit log: {error:#}");
         }
         answer

@@ -60,7 +60,7 @@ impl App {
         to: Backend,
         channel: Option<String>,
     ) -> Answer<(JobId, Option<Quote>)> {
-        let work = async {
+        let work = Box::pin(async {
             let server = self.movable(caller, name, to).await?;
             let mut there = Server { backend: to, ..server.clone() };
             let mut told = None;
@@ -70,7 +70,7 @@ impl App {
                 told = quote.filter(|_| set);
             }
             Ok((self.enqueue(caller, &server, Action::Move { to }, channel).await?, told))
-        };
+        });
         self.audited(caller, Did::new("move", name).with(format!("to {}", to.word())), work).await
     }
 

@@ -111,6 +111,7 @@ impl App {
         let answer = async {
             let OrphanView { orphan, .. } = self.orphan(caller, tag).await?;
             line.entry.detail = said(&orphan);
+            self.amend(&line).await?;
             let driver = self.engine().driver(orphan.backend).context("its backend was just asked")?;
             match driver.delete_orphan(&orphan).await {
                 Ok(()) => {
@@ -135,6 +136,7 @@ impl App {
         let answer = async {
             let OrphanView { orphan, .. } = self.orphan(caller, tag).await?;
             line.entry.detail = said(&orphan);
+            self.amend(&line).await?;
             let server = self.named(&orphan).await?.filter(takes).filter(|_| orphan.adoptable);
             let server = server.ok_or_else(|| cannot_take(&orphan))?;
             let driver = self.engine().driver(orphan.backend).context("its backend was just asked")?;

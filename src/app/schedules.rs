@@ -40,7 +40,7 @@ impl App {
         let name = rule.server.clone();
         let detail: String = format!("{} {}", rule.action, rule.when).chars().take(80).collect();
         let mut line = self.asked_for(caller, Did::new("schedule add", &name).with(detail)).await?;
-        let answer = self.schedule_unaudited(caller, rule, channel).await;
+        let answer = Box::pin(self.schedule_unaudited(caller, rule, channel)).await;
         if let Ok(Added { view, .. }) = &answer {
             let ScheduleView { number, does, when, zone, line: typed, .. } = view;
             let typed = typed.as_deref().map(|typed| format!(": {}", on_record(typed)));
@@ -132,7 +132,7 @@ impl App {
         let Some((schedule, server)) = found else {
             return Err(Refusal::NotFound("There is no such schedule. `/schedule list` shows them.".to_owned()));
         };
-        let work = async {
+        let work = Box::pin(async {
             if !is_theirs(caller, &schedule) {
                 self.require(caller, Some(&server), schedule.does.needs()).await?;
             }
@@ -140,7 +140,7 @@ impl App {
             self.store().remove_schedule(&schedule.guild, schedule.number).await?;
             self.changed(&server);
             Ok(view)
-        };
+        });
         let did = Did::new("schedule remove", server.name.as_str());
         let detail = format!("{}: {} {}", schedule.number, schedule.does.word(), schedule.when.words());
         self.audited(caller, did.with(detail), work).await
@@ -152,7 +152,7 @@ impl App {
         let Some(found) = self.store().unreadable_schedule(&caller.guild, number).await? else { return Ok(None) };
         let server = self.store().server_any(&found.server).await?;
         let Some(server) = server.filter(|server| server.deleted_at.is_none()) else { return Ok(None) };
-        let work = async {
+        let work = Box::pin(async {
             self.require(caller, Some(&server), Permission::Operate).await?;
             self.store().remove_schedule(&caller.guild, number).await?;
             self.changed(&server);
@@ -167,7 +167,7 @@ impl App {
                 next_at: found.due_at,
                 last: None,
             }))
-        };
+        });
         let did = Did::new("schedule remove", server.name.as_str());
         self.audited(caller, did.with(format!("{number}: unreadable {}", found.rule)), work).await
     }

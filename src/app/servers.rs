@@ -112,7 +112,7 @@ pub struct Applied {
 impl App {
     pub async fn create(&self, caller: &Caller, new: NewServer) -> Answer<Created> {
         let (name, game) = (new.name.clone(), new.game.clone());
-        let work = self.create_unaudited(caller, new);
+        let work = Box::pin(self.create_unaudited(caller, new));
         let name: String = name.chars().take(40).collect();
         self.audited(caller, Did::new("create", &name).with(game.chars().take(40).collect::<String>()), work).await
     }
@@ -210,7 +210,7 @@ impl App {
 
     /// Types one line into the game's console. The answer has the server's secrets masked.
     pub async fn console(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
-        let work = self.console_unaudited(caller, name, line);
+        let work = Box::pin(self.console_unaudited(caller, name, line));
         // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
         let typed: String = line.chars().filter(|c| !c.is_control()).collect();
         let typed = match self.store().server_by_name(&caller.guild, name).await? {
@@ -266,7 +266,7 @@ impl App {
         values: BTreeMap<String, String>,
     ) -> Answer<Applied> {
         let detail = values.keys().cloned().collect::<Vec<_>>().join(", ");
-        let work = self.settings_unaudited(caller, name, values);
+        let work = Box::pin(self.settings_unaudited(caller, name, values));
         self.audited(caller, Did::new("settings", name).with(detail), work).await
     }
 

@@ -109,7 +109,7 @@ impl App {
     }
 
     pub async fn snapshot_build(&self, caller: &Caller, game: &str, channel: Option<String>) -> Answer<JobId> {
-        let work = async {
+        let work = Box::pin(async {
             self.require(caller, None, Permission::Admin).await?;
             let recipe = self.recipe(game)?;
             if self.engine().driver(Backend::Docker).is_none() {
@@ -118,13 +118,13 @@ impl App {
             let ask = Ask { action: Action::BuildSnapshot, cause: Cause::Asked, actor: caller.actor.clone(), channel };
             let result = self.engine().ask_snapshot(&recipe.game, &caller.guild, ask).await;
             self.opened(result, &recipe.game).await
-        };
+        });
         self.audited(caller, Did { action: "snapshot build", server: None, detail: shown(game) }, work).await
     }
 
     /// Deletes a snapshot that nobody stands on.
     pub async fn snapshot_delete(&self, caller: &Caller, id: &str) -> Answer<String> {
-        let work = self.snapshot_delete_unaudited(caller, id.trim());
+        let work = Box::pin(self.snapshot_delete_unaudited(caller, id.trim()));
         self.audited(caller, Did { action: "snapshot delete", server: None, detail: shown(id) }, work).await
     }
 

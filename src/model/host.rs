@@ -37,6 +37,7 @@ pub struct Place {
 pub struct Yes {
     pub quote: Quote,
     /// Whose it is: it is for a start of theirs and nobody else's.
+    #[serde(default = "nobody")]
     pub by: Actor,
     /// A start that is asked for later does not count on it.
     pub until: Ms,
@@ -55,13 +56,21 @@ pub struct Yes {
     pub begun: bool,
 }
 
+/// One from before it was noted whose it is counts for nobody.
+fn nobody() -> Actor {
+    Actor::Watcher
+}
+
 impl Place {
-    /// The place once a start that this person asked for is on record: what a yes of theirs changes for good holds from
-    /// then on, and a yes of anybody else is gone.
-    pub fn begun(self, by: &Actor) -> Place {
-        let Some(yes) = self.yes.clone().filter(|yes| yes.by.is_same(by) && !yes.begun) else {
-            return Place { yes: None, ..self };
-        };
+    /// The place once a start is on record: what a yes of who asked for it changes for good holds from then on, and every
+    /// other yes is gone. After a host that was lost, Spawnpoint goes on with that evening's.
+    pub fn begun(self, by: &Actor, now: Ms) -> Place {
+        if *by == Actor::Watcher {
+            let yes = self.yes.filter(|yes| yes.begun);
+            return Place { yes, ..self };
+        }
+        let theirs = |yes: &Yes| yes.by.is_same(by) && !yes.begun && now <= yes.until;
+        let Some(yes) = self.yes.clone().filter(|yes| theirs(yes)) else { return Place { yes: None, ..self } };
         let kept = match yes.moves {
             true => Place { provider: Some(yes.quote.provider.clone()), ..Place::default() },
             false => self,
@@ -163,16 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_is_for_one_start_of_who_said_it() {
+    fn a_yes_is_for_one_evening_of_who_said_it() {
         let told = Place { size: Some("small".into()), told: Some(Box::new(quote(6))), ..Place::default() };
         let asked = Place { yes: Some(Box::new(yes(quote(12)))), ..told.clone() };
-        assert_eq!(asked.clone().begun(&Actor::Watcher), told, "nobody else's");
-        let begun = asked.begun(&Actor::Operator);
+        let friend = Actor::Discord { id: "5".into(), name: "a friend".into() };
+        for nobody in [&friend, &Actor::Watcher] {
+            assert_eq!(asked.clone().begun(nobody, 5), told, "it is not theirs");
+        }
+        assert_eq!(asked.clone().begun(&Actor::Operator, 6), told, "too late");
+        let begun = asked.begun(&Actor::Operator, 5);
         assert_eq!((begun.agreed().size.as_deref(), begun.told.clone()), (Some("big"), told.told.clone()));
-        assert_eq!(begun.begun(&Actor::Operator), told, "the next start");
+        assert_eq!(begun.clone().begun(&Actor::Watcher, 99), begun, "its host was lost in the evening");
+        assert_eq!(begun.begun(&Actor::Operator, 5), told, "the next start");
 
         let moves = Yes { told: Some(Box::new(quote(9))), moves: true, ..yes(quote(9)) };
-        let begun = Place { yes: Some(Box::new(moves)), ..told }.begun(&Actor::Operator);
+        let begun = Place { yes: Some(Box::new(moves)), ..told }.begun(&Actor::Operator, 5);
         let there = Place { provider: Some("hetzner".into()), told: Some(Box::new(quote(9))), ..Place::default() };
         assert_eq!(Place { yes: None, ..begun }, there, "the other provider's words are not ours");
     }

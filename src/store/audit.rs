@@ -29,8 +29,8 @@ impl Store {
         self.db.write(move |tx| Box::pin(async move { audit_in(tx, &entry).await })).await
     }
 
-    /// What became of it, with what is known by now of what it was. Only a line without an end takes one.
-    pub async fn audit_end(&self, line: i64, entry: &AuditEntry) -> anyhow::Result<()> {
+    /// What it is and what became of it, as far as that is known now. Only a line without an end can be written again.
+    pub async fn audit_write(&self, line: i64, entry: &AuditEntry) -> anyhow::Result<()> {
         let AuditEntry { action, detail, outcome, .. } = entry.clone();
         self.db
             .write(move |tx| {

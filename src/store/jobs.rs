@@ -319,7 +319,7 @@ async fn open_in(tx: &mut Tx, new: NewJob, wish: Wish, now: Ms) -> Result<Option
                 tx.run(sql, [(&id.0).into(), word(&wanted).into()]).await?;
             }
             if new.action == Action::Start && server.place.yes.is_some() {
-                let place = json(&server.place.clone().begun(&new.actor));
+                let place = json(&server.place.clone().begun(&new.actor, now));
                 tx.run("UPDATE servers SET place = $2 WHERE id = $1", [(&id.0).into(), place.into()]).await?;
             }
             let memo: Memo = row.json("memo")?;

@@ -5,7 +5,7 @@ use super::audit::{AuditEntry, audit_in};
 use super::db::{Row, Tx, json};
 use super::messages::notice_in;
 use crate::model::access::Actor;
-use crate::model::schedule::{Does, LOOK_AGAIN_MS, Last, PER_SERVER_MAX, Schedule, When};
+use crate::model::schedule::{Came, Does, LOOK_AGAIN_MS, Last, PER_SERVER_MAX, Schedule, When};
 use crate::model::server::Server;
 use crate::model::view::Notice;
 use crate::model::{GuildId, Ms, ServerId};
@@ -216,6 +216,14 @@ async fn settle_in(tx: &mut Tx, schedule: Schedule, settled: Settled) -> anyhow:
         }
     };
     if changed == 0 {
+        // Somebody removed it while it acted. What it did stays on record; of a rule that is there, somebody else wrote it.
+        let sql = "SELECT number FROM schedules WHERE guild = $1 AND number = $2";
+        let removed = tx.row(sql, [guild.into(), number.into()]).await?.is_none();
+        if let Some(audit) =
+            settled.audit.filter(|_| removed && matches!(settled.last.came, Came::Job { .. } | Came::Typed))
+        {
+            audit_in(tx, &audit).await?;
+        }
         return Ok(false);
     }
     if let Some(audit) = &settled.audit {

@@ -67,7 +67,7 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
         Press::Sure(_, asker) if asker.until < asked.now() => {
             asked.replace(async { Ok(Said::new("That question is too old. Nothing was done; ask again.")) }).await;
         }
-        Press::Sure(sure, _) => asked.replace(confirmed(asked, sure)).await,
+        Press::Sure(sure, _) => asked.replace(Box::pin(confirmed(asked, sure))).await,
         Press::Never => asked.replace(async { Ok(Said::new("Nothing was done.")) }).await,
     }
 }

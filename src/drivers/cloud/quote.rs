@@ -109,9 +109,15 @@ impl CloudDriver {
         if let Some(lists) = self.lists.get(&provider) {
             lists.without_refused(&mut offers);
         }
-        let agreed = place.agreed();
-        if place.yes.is_some() && choose::choose_known(&offers, &needs, &agreed, place.known_price(last)).is_ok() {
-            return Ok(None);
+        if let Some(yes) = &place.yes {
+            let there = &yes.quote.provider;
+            let mut offers = self.offers_or_older(there).await?;
+            if let Some(lists) = self.lists.get(there) {
+                lists.without_refused(&mut offers);
+            }
+            if choose::choose_known(&offers, &needs, &place.agreed(), place.known_price(last)).is_ok() {
+                return Ok(None);
+            }
         }
         let usual = Place { yes: None, ..place };
         let on_the_list = choose::choose(&listed, &needs, &usual).map(choose::price_of).ok();
