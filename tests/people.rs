@@ -7,10 +7,16 @@ mod common {
 }
 
 use common::bot::{Bot, Home};
-use common::discord::{Discord, Fault, User};
+use common::discord::{Answer, Discord, Fault, User};
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
+use spawnpoint::model::ServerId;
 use spawnpoint::model::job::Step;
+use spawnpoint::model::server::{Server, Wanted};
+use spawnpoint::model::world::BackupId;
+use spawnpoint::vault::{Meta, OwnerId, Reason, Selection, Shift, Vault};
+use std::time::Duration;
+use tokio::time::Instant;
 
 struct Room {
     discord: Discord,
@@ -43,9 +49,56 @@ async fn room() -> Option<(Room, Bot)> {
 
 impl Room {
     async fn ask(&self, who: &User, line: &str) -> String {
-        let answer = self.discord.slash(who, "general", line).await;
-        let answer = if answer.thinking { self.discord.finished(&answer).await } else { answer };
-        answer.text.unwrap_or_else(|| panic!("{line}: no answer"))
+        self.whole(line, self.discord.slash(who, "general", line).await).await
+    }
+
+    async fn click(&self, who: &User, button: &str) -> String {
+        self.whole(button, self.discord.click(who, "general", button).await).await
+    }
+
+    async fn whole(&self, what: &str, answer: Answer) -> String {
+        let early = answer.thinking || answer.text.is_none();
+        let answer = if early { self.discord.finished(&answer).await } else { answer };
+        answer.text.unwrap_or_else(|| panic!("{what}: no answer"))
+    }
+
+    /// Clicks a button of the panel of `world`, once the panel shows this state.
+    async fn press(&self, who: &User, state: &str, button: &str) -> String {
+        let shown = format!(r"(?s)^Spawnpoint:\s+\*\*`world`\*\* · Toy · {state}\n.*\[{button}\]");
+        let panel = self.discord.wait_for("general", &shown).await;
+        let button = panel.components.iter().find(|one| one["label"] == button).unwrap();
+        let id = button["custom_id"].as_str().unwrap();
+        self.whole(id, self.discord.click_on(who, "general", &panel.id, id).await.unwrap()).await
+    }
+
+    /// The message of the job that an answer names, once it begins with these words.
+    async fn told(&self, answer: &str, words: &str) -> String {
+        let job = answer.split_once("(job ").and_then(|(_, rest)| rest.split_once(')')).map(|(job, _)| job);
+        let job = job.unwrap_or_else(|| panic!("no job in {answer}"));
+        self.discord.wait_for("general", &format!(r"(?s)^Spawnpoint:\s+\*\*{words}.*Job {job} ·")).await.text
+    }
+
+    /// How often games were stopped and started.
+    fn stops_and_starts(&self) -> (usize, usize) {
+        let calls = self.home.outside.get().calls.clone();
+        let count = |step| calls.iter().filter(|call| **call == (Way::Run, step)).count();
+        (count(Step::StopGame), count(Step::StartGame))
+    }
+
+    /// The version of the world that a server's drive holds.
+    fn on_drive(&self, server: &ServerId) -> Option<u64> {
+        let things = self.home.outside.get();
+        things.drives.values().find(|drive| drive.server == *server).and_then(|drive| drive.world)
+    }
+
+    /// Waits until the watcher has looked some more times.
+    async fn watched(&self) {
+        let looks = || self.home.outside.get().looks;
+        let (enough, until) = (looks() + 10, Instant::now() + Duration::from_secs(30));
+        while looks() < enough {
+            assert!(Instant::now() < until, "nobody looks any more");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn up(&self, name: &str) {
@@ -53,6 +106,33 @@ impl Room {
         self.discord.wait_for("general", &format!("`{name}` is up")).await;
         self.discord.wait_for("general", &format!("(?s)`{name}`.*running")).await;
     }
+}
+
+async fn world(bot: &Bot) -> Server {
+    let servers = bot.store.servers_everywhere().await.unwrap();
+    servers.into_iter().find(|server| server.name.as_str() == "world").unwrap()
+}
+
+/// In the vault, a backup of the world that the outside has as this version.
+fn kept(room: &Room, server: &ServerId, version: u64) -> BackupId {
+    let owner = OwnerId::parse(&server.0).unwrap();
+    let mut staging = Vault::open(&room.home.path().join("vault")).unwrap().stage(&owner, None).unwrap();
+    let empty = [0u8; 1024];
+    staging.unpack(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
+    staging.compare(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
+    let meta = Meta {
+        server: "world".into(),
+        game: "toy".into(),
+        recipe_version: None,
+        reason: Reason::Stop,
+        taken_at_ms: 1_795_000_000_000,
+        live: false,
+        by: "bob".into(),
+        note: None,
+    };
+    let id = BackupId(staging.keep(meta).unwrap().id.as_str().to_owned());
+    room.home.outside.get().backups.insert(id.clone(), (server.clone(), version));
+    id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,10 +283,199 @@ async fn a_server_without_a_host_is_started_and_not_restarted() {
 async fn a_game_is_killed_only_after_a_question_to_whoever_asked() {
     let Some((room, bot)) = room().await else { return };
     room.up("world").await;
+    let id = world(&bot).await.id;
+    let question = "End the game of `world` at once? What it has not saved is lost";
+    let asked = room.ask(&room.bob, "/server kill server:world").await;
+    assert!(asked.contains(question) && asked.contains("[Kill it]"), "{asked}");
+    let refused = room.click(&room.bob, "Kill it").await;
+    assert!(refused.contains("needs the permission “admin”"), "{refused}");
+    room.ask(&room.alice, "/server kill server:world").await;
+    let left = room.click(&room.alice, "Leave it").await;
+    assert!(left.contains("Nothing was done."), "{left}");
     let asked = room.ask(&room.alice, "/server kill server:world").await;
-    assert!(asked.contains('?'), "{asked}");
-    room.discord.wait_for("general", "(?s)`world`.*running").await;
-    let refused = room.ask(&room.bob, "/server kill server:world").await;
-    assert!(refused.contains('?') || refused.contains("permission"), "{refused}");
+    assert!(asked.contains(question), "{asked}");
+    assert!(room.home.outside.is_running(&id), "nobody has said yes who may");
+    assert_eq!(world(&bot).await.wanted, Wanted::On);
+    let killed = room.click(&room.alice, "Kill it").await;
+    assert!(
+        killed.contains("The game of `world` was ended at once. Its drive with the world is untouched."),
+        "{killed}"
+    );
+    assert_eq!(room.home.outside.get().games[&id].exit_code, Some(137), "it had no time to end by itself");
+    assert_eq!(room.stops_and_starts(), (0, 1));
+    // Nobody takes it for a crash.
+    room.watched().await;
+    assert!(!room.home.outside.is_running(&id));
+    assert_eq!(world(&bot).await.wanted, Wanted::Off);
+    let started = room.press(&room.bob, "offline", "Start").await;
+    assert!(started.contains("Starting `world` (job 2)"), "no job came between: {started}");
+    room.told(&started, "`world` is up").await;
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_stops_and_starts_and_each_button_of_a_panel_does_what_it_says() {
+    let Some((room, bot)) = room().await else { return };
+    room.up("world").await;
+    let id = world(&bot).await.id;
+    room.home.outside.play(&id);
+    let played = room.on_drive(&id);
+    let table = [
+        ("running", "Restart", "Restarting", (1, 2)),
+        ("", "/server restart server:world", "Restarting", (2, 3)),
+        ("", "/server stop server:world", "Stopping", (3, 3)),
+        ("offline", "Start", "Starting", (3, 4)),
+        ("running", "Stop", "Stopping", (4, 4)),
+    ];
+    for (job, (state, what, doing, counts)) in (2..).zip(table) {
+        let answer = match state {
+            "" => room.ask(&room.bob, what).await,
+            state => room.press(&room.bob, state, what).await,
+        };
+        assert!(answer.contains(&format!("{doing} `world` (job {job}). Watch")), "{what}: {answer}");
+        let up = doing != "Stopping";
+        let told = room.told(&answer, if up { "`world` is up" } else { "`world` is stopped" }).await;
+        assert!(told.contains("asked by bob"), "{what}: {told}");
+        for (step, part) in [("Stopping the game", doing != "Starting"), ("Starting the game", up)] {
+            assert_eq!(told.contains(&format!("✓ {step} (done")), part, "{what}: {told}");
+        }
+        assert_eq!((room.home.outside.is_running(&id), room.stops_and_starts()), (up, counts), "{what}");
+        assert_eq!(room.on_drive(&id), played, "{what}");
+    }
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_shows_the_last_lines_to_whoever_may_read_it() {
+    let Some((room, bot)) = room().await else { return };
+    room.up("world").await;
+    let silent = room.ask(&room.alice, "/server logs server:world").await;
+    assert!(silent.contains("`world` has written nothing yet."), "{silent}");
+    room.home.outside.get().says = (100..150).map(|turn| format!("turn {turn} is over")).collect();
+    let refused = room.ask(&room.bob, "/server logs server:world").await;
+    assert!(refused.contains("needs the permission “operate”") && !refused.contains("is over"), "{refused}");
+    for (line, count) in [("/server logs server:world", 40), ("/server logs server:world lines:2", 2)] {
+        let log = room.ask(&room.alice, line).await;
+        assert!(log.contains("What `world` wrote last:"), "{log}");
+        let shown: Vec<&str> = log.lines().map(str::trim).filter(|line| line.starts_with("turn")).collect();
+        let last: Vec<String> = (150 - count..150).map(|turn| format!("turn {turn} is over")).collect();
+        assert_eq!(shown, last, "{line}");
+    }
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_is_made_now_or_at_the_next_start_as_was_asked() {
+    let Some((room, bot)) = room().await else { return };
+    room.up("world").await;
+    let id = world(&bot).await.id;
+    room.home.outside.play(&id);
+    let played = room.on_drive(&id);
+    let newest = room.ask(&room.alice, "/server update server:world when:now").await;
+    assert!(newest.contains("already stands on the newest snapshot, `toy-1`"), "{newest}");
+    let stands = async || {
+        let server = world(&bot).await;
+        (server.owned.drive.unwrap().snapshot.0, server.update_at_start)
+    };
+    let at_next_start = "`world` moves to the newest snapshot at its next start";
+
+    room.ask(&room.alice, "/snapshot build game:toy").await;
+    room.discord.wait_for("general", "(?s)The snapshot of `toy` is ready.*Job 2 ·").await;
+    let odd = room.ask(&room.alice, "/server update server:world when:soon").await;
+    assert!(odd.contains("`when` is `now` or `next-start`"), "{odd}");
+    assert_eq!(stands().await, ("toy-1".to_owned(), false));
+    let later = room.ask(&room.alice, "/server update server:world when:next-start").await;
+    assert!(later.contains(at_next_start) && !later.contains("(job"), "{later}");
+    assert!(bot.store.open_jobs_all().await.unwrap().is_empty(), "it runs on");
+    assert_eq!(stands().await, ("toy-1".to_owned(), true));
+    let restarted = room.ask(&room.bob, "/server restart server:world").await;
+    assert!(restarted.contains("Restarting `world` (job 3)"), "{restarted}");
+    let told = room.told(&restarted, "`world` is up").await;
+    assert!(told.contains("✓ Changing to a fresh drive (done"), "{told}");
+    assert_eq!(stands().await, ("toy-2".to_owned(), false));
+    room.discord.wait_for("general", r"(?s)`world`\*\* · Toy · running.*Stands on `toy-2`").await;
+
+    room.ask(&room.alice, "/snapshot build game:toy").await;
+    room.discord.wait_for("general", "(?s)The snapshot of `toy` is ready.*Job 4 ·").await;
+    let unsaid = room.ask(&room.alice, "/server update server:world").await;
+    assert!(unsaid.contains(at_next_start), "{unsaid}");
+    let refused = room.ask(&room.bob, "/server update server:world when:now").await;
+    assert!(refused.contains("needs the permission “operate”"), "{refused}");
+    let updated = room.ask(&room.alice, "/server update server:world when:now").await;
+    assert!(updated.contains("Updating `world` (job 5). Watch"), "{updated}");
+    let told = room.told(&updated, "`world` stands on the newest snapshot").await;
+    for step in ["Stopping the game", "Keeping the backup", "Changing to a fresh drive", "Starting the game"] {
+        assert!(told.contains(&format!("✓ {step} (done")), "{told}");
+    }
+    assert_eq!(stands().await, ("toy-4".to_owned(), false), "and nothing is left for the next start");
+    room.discord.wait_for("general", r"(?s)`world`\*\* · Toy · running.*Stands on `toy-4`").await;
+    assert!(room.home.outside.is_running(&id));
+    assert_eq!(room.on_drive(&id), played, "its world came along");
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_person_is_retried_by_command_to_its_end() {
+    let Some((room, bot)) = room().await else { return };
+    room.up("world").await;
+    let id = world(&bot).await.id;
+    room.home.outside.play(&id);
+    let idle = room.ask(&room.bob, "/server retry server:world").await;
+    assert!(idle.contains("Nothing is under way on `world`"), "{idle}");
+    room.home.outside.fault(Way::Run, Step::PullWorld, Kind::Before, 1);
+    let stopped = room.ask(&room.bob, "/server stop server:world").await;
+    let held = room.told(&stopped, "Stopping `world` waits for a person").await;
+    assert!(held.contains("✗ **Copying the world** (failed)"), "{held}");
+    assert!(room.home.outside.get().backups.is_empty());
+    let refused = room.ask(&room.carol, "/server retry server:world").await;
+    assert!(refused.contains("needs the permission “play”"), "{refused}");
+    let again = room.ask(&room.bob, "/server retry server:world").await;
+    assert!(again.contains("Trying “Copying the world” again (job 2)."), "{again}");
+    let told = room.told(&stopped, "`world` is stopped").await;
+    for step in ["Copying the world", "Keeping the backup", "Removing the container"] {
+        assert!(told.contains(&format!("✓ {step} (done")), "{told}");
+    }
+    let saved: Vec<_> = room.home.outside.get().backups.values().map(|(_, version)| Some(*version)).collect();
+    assert_eq!(saved, [room.on_drive(&id)]);
+    let audit = room.ask(&room.alice, "/admin audit").await;
+    assert!(audit.contains("bob · retry `world` · done"), "{audit}");
+    assert!(audit.contains("carol · retry `world` · refused"), "{audit}");
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_to_a_restore_brings_that_world_back_and_keeps_the_one_before() {
+    let Some((room, bot)) = room().await else { return };
+    room.up("world").await;
+    let id = world(&bot).await.id;
+    let play = || {
+        room.home.outside.play(&id);
+        room.on_drive(&id).unwrap()
+    };
+    let old = play();
+    let made = room.ask(&room.bob, "/backup create server:world").await;
+    assert!(made.contains("Backing up `world` (job 2)"), "{made}");
+    room.told(&made, "`world` is backed up").await;
+    let backup = kept(&room, &id, old);
+    let new = play();
+    let asked = room.ask(&room.alice, &format!("/backup restore server:world backup:{}", backup.0)).await;
+    assert!(asked.contains(&format!("Put `world` back to the backup `{}`?", backup.0)), "{asked}");
+    assert!(bot.store.open_jobs_all().await.unwrap().is_empty(), "it was only asked");
+    let restored = room.click(&room.alice, "Restore it").await;
+    assert!(restored.contains("Restoring `world` (job 3). Watch"), "{restored}");
+    let told = room.told(&restored, &format!("`world` has its world of `{}` again", backup.0)).await;
+    for step in ["Stopping the game", "Keeping the backup", "Putting the world in place", "Starting the game"] {
+        assert!(told.contains(&format!("✓ {step} (done")), "{told}");
+    }
+    assert!(room.home.outside.is_running(&id), "it ran before, so it runs again");
+    assert_eq!(room.on_drive(&id), Some(old));
+    assert_eq!(world(&bot).await.owned.world, Some(backup));
+    let saved = room.home.outside.get().backups.values().any(|(_, version)| *version == new);
+    assert!(saved, "what it was before can be had again");
+    assert_eq!(room.home.outside.get().violations, [""; 0]);
     bot.end().await.unwrap();
 }
