@@ -83,6 +83,51 @@ async fn a_first_start_installs_the_game_and_a_stop_keeps_the_world() {
 }
 
 #[tokio::test]
+async fn a_game_gets_no_more_than_its_settings_say_and_no_rights() {
+    let Some(stage) = toy().await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    // None of these is the recipe's own number.
+    let limits = [("memory_mb", "96"), ("cpus", "0.5"), ("pids", "40")];
+    let limits = limits.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    app.settings_apply(&stage.caller, "world", limits.into()).await.unwrap();
+    stage.start("world").await;
+    let inspected = || {
+        let label = format!("label=spawnpoint.instance={}", stage.instance);
+        let script = format!("docker inspect $(docker ps -q --filter {label} --filter label=spawnpoint.role=game)");
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+        found[0].clone()
+    };
+    let game = inspected();
+    let host = |key: &str| game["HostConfig"][key].clone();
+    let keys = ["Memory", "MemorySwap", "NanoCpus", "PidsLimit", "Privileged", "CapAdd", "CapDrop", "SecurityOpt"];
+    insta::assert_snapshot!(keys.map(|key| format!("{key} {}", host(key))).join("\n"), @r#"
+    Memory 100663296
+    MemorySwap 100663296
+    NanoCpus 500000000
+    PidsLimit 40
+    Privileged false
+    CapAdd null
+    CapDrop ["ALL"]
+    SecurityOpt ["no-new-privileges:true"]
+    "#);
+    let user = game["Config"]["User"].as_str().unwrap_or_default();
+    assert!(!["", "0", "root"].contains(&user.split(':').next().unwrap_or_default()), "it runs as {user:?}");
+
+    stage.stop_server("world").await;
+    let emptied = ["memory_mb", "cpus", "pids"].map(|key| (key.to_owned(), String::new()));
+    app.settings_apply(&stage.caller, "world", emptied.into()).await.unwrap();
+    stage.start("world").await;
+    let game = inspected();
+    let host = |key: &str| game["HostConfig"][key].clone();
+    assert_eq!(["Memory", "NanoCpus", "PidsLimit"].map(host), [64 << 20, 1_000_000_000, 64], "the recipe's again");
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn ten_servers_stand_on_one_snapshot() {
     let Some(stage) = toy().await else { return };
     let app = &stage.program.app;

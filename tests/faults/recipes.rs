@@ -65,18 +65,19 @@ async fn an_installer_has_limits() {
         &[
             ("bootstrap", "nothing to install", "nothing to install for anything large"),
             ("install", "cd \"$GAME_DIR\"", waits),
-            ("recipe.toml", "memory_mb = 64", "memory_mb = 5000"),
+            ("recipe.toml", "memory_mb = 64\ncpus = 1.0", "memory_mb = 5000\ncpus = 1.5"),
         ],
     );
     let stage = Stage::open(variants.path(), |_| {}).await;
-    for (game, memory_mb) in [("modest", 4096_u64), ("large", 5000)] {
+    for (game, memory_mb, nano_cpus) in [("modest", 4096_u64, 1_000_000_000), ("large", 5000, 1_500_000_000)] {
         let job = stage.program.app.snapshot_build(&stage.caller, game, None).await.unwrap();
         says(&stage, job, Step::RunInstaller, "waiting").await;
         let installer = containers_of(&stage, "installer").remove(0);
-        let limits = docker(&["inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", &installer]);
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
+        let limits = docker(&["inspect", "--format", format, &installer]);
         std::fs::write(stage.config.data_dir.join(format!("snapshots/{game}-1/files/go")), "").unwrap();
         stage.succeeds(job).await;
-        assert_eq!(limits, format!("{} 4096", memory_mb << 20), "{game}");
+        assert_eq!(limits, format!("{} {nano_cpus} 4096", memory_mb << 20), "{game}");
     }
     close(stage, &variants).await;
 }

@@ -180,16 +180,19 @@ impl DockerDriver {
             .map_err(folders::disk_error("clearing the snapshot's folder"))?;
         let recipe = self.recipe(cx.game())?;
         let memory_mb = recipe.resources.memory_mb.max(INSTALLER_MEMORY_MB);
+        let daemon = self.daemon().await?;
         let spec = ContainerSpec {
             name: name.clone(),
             image: snapshot.image.clone(),
             entrypoint: vec![format!("{SCRIPTS_DIR}/install")],
             env: recipe.install_environment(GAME_DIR),
             labels: self.labels(None, "installer"),
-            user: Some(self.daemon().await?.user()),
+            user: Some(daemon.user()),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![Mount::Bind { source: path_text(&files)?, target: GAME_DIR.to_owned(), read_only: false }],
             memory_bytes: Some(u64::from(memory_mb) << 20),
+            // An installer that may take more than its share is better than none.
+            nano_cpus: daemon.limits_cpus.then_some((recipe.resources.cpus * 1e9) as u64),
             pids: Some(INSTALLER_PIDS),
             network: if self.settings.build_host_network { Network::Host } else { Network::Bridge },
             ..ContainerSpec::default()
