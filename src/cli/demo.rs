@@ -3,22 +3,24 @@
 
 mod cloud;
 
-use super::progress::follow;
-use crate::app::{App, NewServer};
+use super::progress::{follow, say};
+use crate::app::{App, Choice, NewServer};
 use crate::clients::docker::Docker;
 use crate::config::Config;
 use crate::model::GuildId;
 use crate::model::JobId;
 use crate::model::access::Caller;
-use crate::model::job::Outcome;
+use crate::model::job::{Outcome, Subject};
 use crate::model::server::State;
 use crate::model::view::spoken_files;
 use crate::program::{Program, endpoint};
 use crate::recipes::Recipes;
+use crate::store::Store;
 use anyhow::{Context, ensure};
 use cloud::StandIn;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A query that was just made possible may need a moment to be answered.
@@ -56,12 +58,10 @@ pub async fn demo(config: &Config, game: &str, keep_image: bool) -> anyhow::Resu
 
 /// The same with hosts that are rented from the stand-in at this address.
 pub async fn demo_of_rented_hosts(config: &Config, game: &str, standin: &str) -> anyhow::Result<bool> {
-    println!(
-        "The provider of this demo is a stand-in on this machine that speaks like Hetzner. Nothing is rented and nothing"
+    say(
+        "The provider of this demo is a stand-in on this machine that speaks like Hetzner. Nothing is rented and nothing",
     );
-    println!(
-        "costs anything: its hosts are containers that boot with the real cloud-init and answer with the real sshd."
-    );
+    say("costs anything: its hosts are containers that boot with the real cloud-init and answer with the real sshd.");
     let standin = StandIn::find(standin).await?;
     let mut config = config.clone();
     standin.only_here(&mut config);
@@ -69,6 +69,8 @@ pub async fn demo_of_rented_hosts(config: &Config, game: &str, standin: &str) ->
 }
 
 async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result<bool> {
+    // Before there is anything that could be left behind.
+    let told_to_end = told_to_end().context("listening for signals")?;
     let home = tempfile::Builder::new().prefix("spawnpoint-demo-").tempdir().context("making a folder for the demo")?;
     config.data_dir = home.path().to_owned();
     config.database.url = None;
@@ -80,10 +82,6 @@ async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result
     let stop = CancellationToken::new();
     let work = program.work(&stop);
     let show = Show { app: program.app.clone(), caller: Caller::operator(GuildId("demo".into())) };
-    let interrupted = async {
-        // An error means that Ctrl-C cannot be heard; then it cannot be pressed either.
-        let _ = tokio::signal::ctrl_c().await;
-    };
     let play = async {
         match &scene {
             Scene::Containers { .. } => show.play(game).await,
@@ -92,10 +90,10 @@ async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result
     };
     let result = tokio::select! {
         result = play => result,
-        () = interrupted => Err(anyhow::anyhow!("interrupted")),
+        why = told_to_end => Err(anyhow::anyhow!(why)),
     };
     heading("Cleaning up");
-    let tidy = show.tidy().await;
+    let tidy = show.tidy(&program.store, game).await;
     stop.cancel();
     work.await.context("ending the demo's engine")?;
     let images = match &scene {
@@ -109,30 +107,30 @@ async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result
         Scene::Containers { docker, base, .. } => {
             let image =
                 if images == 0 { "The image stays: it was there before, or was to be kept." } else { "And the image." };
-            println!("  Removed both servers with their drives, the snapshot and the backups. {image}");
+            say(&format!("  Removed both servers with their drives, the snapshot and the backups. {image}"));
             if !base.was_there && docker.image(&base.image).await?.is_some() {
-                println!(
+                say(&format!(
                     "  The image {0} was pulled for that and stays: `docker image rm {0}` removes it.",
                     base.image
-                );
+                ));
             }
         }
         Scene::RentedHosts(standin) => {
-            println!("  Removed the server and its backups.");
+            say("  Removed the server and its backups.");
             standin.prove_empty().await?;
         }
     }
     result?;
-    println!();
+    say("");
     if let Scene::RentedHosts(_) = scene {
-        println!(
-            "That was an evening on a rented host, rented from nobody. A real one needs a token of your provider's, and"
+        say(
+            "That was an evening on a rented host, rented from nobody. A real one needs a token of your provider's, and",
         );
-        println!("docs/providers.md tells how to get it. Everything else is the same.");
+        say("docs/providers.md tells how to get it. Everything else is the same.");
         return Ok(true);
     }
-    println!("That was the main job. To have it in Discord, make an application and a token: README.md tells how,");
-    println!("step by step. Then: cp config.example.toml config.toml, put the token in, and `spawnpoint run`.");
+    say("That was the main job. To have it in Discord, make an application and a token: README.md tells how,");
+    say("step by step. Then: cp config.example.toml config.toml, put the token in, and `spawnpoint run`.");
     Ok(true)
 }
 
@@ -169,39 +167,39 @@ impl Show {
         if let Some(command) = self.first_command(game).await? {
             heading(&format!("The console  (/console server:{} command:{command})", SERVERS[0]));
             for line in app.console(&self.caller, SERVERS[0], &command).await?.lines() {
-                println!("  > {line}");
+                say(&format!("  > {line}"));
             }
         }
         heading("What it takes on disk  (/snapshot list)");
         for snapshot in app.snapshots(&self.caller).await? {
             let shared = snapshot.bytes.unwrap_or_default();
             let count = snapshot.files.unwrap_or_default();
-            println!(
+            say(&format!(
                 "  snapshot {}: {}, {}, {}",
                 snapshot.id,
                 spoken_files(count as u64),
                 bytes(shared as u64),
                 if snapshot.copied { "and every drive a copy of it" } else { "shared by all" }
-            );
+            ));
             for (server, own) in snapshot.drives {
-                println!("  drive of {server}: {} of its own", bytes(own.unwrap_or_default()));
+                say(&format!("  drive of {server}: {} of its own", bytes(own.unwrap_or_default())));
             }
         }
         heading(&format!("{} stops, its world is kept  (/server stop, /backup list)", SERVERS[0]));
         self.finish(app.stop(&self.caller, SERVERS[0], None).await?).await?;
         for backup in app.backups(&self.caller, SERVERS[0]).await? {
-            println!(
+            say(&format!(
                 "  backup {}: {}, {}, {}",
                 backup.id,
                 spoken_files(backup.files),
                 bytes(backup.bytes),
                 backup.reason
-            );
+            ));
         }
         heading(&format!("And starts again with it  (/server start server:{})", SERVERS[0]));
         self.finish(app.start(&self.caller, SERVERS[0], None).await?).await?;
-        println!();
-        println!("  All of it took {:.0} s.", began.elapsed().as_secs_f64());
+        say("");
+        say(&format!("  All of it took {:.0} s.", began.elapsed().as_secs_f64()));
         Ok(())
     }
 
@@ -215,7 +213,10 @@ impl Show {
         if !self.app.game(&self.caller, game).await?.counts_players {
             let view = self.app.status(&self.caller, name).await?;
             ensure!(view.state == State::Running, "{name} is {}", view.state.word());
-            println!("  {name}: running, join at {} (this game cannot be asked)", view.address.unwrap_or_default());
+            say(&format!(
+                "  {name}: running, join at {} (this game cannot be asked)",
+                view.address.unwrap_or_default()
+            ));
             return Ok(());
         }
         let deadline = Instant::now() + ANSWER_LIMIT;
@@ -234,11 +235,11 @@ impl Show {
                 players.version.map(|version| format!("version {version}")),
             ];
             let detail: Vec<String> = detail.into_iter().flatten().collect();
-            println!(
+            say(&format!(
                 "  {name}: running, {online} of {max} players, join at {} {}",
                 view.address.unwrap_or_default(),
                 detail.join(", ")
-            );
+            ));
             return Ok(());
         }
     }
@@ -250,11 +251,22 @@ impl Show {
         Ok(known.into_iter().next().filter(|_| has_console))
     }
 
+    /// The build of the golden snapshot belongs to no server, and its installer would run on.
+    async fn call_off_the_build(&self, store: &Store, game: &str) -> anyhow::Result<()> {
+        let Some(job) = store.open_job_of(&Subject::Game(game.to_owned())).await? else { return Ok(()) };
+        // A refusal means that it ends by itself.
+        let _ = self.app.choose_job(&self.caller, job.id, Choice::Cancel, None).await;
+        let end = follow_quietly(&self.app, job.id).await?;
+        ensure!(end != Outcome::Held, "the build of {game} could not be called off; job {} says why", job.id);
+        Ok(())
+    }
+
     /// Stops and deletes whatever the play had made, however far it came.
-    async fn tidy(&self) -> anyhow::Result<()> {
+    async fn tidy(&self, store: &Store, game: &str) -> anyhow::Result<()> {
+        self.call_off_the_build(store, game).await?;
         for name in self.app.server_names(&self.caller.guild).await {
             // What is still under way is called off first; a refusal means that nothing is.
-            let _ = self.app.choose(&self.caller, &name, crate::app::Choice::Cancel).await;
+            let _ = self.app.choose(&self.caller, &name, Choice::Cancel).await;
             let deadline = Instant::now() + ANSWER_LIMIT * 6;
             let job = loop {
                 match self.app.delete(&self.caller, &name, &name, None).await {
@@ -273,6 +285,21 @@ impl Show {
         }
         Ok(())
     }
+}
+
+/// Ends with the first signal that means that the demo shall end, and says which; it listens from the call on. A terminal
+/// that is closed sends SIGHUP.
+fn told_to_end() -> std::io::Result<impl Future<Output = &'static str> + Send> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "interrupted",
+            _ = terminate.recv() => "it was told to end (SIGTERM)",
+            _ = hangup.recv() => "its terminal was closed (SIGHUP)",
+        }
+    })
 }
 
 async fn follow_quietly(app: &App, job: JobId) -> anyhow::Result<Outcome> {
@@ -302,7 +329,7 @@ async fn remove_images(docker: &Docker, program: &Program) -> anyhow::Result<usi
 }
 
 fn heading(text: &str) {
-    println!("\n== {text}");
+    say(&format!("\n== {text}"));
 }
 
 fn bytes(bytes: u64) -> String {

@@ -8,7 +8,7 @@ use crate::model::lease::spoken;
 use crate::model::view::{JobView, StepView};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 /// How often the job is looked at when nobody nudges.
@@ -20,6 +20,12 @@ const OUTPUT_SHOWN: usize = 2;
 const OUTPUT_MAX_CHARS: usize = 100;
 /// How often the time of the step that runs is drawn anew.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
+
+/// A line for who watches. A terminal that was closed or a pipe that has ended takes none, and what goes on must not end
+/// with it.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Follows a job to its end, or until it waits for a person, showing what happens.
 pub async fn follow(app: &App, id: JobId) -> anyhow::Result<JobView> {
@@ -76,7 +82,7 @@ impl Screen {
                 bar.enable_steady_tick(REDRAW_EVERY);
             }
             (Screen::Terminal(bar), _) => bar.println(format!("  {}", line(step))),
-            (Screen::Lines { .. }, _) => println!("  {}", line(step)),
+            (Screen::Lines { .. }, _) => say(&format!("  {}", line(step))),
         }
     }
 
@@ -89,7 +95,7 @@ impl Screen {
                 }
                 let fresh: Vec<_> = output.iter().filter(|line| !last_output.contains(line)).collect();
                 for line in &fresh[fresh.len().saturating_sub(OUTPUT_SHOWN)..] {
-                    println!("             | {}", line.chars().take(OUTPUT_MAX_CHARS).collect::<String>());
+                    say(&format!("             | {}", line.chars().take(OUTPUT_MAX_CHARS).collect::<String>()));
                 }
                 *last_output = output.to_vec();
                 *printed_at = Some(Instant::now());
@@ -101,7 +107,7 @@ impl Screen {
         if let Screen::Terminal(bar) = self {
             bar.finish_and_clear();
         }
-        println!("  {ending}");
+        say(&format!("  {ending}"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The demo of rented hosts, against a stand-in of the providers on this machine (tests/cloud). It refuses to rent
 //! anywhere else, so it cannot cost anything.
 
-use super::{SERVERS, Show, bytes, heading};
+use super::{SERVERS, Show, bytes, heading, say};
 use crate::app::{CostFilter, NewServer};
 use crate::config::{Config, Provider};
 use crate::discord::render;
@@ -87,10 +87,10 @@ impl StandIn {
         let mut living = self.hosts().await?;
         living.retain(|host| host.phase != "gone");
         for Host { name, phase, address, size, region } in &living {
-            println!("  The provider lists: {name}, {size} in {region}, {phase}, {address}");
+            say(&format!("  The provider lists: {name}, {size} in {region}, {phase}, {address}"));
         }
         if living.is_empty() {
-            println!("  The provider lists no host.");
+            say("  The provider lists no host.");
         }
         Ok(living.len())
     }
@@ -104,7 +104,10 @@ impl StandIn {
             .chain(things.iter().map(|thing| format!("{} {}", thing.kind, thing.name)))
             .collect();
         ensure!(left.is_empty(), "the provider still lists: {}", left.join(", "));
-        println!("  The provider lists no host, key or firewall any more. Hosts rented and gone: {}.", hosts.len());
+        say(&format!(
+            "  The provider lists no host, key or firewall any more. Hosts rented and gone: {}.",
+            hosts.len()
+        ));
         Ok(())
     }
 }
@@ -124,7 +127,7 @@ pub(super) async fn play(show: &Show, standin: &StandIn, game: &str) -> anyhow::
     };
     app.create(caller, new).await?;
     if let Some(price) = app.start_price(caller, name).await?.as_ref().and_then(render::start_price) {
-        println!("  {price}");
+        say(&format!("  {price}"));
     }
     standin.show_hosts().await?;
 
@@ -143,7 +146,7 @@ pub(super) async fn play(show: &Show, standin: &StandIn, game: &str) -> anyhow::
             if let Some(command) = show.first_command(game).await? {
                 heading(&format!("The console  (/console server:{name} command:{command})"));
                 for line in app.console(caller, name, &command).await?.lines() {
-                    println!("  > {line}");
+                    say(&format!("  > {line}"));
                 }
             }
             None
@@ -153,7 +156,7 @@ pub(super) async fn play(show: &Show, standin: &StandIn, game: &str) -> anyhow::
     heading("It stops: the world comes home, then the host goes  (/server stop)");
     show.finish(app.stop(caller, name, None).await?).await?;
     for BackupView { id, files, bytes: size, reason, .. } in app.backups(caller, name).await? {
-        println!("  backup {id}: {}, {}, {reason}", spoken_files(files), bytes(size));
+        say(&format!("  backup {id}: {}, {}, {reason}", spoken_files(files), bytes(size)));
     }
     meter(show).await?;
     ensure!(standin.show_hosts().await? == 0, "the provider lists a host after the stop");
@@ -162,18 +165,18 @@ pub(super) async fn play(show: &Show, standin: &StandIn, game: &str) -> anyhow::
     show.finish(app.start(caller, name, None).await?).await?;
     if let (Some(clock), Some(before)) = (&clock, before) {
         let now = clock.after(show, &before).await?;
-        println!(
+        say(&format!(
             "  The world goes on: {before} when it was left, {now} now. A new one would begin at {}.",
             clock.begins
-        );
+        ));
     }
     heading("And it stops again  (/server stop)");
     show.finish(app.stop(caller, name, None).await?).await?;
 
     heading("What it would have cost  (/cost)");
     plain(&render::cost(&app.cost(caller, CostFilter::default()).await?).text);
-    println!();
-    println!("  All of it took {}.", spoken(began.elapsed().as_millis() as i64));
+    say("");
+    say(&format!("  All of it took {}.", spoken(began.elapsed().as_millis() as i64)));
     Ok(())
 }
 
@@ -185,14 +188,14 @@ async fn meter(show: &Show) -> anyhow::Result<()> {
         "the meter of a server that is {} is wrong",
         view.state.word()
     );
-    println!("  {}", render::billing(billing));
+    say(&format!("  {}", render::billing(billing)));
     Ok(())
 }
 
 /// Discord's markup is for Discord.
 fn plain(text: &str) {
     for line in text.lines() {
-        println!("  {}", line.trim_start_matches("-# ").replace("**", ""));
+        say(&format!("  {}", line.trim_start_matches("-# ").replace("**", "")));
     }
 }
 
@@ -225,7 +228,7 @@ impl Clock {
         loop {
             let answer = show.app.console(&show.caller, SERVERS[0], self.command).await?;
             if let Some(date) = date_in(&answer).filter(|date| *date > earlier) {
-                println!("  > {}", answer.trim());
+                say(&format!("  > {}", answer.trim()));
                 return Ok(date.to_owned());
             }
             ensure!(Instant::now() < deadline, "the game's clock does not pass {earlier}: {}", answer.trim());
