@@ -471,6 +471,10 @@ fn a_broken_recipe_is_told_what_is_allowed_and_where() {
         ("port = \"admin\"\n", ""),
         ("port = \"admin\"", "port = \"rcon\""),
         ("private = true\n", ""),
+        ("private = true\n", "join = true\n"),
+        ("protocol = \"source_rcon\"\nport = \"admin\"", "protocol = \"minecraft_rcon\"\nport = \"game\""),
+        ("protocol = \"source_rcon\"\nport = \"admin\"", "protocol = \"openttd_admin\"\nport = \"game\""),
+        ("\"source_rcon\"", "\"quake3_rcon\""),
         ("{message}", "hello"),
         ("\"a2s\"", "\"gamedig\""),
         ("port = \"game\"", "port = \"query\""),
@@ -500,6 +504,24 @@ fn a_broken_recipe_is_told_what_is_allowed_and_where() {
 }
 
 #[test]
+fn only_the_console_that_is_the_games_own_udp_port_may_be_reached_by_friends() {
+    let rcon =
+        POND.replace("protocol = \"source_rcon\"\nport = \"admin\"", "protocol = \"quake3_rcon\"\nport = \"game\"");
+    let told = |text: &str| Recipe::parse(text, "pond/recipe.toml").err().unwrap_or_default().join("\n");
+    assert_eq!(told(&rcon), "", "the query asks there");
+    assert_eq!(told(&rcon.replace("[query]\nprotocol = \"a2s\"\nport = \"game\"\n", "")).lines().count(), 1);
+    let joined = rcon.replace("\"udp\"", "\"udp\"\njoin = true");
+    assert_eq!(told(&joined.replace("[query]\nprotocol = \"a2s\"\nport = \"game\"\n", "")), "", "friends join there");
+    for protocol in ["tcp", "both"] {
+        let fault = told(&rcon.replace("\"udp\"", &format!("\"{protocol}\"")));
+        assert_eq!(
+            fault,
+            "pond/recipe.toml:35: [console] port names [ports.game], which must say protocol = \"udp\", as quake3_rcon speaks nothing else"
+        );
+    }
+}
+
+#[test]
 fn all_faults_of_a_recipe_are_told_at_once() {
     let text = POND
         .replace("number = 5001", "number = 70000")
@@ -511,7 +533,7 @@ fn all_faults_of_a_recipe_are_told_at_once() {
     pond/recipe.toml:9: [ports.admin] number must be a whole number from 1024 to 65535, not 70000
     pond/recipe.toml:11: `privat` is no key of [ports.admin]; allowed are number, protocol, private, join, offset_from
     pond/recipe.toml:30: [ready] timeout_s must be a whole number of seconds from 1 to 86400, not "soon"
-    pond/recipe.toml:35: [console] port names [ports.admin], which must say private = true
+    pond/recipe.toml:35: [console] port names [ports.admin], which must say private = true; only with protocol = "quake3_rcon" may it be the port that friends join
     pond/recipe.toml:42: [[config]] format must be one of properties, ini, json, toml, lines, not "cfg"
     pond/recipe.toml:48: [patterns] join must have a group (?<player>…)
     "#);

@@ -1,5 +1,6 @@
-//! Talking to a game: its console, what it tells its players, who is on. Which protocol it speaks is the recipe's word;
-//! the console's port is never published beyond this machine.
+//! Talking to a game: its console, what it tells its players, who is on. Which protocol it speaks is the recipe's word.
+//! A console's port is not published beyond this machine, but for the rcon of a Quake III engine: it answers on the UDP
+//! port that friends join, behind its password.
 
 use super::DockerDriver;
 use crate::clients::console::{Console, ConsoleError, Reply};

@@ -379,11 +379,12 @@ fn console(top: &Section, ports: &BTreeMap<String, Port>, query: Option<&Query>)
     if let Some(name) = &console.port {
         match ports.get(name) {
             None => section.fault("port", no_such_port(ports, name)),
-            // Some games have one port for everything, and then it cannot be private.
-            Some(port) if !port.private && !port.join && query.is_none_or(|query| query.port != *name) => {
-                section.fault("port", format!("names [ports.{name}], which must say private = true"));
+            Some(port) => {
+                let games_own = port.join || query.is_some_and(|query| query.port == *name);
+                if let Some(wrong) = protocol.and_then(|protocol| console_port_fault(protocol, port, games_own)) {
+                    section.fault("port", format!("names [ports.{name}], which must say {wrong}"));
+                }
             }
-            Some(_) => {}
         }
     }
     if console.say.as_ref().is_some_and(|say| !say.contains("{message}")) {
@@ -391,6 +392,22 @@ fn console(top: &Section, ports: &BTreeMap<String, Port>, query: Option<&Query>)
     }
     section.finish();
     Some(console)
+}
+
+/// What the table of a console's port must say instead. Only the console of a Quake III engine has no port of its own:
+/// it answers on the game's, and nothing but UDP.
+fn console_port_fault(protocol: ConsoleProtocol, port: &Port, games_own: bool) -> Option<&'static str> {
+    match protocol {
+        ConsoleProtocol::SourceRcon | ConsoleProtocol::MinecraftRcon | ConsoleProtocol::OpenttdAdmin => (!port.private)
+            .then_some("private = true; only with protocol = \"quake3_rcon\" may it be the port that friends join"),
+        ConsoleProtocol::Quake3Rcon if !port.private && !games_own => {
+            Some("private = true, unless friends join there or [query] asks there")
+        }
+        ConsoleProtocol::Quake3Rcon => {
+            (port.protocol != PortProtocol::Udp).then_some("protocol = \"udp\", as quake3_rcon speaks nothing else")
+        }
+        ConsoleProtocol::Stdin => None,
+    }
 }
 
 fn config(top: &Section, ports: &BTreeMap<String, Port>, variables: &BTreeMap<String, Variable>) -> Vec<ConfigEdit> {
