@@ -395,6 +395,33 @@ async fn a_start_waits_as_long_as_the_provider_asks_for() {
     stage.close().await;
 }
 
+/// The same of a host that is given back. The client itself waits no longer than 10 s, and the usual pause is 30 s.
+#[tokio::test]
+async fn a_destroy_is_asked_for_again_at_the_moment_that_the_provider_names() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, "hetzner")).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    until_begun(&stage, job, Step::AwaitHost).await;
+    clouds.fail(Failure::status(429).of("hetzner").header("Retry-After", "12").on("DELETE", "^/servers/"));
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let asked = async |times: usize| {
+        let of_host = |one: &&common::cloud::Request| one.method == "DELETE" && one.path.starts_with("/servers/");
+        let enough = async || (clouds.requests().iter().filter(of_host).count() >= times).then_some(());
+        stage.until("the end of the host to be asked for", enough).await;
+        Instant::now()
+    };
+    let first = asked(1).await;
+    let waited = asked(2).await - first;
+    // The first is seen a moment late, and the second up to one look at the host later than it might be.
+    assert!((11..25).contains(&waited.as_secs()), "{waited:?}");
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_machine_that_outlives_its_providers_record_of_it_is_waited_for() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -457,6 +484,55 @@ async fn a_list_that_cannot_be_had_ends_no_start_that_is_ready() {
     stage.succeeds(job).await;
     clouds.heal();
     stage.turns("world", 1).await;
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// Takes nftables from a host that boots, and lets this say what comes of installing it.
+fn without_nft(install: &str) -> String {
+    format!(
+        r#"mv "$(command -v nft)" /root/nft
+        printf '%s\n' '#!/bin/sh' 'case "$*" in *nftables*) {install} ;; esac' 'exec /usr/bin/apt-get "$@"' \
+            >/usr/local/sbin/apt-get
+        chmod +x /usr/local/sbin/apt-get"#
+    )
+}
+
+/// What a start says of preparing a host that came like this.
+async fn start_on_a_host_that(clouds: &Clouds, stage: &Stage, comes_like_this: &str) -> Option<String> {
+    // Nobody goes on to the host before it is as it shall be.
+    clouds.fail(Failure::status(503).of("hetzner").on("GET", "^/servers/").times(None));
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    let boots = async || {
+        let container = clouds.living().into_iter().find_map(|host| host.container)?;
+        let there = Command::new("docker").args(["exec", &container, "true"]).output().unwrap();
+        there.status.success().then_some(())
+    };
+    stage.until("a host that boots", boots).await;
+    shell(clouds, comes_like_this);
+    clouds.heal();
+    let end = stage.succeeds(job).await;
+    end.steps.iter().find(|one| one.step == Step::Bootstrap).expect("it was prepared").note.clone()
+}
+
+#[tokio::test]
+async fn a_host_that_comes_without_nftables_is_given_it_and_where_that_fails_its_start_says_so() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    stage.create("world", "toy", &[]).await;
+    let brings = without_nft("mv /root/nft /usr/sbin/nft; exit");
+    let note = start_on_a_host_that(&clouds, &stage, &brings).await;
+    assert_eq!(shell(&clouds, "command -v nft || echo none"), "/usr/sbin/nft");
+    // Not every machine that runs tests lets containers set rules.
+    if shell(&clouds, "nft list tables 2>/dev/null || echo it does not work") != "it does not work" {
+        assert_eq!(note, None);
+        assert!(shell(&clouds, "nft list table inet spawnpoint").contains("udp dport 27100 accept"));
+    }
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+
+    let note = start_on_a_host_that(&clouds, &stage, &without_nft("echo no such package; exit 100")).await;
+    assert!(note.as_deref().is_some_and(|note| note.contains("the host has no firewall of its own")), "{note:?}");
     stage.stop_server("world").await;
     nothing_left(&clouds);
     stage.close().await;

@@ -15,6 +15,7 @@ mod common {
 use common::beds::Bed;
 use common::stage::Stage;
 use spawnpoint::app::{Choice, Refusal, UpdateWhen};
+use spawnpoint::model::JobId;
 use spawnpoint::model::job::{Outcome, Step, StepState};
 use spawnpoint::model::server::{Backend, State};
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ on_every_backend!(
     a_warning_is_shown_by_the_game,
     a_restarted_program_finds_its_servers_and_goes_on_with_its_jobs,
     a_chatty_game_and_a_long_answer_stay_within_bounds,
+    what_the_game_prints_is_in_the_output_of_its_start,
 );
 
 async fn a_stop_keeps_the_world_and_the_next_start_brings_it(stage: Stage) -> Stage {
@@ -268,4 +270,37 @@ async fn a_chatty_game_and_a_long_answer_stay_within_bounds(stage: Stage) -> Sta
     let answer = app.console(&stage.caller, "world", "slowly").await.unwrap();
     assert!(answer.contains("thought 7"), "{answer}");
     stage
+}
+
+async fn what_the_game_prints_is_in_the_output_of_its_start(stage: Stage) -> Stage {
+    stage.create("world", "toy", &[("MOTTO", "good morning")]).await;
+    let start = stage.start("world").await;
+    is_in_the_output(&stage, start.id, Step::AwaitReady, "good morning: ready to join").await;
+    stage
+}
+
+async fn is_in_the_output(stage: &Stage, job: JobId, step: Step, line: &str) {
+    let output = stage.program.store.job_output(job, Some(step), 400).await.unwrap();
+    assert!(output.iter().any(|one| one.contains(line)), "{line} is not in the output of {step:?}: {output:#?}");
+}
+
+/// The fake runs no scripts; in containers the snapshot's job runs them.
+async fn what_scripts_print_is_in_the_output_of_their_steps(bed: Option<Bed>) {
+    let Some(mut bed) = bed else { return };
+    let stage = bed.stage.take().expect("it has just been made");
+    stage.create("world", "toy", &[]).await;
+    let start = stage.start("world").await;
+    is_in_the_output(&stage, start.id, Step::Bootstrap, "getting rsync").await;
+    is_in_the_output(&stage, start.id, Step::Install, "installed 202 files").await;
+    bed.close(stage).await;
+}
+
+#[tokio::test]
+async fn what_scripts_print_on_a_rented_host_is_in_the_output_of_their_steps() {
+    what_scripts_print_is_in_the_output_of_their_steps(Bed::cloud().await).await;
+}
+
+#[tokio::test]
+async fn what_scripts_print_on_a_machine_of_ones_own_is_in_the_output_of_their_steps() {
+    what_scripts_print_is_in_the_output_of_their_steps(Bed::own_machine().await).await;
 }

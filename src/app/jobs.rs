@@ -237,7 +237,9 @@ impl App {
             self.changed(&server);
             let left = match server.backend {
                 Backend::Docker => "Its drive with the world is untouched.",
-                Backend::Cloud => "Its host, with the world on it, is stopped properly as soon as it is looked at.",
+                Backend::Cloud => {
+                    "The world on its host is saved as soon as that is looked at. A rented host bills until it is gone."
+                }
             };
             Ok(format!("The game of `{}` was ended at once. {left}", server.name))
         });

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A destroy that was accepted and not done is asked for again this often.
+/// A destroy that was accepted and not done is asked for again this often, as is one to which the provider says no time.
 const DESTROY_AGAIN: Duration = Duration::from_secs(30);
 /// A second host that was made by mistake is waited for so long.
 const TWIN_LIMIT: Duration = Duration::from_secs(60);
@@ -193,19 +193,26 @@ impl CloudDriver {
         id: &str,
         known: Option<&HostRef>,
     ) -> Result<(), StepError> {
-        let mut asked: Option<Instant> = None;
+        // When it was last asked for, and how long that is left alone.
+        let mut asked: Option<(Instant, Duration)> = None;
         let mut accepted = cx.job.record(Step::DestroyHost).is_some_and(|record| record.state == StepState::Done);
         while patiently(cx, "waiting until the host is gone", || api.host(id)).await?.is_some() {
-            if asked.is_none_or(|at| at.elapsed() > DESTROY_AGAIN) {
-                if asked.is_some() {
+            if asked.is_none_or(|(at, pause)| at.elapsed() > pause) {
+                if asked.is_some() && accepted {
                     cx.out.line("The provider accepted the end of the host and it is still there; asking again.");
                 }
-                match api.destroy(id).await {
-                    Ok(()) => accepted = true,
-                    Err(CloudError::Busy { why, .. }) => cx.out.line(&why),
+                let after = match api.destroy(id).await {
+                    Ok(()) => {
+                        accepted = true;
+                        None
+                    }
+                    Err(CloudError::Busy { why, after }) => {
+                        cx.out.line(&why);
+                        after
+                    }
                     Err(error) => return Err(cloud_error("Destroying the host")(error)),
-                }
-                asked = Some(Instant::now());
+                };
+                asked = Some((Instant::now(), before_again(after)));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -303,6 +310,25 @@ impl CloudDriver {
     }
 }
 
+/// How long a destroy is left alone, given what the provider asked for.
+fn before_again(after: Option<Duration>) -> Duration {
+    after.unwrap_or(DESTROY_AGAIN).max(ASK_EVERY)
+}
+
 fn elapsed(since: i64) -> String {
     crate::model::lease::spoken((now_ms() - since).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destroy_is_asked_for_again_when_its_provider_says_and_not_before() {
+        let seconds = Duration::from_secs;
+        assert_eq!(before_again(Some(seconds(300))), seconds(300));
+        assert_eq!(before_again(Some(seconds(9))), seconds(9));
+        assert_eq!(before_again(Some(seconds(0))), ASK_EVERY);
+        assert_eq!(before_again(None), DESTROY_AGAIN);
+    }
 }

@@ -25,6 +25,18 @@ const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
 const USER_ID_CHARS: usize = 8;
 /// Debian and its like; the recipes need them.
 const CHECK_SYSTEM: &str = "command -v apt-get >/dev/null && command -v bash >/dev/null";
+/// For bringing nftables to a rented host that came without it.
+const NFT_LIMIT: Duration = Duration::from_secs(90);
+/// The image's own updates may be at work, so it waits a little for them; its limits end it before ours does.
+const BRING_NFT: &str = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    export DEBIAN_FRONTEND=noninteractive
+    if command -v nft >/dev/null; then exit; fi
+    echo 'This host has no nftables, which its firewall needs; installing it.'
+    timeout 30 apt-get -qq update
+    timeout 55 apt-get -qq -o DPkg::Lock::Timeout=20 install -y --no-install-recommends nftables 2>&1";
+/// Of a rented host on which that was in vain.
+const NO_FIREWALL: &str = "the host has no firewall of its own, as nftables is missing there or does not work; only the \
+                           provider's closes its ports";
 /// Writes standard input to a file at once or not at all, with these permissions.
 const WRITE: &str =
     r#"umask 077; mkdir -p "$(dirname "$1")" && cat >"$1.part" && chmod "$2" "$1.part" && mv -fT "$1.part" "$1""#;
@@ -140,6 +152,30 @@ pub(super) fn exited_error(what: &str, exited: Exited) -> StepError {
     }
 }
 
+/// A host without it is one to play on all the same: whatever goes wrong here ends no start.
+async fn bring_nft(cx: &StepCx<'_>, ssh: &Ssh) {
+    let exec = as_root(ssh, &["sh", "-c", BRING_NFT], NFT_LIMIT);
+    if let Err(error) = ssh.run(exec, &mut |line| cx.out.line(line)).await.and_then(Exited::ok) {
+        cx.out.line(format!("Installing nftables: {error}"));
+    }
+}
+
+/// Closes all ports of a rented host but those that people need. `false` where its system cannot.
+async fn set_firewall(cx: &StepCx<'_>, ssh: &Ssh, server: &Server, recipe: &Recipe) -> Result<bool, StepError> {
+    let mut rules: Vec<String> = vec!["tcp:22".to_owned()];
+    rules.extend(written(&public_ports(recipe, &server.owned.ports)));
+    let argv: Vec<&str> = [KEEPER_PATH, "firewall"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+    let mut closed = true;
+    let mut told = |line: &str| match line {
+        "set" => {}
+        "no-nft" => closed = false,
+        other => cx.out.line(other),
+    };
+    let exited = ssh.run(as_root(ssh, &argv, CALL_LIMIT), &mut told).await;
+    exited.and_then(Exited::ok).map_err(ssh_error("closing the host's firewall"))?;
+    Ok(closed)
+}
+
 impl CloudDriver {
     pub(super) async fn bootstrap(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let server = cx.server()?;
@@ -163,24 +199,20 @@ impl CloudDriver {
         if self.host_of(server)?.provider == OWN_MACHINE {
             // A machine of yours may serve several Spawnpoints: a sweep knows its own folders by this.
             write(&ssh, &format!("{home}/state/instance"), self.settings.instance.clone(), "600").await?;
-        } else {
-            let ports = public_ports(recipe, &server.owned.ports);
-            let mut rules: Vec<String> = vec!["tcp:22".to_owned()];
-            rules.extend(written(&ports));
-            let argv: Vec<&str> =
-                [KEEPER_PATH, "firewall"].into_iter().chain(rules.iter().map(String::as_str)).collect();
-            let mut told = |line: &str| match line {
-                "set" => {}
-                "no-nft" => cx.out.line("This host has no nft: only the provider's firewall closes its ports."),
-                other => cx.out.line(other),
-            };
-            let exited = ssh.run(as_root(&ssh, &argv, CALL_LIMIT), &mut told).await;
-            exited.and_then(|exited| exited.ok()).map_err(ssh_error("closing the host's firewall"))?;
         }
         let done = format!("{home}/state/bootstrapped");
         let key = self.recipes.image_key(&server.game).unwrap_or_default();
-        if read(&ssh, &done).await?.is_some_and(|known| known == key) {
-            return Ok(Gain::note("already prepared"));
+        let prepared = read(&ssh, &done).await?.is_some_and(|known| known == key);
+        let closed = self.host_of(server)?.provider == OWN_MACHINE || {
+            if !prepared {
+                bring_nft(cx, &ssh).await;
+            }
+            set_firewall(cx, &ssh, server, recipe).await?
+        };
+        let warning = (!closed).then_some(NO_FIREWALL);
+        if prepared {
+            let notes: Vec<&str> = ["already prepared"].into_iter().chain(warning).collect();
+            return Ok(Gain::note(notes.join("; ")));
         }
         let limit = Duration::from_secs(recipe.timeouts.bootstrap_s);
         self.run_script(cx, &ssh, recipe, "bootstrap", &["as-root"], limit).await?;
@@ -191,7 +223,7 @@ impl CloudDriver {
             ));
         }
         write(&ssh, &done, key, "600").await?;
-        Ok(Gain::default())
+        Ok(warning.map_or_else(Gain::default, Gain::note))
     }
 
     pub(super) async fn install(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
