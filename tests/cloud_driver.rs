@@ -318,6 +318,36 @@ async fn a_restore_that_breaks_off_leaves_the_newest_world_the_newest() {
 }
 
 #[tokio::test]
+async fn a_damaged_world_is_known_before_a_host_is_paid_for() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 2).await;
+    let old = app.backups(&stage.caller, "world").await.unwrap().remove(0).id;
+    play(&stage, &clouds, 2, 1).await;
+    let newest = app.backups(&stage.caller, "world").await.unwrap().remove(0).id;
+    assert_ne!(newest, old);
+    let server = app.status(&stage.caller, "world").await.unwrap().id;
+    let turns = stage.config.data_dir.join("vault").join(&server).join(&newest).join("files/world/turns");
+    std::fs::remove_file(&turns).unwrap();
+    std::fs::write(&turns, "9\n").unwrap();
+    let rents =
+        || clouds.requests().iter().filter(|one| one.method == "POST" && one.path.ends_with("/servers")).count();
+    let before = rents();
+    assert!(before > 0, "{:#?}", clouds.requests());
+    let end = stage.end_of(app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let told = note(&end, Step::CreateHost);
+    assert!(told.contains(&format!("The backup `{newest}` is damaged: 0 files are missing, 1 have changed")), "{told}");
+    assert!(told.contains(&format!("`{old}` is whole: `/backup restore` goes back to it.")), "{told}");
+    assert_eq!(rents(), before, "a host was paid for");
+    nothing_left(&clouds);
+    stage.succeeds(app.restore(&stage.caller, "world", &old, None).await.unwrap()).await;
+    play(&stage, &clouds, 2, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_host_that_was_forgotten_is_found_by_its_label_and_its_world_is_the_newest() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     let app = &stage.program.app;

@@ -1,7 +1,7 @@
 //! What keeping a backup means, whatever backend the world came from: its name, its stage in the vault, what people
 //! are told of it, which old ones may go, and how one that is called off is taken back.
 
-use super::blocking;
+use super::{blocking, blocking_while_wanted};
 use crate::engine::{StepCx, StepError};
 use crate::model::Ms;
 use crate::model::access::Actor;
@@ -13,6 +13,10 @@ use crate::recipes::Recipes;
 use crate::vault::{self, Backup, Meta, OwnerId, Policy, Reason, Report, Selection, Staging, Vault};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a backup is damaged, another that is whole is looked for no longer than this.
+const OTHER_LIMIT: Duration = Duration::from_secs(120);
 
 /// The vault as the steps of a job use it. Cheap to clone.
 #[derive(Clone)]
@@ -203,9 +207,23 @@ impl Backups {
         let report =
             blocking(move || vault.verify(&owner, &which)).await?.map_err(vault_error("checking the backup"))?;
         if !report.is_whole() {
-            return Err(StepError::fatal(damaged(wanted, &report)));
+            let other = tokio::time::timeout(OTHER_LIMIT, self.another_whole(server, &id)).await;
+            return Err(StepError::fatal(damaged(wanted, &report, other.ok().flatten().as_ref())));
         }
         Ok((id, report))
+    }
+
+    /// The newest other backup of which every byte is right, a good one rather than one in doubt.
+    async fn another_whole(&self, server: &Server, than: &vault::BackupId) -> Option<vault::BackupId> {
+        let (vault, owner, than) = (self.vault.clone(), Self::owner(server).ok()?, than.clone());
+        let look = blocking_while_wanted(move |unwanted| {
+            let mut others: Vec<Backup> = vault.list(&owner).ok()?.into_iter().filter_map(|one| one.kept()).collect();
+            others.retain(|one| one.id != than);
+            others.sort_by_key(|one| !one.good());
+            let whole = |one: &Backup| vault.verify(&owner, &one.id).is_ok_and(|report| report.is_whole());
+            others.into_iter().take_while(|_| !unwanted.is_cancelled()).find(whole).map(|one| one.id)
+        });
+        look.await.ok()?
     }
 
     /// Where nothing exists for a world to be put on, choosing one is naming it: the next start pushes it.
@@ -226,10 +244,14 @@ fn needed(present: Option<&BackupId>, action: &Action, just_kept: &str) -> BTree
     on_record.chain([just_kept.to_owned()]).collect()
 }
 
-fn damaged(backup: &BackupId, found: &Report) -> String {
+fn damaged(backup: &BackupId, found: &Report, other: Option<&vault::BackupId>) -> String {
     let (missing, changed, added) = (found.missing.len(), found.corrupt.len(), found.extra.len());
+    let instead = match other {
+        Some(other) => format!("`{}` is whole: `/backup restore` goes back to it.", other.as_str()),
+        None => "`/backup list` shows others.".to_owned(),
+    };
     format!(
-        "The backup `{backup}` is damaged: {missing} files are missing, {changed} have changed and {added} were added. `/backup list` shows others."
+        "The backup `{backup}` is damaged: {missing} files are missing, {changed} have changed and {added} were added. {instead}"
     )
 }
 

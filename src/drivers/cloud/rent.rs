@@ -12,7 +12,7 @@ use crate::clients::cloud::{
 use crate::engine::{StepCx, StepError};
 use crate::model::cost::{Rental, spoken as money};
 use crate::model::host::{HostRef, OWN_MACHINE, Place};
-use crate::model::job::Gain;
+use crate::model::job::{Gain, Step};
 use crate::model::recipe::Recipe;
 use crate::model::server::{Owned, Server};
 use crate::model::{JobId, ServerId};
@@ -22,6 +22,9 @@ use std::time::Duration;
 /// A request for a host that nobody waits for any more is watched for so long. Chosen, not measured at any provider;
 /// what comes later is found by the sweep.
 pub(super) const LATE_HOST_LIMIT: Duration = Duration::from_secs(75);
+/// Reading a backup may hold up renting no longer than this, well within the step's limit. It is read again before it is
+/// pushed.
+const READ_LIMIT: Duration = Duration::from_secs(600);
 /// The size of a machine of your own.
 pub(super) const YOUR_OWN: &str = "your own";
 /// A host's name is a DNS label.
@@ -163,6 +166,7 @@ impl CloudDriver {
             let rented = self.rented(server, &name, found, price, firewall, host_key);
             return if others { self.looked_at(cx, server, rented).await } else { Ok(rented) };
         }
+        self.must_be_whole(cx, server).await?;
         if let Some(image) = &place.image {
             self.check_image(cx, &name, api.as_ref(), image).await?;
         }
@@ -232,6 +236,22 @@ impl CloudDriver {
                     return Err(StepError::fatal(format!("Renting a host: {why}{hint}")));
                 }
                 Err(error) => return Err(cloud_error("Renting a host")(error)),
+            }
+        }
+    }
+
+    /// A damaged backup is known before a host for it is paid for. Where a host is there already, nothing more is paid
+    /// and it may hold a newer world, so that is left to the push.
+    async fn must_be_whole(&self, cx: &StepCx<'_>, server: &Server) -> Result<(), StepError> {
+        let Some(world) = &server.owned.world else { return Ok(()) };
+        if cx.job.record(Step::PushWorld).is_none() {
+            return Ok(());
+        }
+        match tokio::time::timeout(READ_LIMIT, self.backups.sound(server, world)).await {
+            Ok(sound) => sound.map(drop),
+            Err(_) => {
+                cx.out.line("The backup is so large that it is checked when it is put on the host.");
+                Ok(())
             }
         }
     }
