@@ -121,6 +121,11 @@ impl Engine {
             if journal.told(&key).await? {
                 continue;
             }
+            // Who reads the log is the only one to hear of it, as long as it lies there.
+            let Some(server) = self.hears_of(orphan, &servers).await? else {
+                tracing::warn!(provider = %orphan.provider, id = %orphan.id, "{}", orphan.unheard());
+                continue;
+            };
             tracing::warn!(
                 provider = %orphan.provider,
                 id = %orphan.id,
@@ -128,10 +133,8 @@ impl Engine {
                 orphan.kind.word(),
                 orphan.name
             );
-            if let Some(server) = self.hears_of(orphan, &servers).await? {
-                journal.notice(&server, &Notice::Orphan { orphan: Box::new(orphan.clone()) }, self.now()).await?;
-                self.inner.bus.nudge(Nudge::Notice);
-            }
+            journal.notice(&server, &Notice::Orphan { orphan: Box::new(orphan.clone()) }, self.now()).await?;
+            self.inner.bus.nudge(Nudge::Notice);
             journal.set_told(&key).await?;
         }
         for lost in &found.lost {

@@ -2,7 +2,7 @@
 //! and the provider does not have. Findings are shown and asked about; nothing is ever deleted because of one alone.
 //! Drivers list ([`Sweep`]), `engine::sweep` compares and tells, `app::orphans` deletes and gives back.
 
-use super::cost::{Micros, Price};
+use super::cost::{Micros, Price, spoken};
 use super::host::{HostRef, OWN_MACHINE};
 use super::job::{Job, Outcome};
 use super::server::{Backend, Server};
@@ -124,6 +124,22 @@ impl Orphan {
     /// What it has cost, where that is known.
     pub fn so_far(&self, now: Ms, zone: &TimeZone) -> Option<Micros> {
         Some(self.price.as_ref()?.capped(self.since?, now, zone))
+    }
+
+    /// For the log, where there is no channel in which people could hear of it.
+    pub fn unheard(&self) -> String {
+        let costs = match &self.price {
+            Some(price) => format!(" for {} an hour", spoken(price.hourly, &price.currency)),
+            None => String::new(),
+        };
+        format!(
+            "Nobody claims the {kind} “{}” (id {}) at {at}{costs}, and no channel could be told. It was left alone. Where \
+             `/admin orphans` does not list it, delete it at {at} yourself.",
+            self.name,
+            self.id,
+            kind = self.kind.word(),
+            at = self.provider
+        )
     }
 
     fn is_claimed_by(&self, server: &Server) -> bool {
@@ -340,6 +356,14 @@ mod tests {
         assert!(!concerns(None, &guild, &both), "whose it is nobody knows");
         assert!(concerns(None, &guild, &[mine]));
         assert!(concerns(None, &guild, &[]));
+    }
+
+    #[test]
+    fn what_no_channel_hears_of_is_logged_with_all_that_it_takes_to_remove_it() {
+        let price = Price { hourly: 10_000, monthly: None, currency: "EUR".into(), unit_ms: HOUR_MS };
+        let host = Orphan { price: Some(price), ..orphan("42", None) };
+        insta::assert_snapshot!(host.unheard(), @"Nobody claims the host “spawnpoint-42” (id 42) at hetzner for 0.01 € an hour, and no channel could be told. It was left alone. Where `/admin orphans` does not list it, delete it at hetzner yourself.");
+        assert!(orphan("42", None).unheard().contains("(id 42) at hetzner, and no channel"));
     }
 
     #[test]

@@ -72,6 +72,25 @@ async fn a_forgotten_host_is_told_once_with_its_price_and_left_alone() {
 }
 
 #[tokio::test]
+async fn what_concerned_nobody_at_first_is_told_as_soon_as_it_concerns_somebody() {
+    let scene = scene(Backend::Cloud);
+    let elsewhere = ServerId("elsewhere".into());
+    let mut other = scene.memory.get().servers[&scene.id].clone();
+    (other.id, other.guild) = (elsewhere.clone(), GuildId("another".into()));
+    scene.memory.get().servers.insert(elsewhere.clone(), other);
+    scene.outside.plant_host("strange", &ServerId("unknown".into()), 0);
+    for _ in 0..2 {
+        assert_eq!(ids(&swept(&scene).await), ["strange"]);
+        assert_eq!(scene.memory.get().notices, [], "whose it is nobody knows");
+    }
+    scene.memory.get().servers.remove(&elsewhere);
+    for _ in 0..2 {
+        swept(&scene).await;
+        assert_eq!(scene.memory.get().notices.len(), 1, "told once");
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_cannot_be_asked_is_never_taken_for_empty() {
     let scene = scene(Backend::Cloud);
     scene.outside.plant_host("forgotten", &scene.id, 0);
