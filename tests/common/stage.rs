@@ -15,10 +15,11 @@ use spawnpoint::model::view::JobView;
 use spawnpoint::model::{GuildId, JobId};
 use spawnpoint::program::{Drivers, Program};
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,19 @@ pub struct Stage {
     stop: CancellationToken,
     work: Option<tokio::task::JoinHandle<()>>,
     _home: Option<tempfile::TempDir>,
+}
+
+/// A number that no other test process has as long as this one lives: it listens where only one can.
+fn process() -> u8 {
+    static OURS: OnceLock<(u8, TcpListener)> = OnceLock::new();
+    let (number, _) = OURS.get_or_init(|| {
+        let first = std::process::id() % 250;
+        let numbers = (first..first + 250).map(|number| (number % 250 + 1) as u8);
+        let claimed =
+            |number| Some((number, TcpListener::bind(SocketAddr::from(([127, 1, number, 254], 40404))).ok()?));
+        numbers.filter_map(claimed).next().expect("fewer than 250 test processes run at once")
+    });
+    *number
 }
 
 /// Whether there is a daemon to test on. A laptop without one skips; CI does not.
@@ -70,9 +84,8 @@ impl Stage {
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut config = Config { data_dir: home.path().join("data"), ..Config::default() };
         config.game_scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(recipes);
-        // The process's own number keeps test processes apart, the counter the stages within one.
-        let process = (std::process::id() % 250 + 1) as u8;
-        config.docker.publish_address = [127, 1, process, NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed)].into();
+        // The first number keeps test processes apart, the second the stages within one.
+        config.docker.publish_address = [127, 1, process(), NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed)].into();
         config.watch.every_seconds = 1;
         tweak(&mut config);
         Stage::at(config, home, None).await
