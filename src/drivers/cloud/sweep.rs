@@ -293,8 +293,8 @@ async fn end_host(api: &dyn CloudApi, id: &str) -> anyhow::Result<()> {
     while api.host(id).await?.is_some() {
         ensure!(
             Instant::now() < until,
-            "the provider accepted its end, and it is still there. It may bill: look again with `/admin orphans` in a \
-             few minutes"
+            "the provider accepted its end, and it is still there. It may bill: where the provider's own site shows it in \
+             a few minutes too, delete it there. What is on its way out `/admin orphans` does not list"
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
