@@ -148,11 +148,12 @@ const OPENTTD_CLIENT: &str = r#"
     version='[version]\nversion_string = 13.0\nversion_number = 1D086D64\nini_version = 2\n[network]\n'
     printf "${version}client_name = Ada\n" >"$config/private.cfg"
     printf "${version}use_relay_service = never\n" >"$config/openttd.cfg"
-    # What this friend reads on the screen goes to a terminal too. To a file it would be written when the game ends.
+    # What this friend reads on the screen goes to a terminal too. To a file it would be written when the game ends. The
+    # game may read these commands more than once, and `script` ends one that is on.
     script -qfc "tty >$HOME/terminal; sleep infinity" /dev/null </dev/null &
     until [ -s "$HOME/terminal" ]; do sleep 0.1; done
     mkdir -p "$HOME/.local/share/openttd/scripts"
-    echo "script $(cat "$HOME/terminal")" >"$HOME/.local/share/openttd/scripts/autoexec.scr"
+    printf 'script\nscript %s\n' "$(cat "$HOME/terminal")" >"$HOME/.local/share/openttd/scripts/autoexec.scr"
     cd /srv/game/usr/share/games/openttd
     play /srv/game/usr/games/openttd "$HOST:$PORT"
 "#;
