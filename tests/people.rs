@@ -14,7 +14,6 @@ use spawnpoint::model::ServerId;
 use spawnpoint::model::job::Step;
 use spawnpoint::model::server::{Server, Wanted};
 use spawnpoint::model::world::BackupId;
-use spawnpoint::vault::{Meta, OwnerId, Reason, Selection, Shift, Vault};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -111,28 +110,6 @@ impl Room {
 async fn world(bot: &Bot) -> Server {
     let servers = bot.store.servers_everywhere().await.unwrap();
     servers.into_iter().find(|server| server.name.as_str() == "world").unwrap()
-}
-
-/// In the vault, a backup of the world that the outside has as this version.
-fn kept(room: &Room, server: &ServerId, version: u64) -> BackupId {
-    let owner = OwnerId::parse(&server.0).unwrap();
-    let mut staging = Vault::open(&room.home.path().join("vault")).unwrap().stage(&owner, None).unwrap();
-    let empty = [0u8; 1024];
-    staging.unpack(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
-    staging.compare(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
-    let meta = Meta {
-        server: "world".into(),
-        game: "toy".into(),
-        recipe_version: None,
-        reason: Reason::Stop,
-        taken_at_ms: 1_795_000_000_000,
-        live: false,
-        by: "bob".into(),
-        note: None,
-    };
-    let id = BackupId(staging.keep(meta).unwrap().id.as_str().to_owned());
-    room.home.outside.get().backups.insert(id.clone(), (server.clone(), version));
-    id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -460,7 +437,8 @@ async fn a_yes_to_a_restore_brings_that_world_back_and_keeps_the_one_before() {
     let made = room.ask(&room.bob, "/backup create server:world").await;
     assert!(made.contains("Backing up `world` (job 2)"), "{made}");
     room.told(&made, "`world` is backed up").await;
-    let backup = kept(&room, &id, old);
+    let backup = BackupId(room.home.keep_backup(&id));
+    room.home.outside.get().backups.insert(backup.clone(), (id.clone(), old));
     let new = play();
     let asked = room.ask(&room.alice, &format!("/backup restore server:world backup:{}", backup.0)).await;
     assert!(asked.contains(&format!("Put `world` back to the backup `{}`?", backup.0)), "{asked}");

@@ -16,7 +16,6 @@ use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::ServerId;
 use spawnpoint::model::access::Caller;
 use spawnpoint::model::job::Step;
-use spawnpoint::vault::{Meta, OwnerId, Reason, Selection, Shift, Vault};
 
 struct Room {
     discord: Discord,
@@ -286,32 +285,12 @@ async fn the_cancel_of_a_build_calls_off_that_build_also_where_a_server_has_its_
     bot.end().await.unwrap();
 }
 
-/// A kept backup of `world`, as a stop of the real backend would have left it.
-fn backup(vault: &Vault, world: &ServerId) -> String {
-    let owner = OwnerId::parse(&world.0).unwrap();
-    let mut staging = vault.stage(&owner, None).unwrap();
-    let empty = [0u8; 1024];
-    staging.unpack(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
-    staging.compare(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
-    let meta = Meta {
-        server: "world".into(),
-        game: "needy".into(),
-        recipe_version: None,
-        reason: Reason::Stop,
-        taken_at_ms: 1_795_000_000_000,
-        live: false,
-        by: "bob".into(),
-        note: None,
-    };
-    staging.keep(meta).unwrap().id.as_str().to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_is_asked_first_and_only_who_was_asked_answers() {
     let Some((room, bot)) = room().await else { return };
     room.up().await;
     let world = room.world(&bot).await;
-    let id = backup(&Vault::open(&room.home.path().join("vault")).unwrap(), &world);
+    let id = room.home.keep_backup(&world);
     let offered = room.discord.autocomplete(&room.alice, "general", "/backup restore server:world backup:").await;
     assert_eq!(offered.len(), 1, "{offered:?}");
     let mut story = room.ask(&room.alice, "/backup restore server:world backup:nothing").await;
@@ -494,7 +473,7 @@ async fn games_are_shown_and_everything_is_offered_while_typing() {
     story += &room.ask(&room.bob, "/game show game:needy").await;
     story += &room.ask(&room.bob, "/game show game:tetris").await;
     let world = room.world(&bot).await;
-    backup(&Vault::open(&room.home.path().join("vault")).unwrap(), &world);
+    room.home.keep_backup(&world);
     room.up().await;
     for line in [
         "/game show game:ne",

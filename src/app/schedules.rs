@@ -249,11 +249,7 @@ fn on_record(masked: &str) -> String {
 }
 
 fn is_theirs(caller: &Caller, schedule: &Schedule) -> bool {
-    match (&caller.actor, &schedule.made_by) {
-        (Actor::Discord { id, .. }, Actor::Discord { id: maker, .. }) => id == maker,
-        (Actor::Operator, _) => true,
-        (Actor::Discord { .. } | Actor::Token { .. } | Actor::Schedule { .. } | Actor::Watcher, _) => false,
-    }
+    caller.actor == Actor::Operator || caller.actor.is_same(&schedule.made_by)
 }
 
 fn does_of(action: &str, command: Option<&str>) -> Answer<Does> {

@@ -13,11 +13,11 @@ use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
 use spawnpoint::model::bill::Spending;
 use spawnpoint::model::lease::Rules;
 use spawnpoint::model::server::Backend;
-use spawnpoint::model::{MINUTE_MS, Ms};
+use spawnpoint::model::{MINUTE_MS, Ms, ServerId};
 use spawnpoint::recipes::Recipes;
 use spawnpoint::scheduler;
 use spawnpoint::store::Store;
-use spawnpoint::vault::Vault;
+use spawnpoint::vault::{Meta, OwnerId, Reason, Selection, Shift, Vault};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +62,26 @@ impl Home {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A kept backup of this server, whose name is `world`, as a stop of the real backend would have left it.
+    pub fn keep_backup(&self, server: &ServerId) -> String {
+        let owner = OwnerId::parse(&server.0).unwrap();
+        let mut staging = Vault::open(&self.path().join("vault")).unwrap().stage(&owner, None).unwrap();
+        let empty = [0u8; 1024];
+        staging.unpack(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
+        staging.compare(&empty[..], &Selection::everything(), &Shift::none()).unwrap();
+        let meta = Meta {
+            server: "world".into(),
+            game: "toy".into(),
+            recipe_version: None,
+            reason: Reason::Stop,
+            taken_at_ms: 1_795_000_000_000,
+            live: false,
+            by: "bob".into(),
+            note: None,
+        };
+        staging.keep(meta).unwrap().id.as_str().to_owned()
     }
 }
 

@@ -92,6 +92,13 @@ impl CloudDriver {
         }
     }
 
+    fn without_refused(&self, provider: &str, mut offers: Vec<Offer>) -> Vec<Offer> {
+        if let Some(lists) = self.lists.get(provider) {
+            lists.without_refused(&mut offers);
+        }
+        offers
+    }
+
     /// What takes a person's yes before a start.
     pub(super) async fn instead_of(
         &self,
@@ -105,16 +112,10 @@ impl CloudDriver {
         }
         let needs = self.needs(server, self.recipe(&server.game)?);
         let listed = self.offers_or_older(&provider).await?;
-        let mut offers = listed.clone();
-        if let Some(lists) = self.lists.get(&provider) {
-            lists.without_refused(&mut offers);
-        }
+        let offers = self.without_refused(&provider, listed.clone());
         if let Some(yes) = &place.yes {
             let there = &yes.quote.provider;
-            let mut offers = self.offers_or_older(there).await?;
-            if let Some(lists) = self.lists.get(there) {
-                lists.without_refused(&mut offers);
-            }
+            let offers = self.without_refused(there, self.offers_or_older(there).await?);
             if choose::choose_known(&offers, &needs, &place.agreed(), place.known_price(last)).is_ok() {
                 return Ok(None);
             }
