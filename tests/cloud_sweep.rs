@@ -16,6 +16,7 @@ use spawnpoint::model::access::Actor;
 use spawnpoint::model::host::HostRef;
 use spawnpoint::model::server::State;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const PROVIDERS: [&str; 4] = ["linode", "hetzner", "digitalocean", "vultr"];
 
@@ -119,6 +120,43 @@ async fn what_no_server_has_is_found_at_every_provider_and_deleted_when_somebody
         }
     }
     stage.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_its_provider_goes_on_deleting_is_shown_until_it_is_gone_and_nobody_is_asked_about_it() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    // The two that have a word for it.
+    for provider in ["hetzner", "linode"] {
+        let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, provider)).await;
+        let app = &stage.program.app;
+        let id = cloud_server(&stage, "world").await;
+        let host = plant(&clouds, provider, "host", "spawnpoint-world", &stage.instance, &id);
+        let tag = match &app.orphans(&stage.caller).await.unwrap().found[..] {
+            [view] => view.orphan.tag(),
+            all => panic!("one: {all:#?}"),
+        };
+        clouds.fail(Failure::half_delete(None).of(provider));
+        // Nobody waits for as long as it would.
+        let deleting = tokio::time::timeout(Duration::from_secs(2), app.orphan_delete(&stage.caller, &tag)).await;
+        assert!(deleting.is_err(), "{deleting:?}");
+
+        let orphans = app.orphans(&stage.caller).await.unwrap();
+        assert_eq!(known(&orphans), []);
+        let [view] = &orphans.leaving[..] else { panic!("one: {orphans:#?}") };
+        assert_eq!((view.orphan.id.as_str(), view.server.as_deref()), (host.as_str(), Some("world")));
+        let shown = spawnpoint::discord::render::orphans::orphans(&orphans, view.orphan.since.unwrap());
+        assert!(shown.text.starts_with("**What no server has is on its way out**, and is not gone yet."), "{shown:?}");
+        let told = " so far · made for `world` · its provider is deleting it, and it may bill";
+        assert!(shown.text.contains(told) && shown.buttons.is_empty(), "{shown:?}");
+        let again = app.orphan_delete(&stage.caller, &tag).await;
+        assert!(matches!(again, Err(Refusal::NotFound(_))), "{again:?}");
+
+        clouds.heal();
+        clouds.die(&host, "gone");
+        let orphans = app.orphans(&stage.caller).await.unwrap();
+        assert!(orphans.leaving.is_empty() && orphans.found.is_empty(), "{orphans:#?}");
+        stage.close().await;
+    }
 }
 
 #[tokio::test]

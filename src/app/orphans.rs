@@ -18,6 +18,8 @@ pub struct Orphans {
     pub found: Vec<OrphanView>,
     /// Of a server whose job waits for a person: nothing is done with these before that is decided.
     pub waiting: Vec<(OrphanView, JobId)>,
+    /// Hosts that are being deleted and are not gone yet: there is nothing to decide about them.
+    pub leaving: Vec<OrphanView>,
     pub lost: Vec<LostView>,
     /// Who could not be asked: what is there is unknown.
     pub unasked: Vec<Unasked>,
@@ -66,12 +68,15 @@ impl App {
                 orphan,
             }))
         };
-        let (mut views, mut waiting) = (vec![], vec![]);
+        let (mut views, mut waiting, mut leaving) = (vec![], vec![], vec![]);
         for orphan in found.orphans {
             views.extend(shown(orphan).await?);
         }
         for (orphan, job) in found.waiting {
             waiting.extend(shown(orphan).await?.map(|view| (view, job)));
+        }
+        for orphan in found.leaving {
+            leaving.extend(shown(orphan).await?);
         }
         let view = |lost: crate::model::sweep::Lost| {
             let server = everywhere.iter().find(|server| server.id == lost.server && server.guild == caller.guild)?;
@@ -83,7 +88,7 @@ impl App {
             })
         };
         let lost = found.lost.into_iter().filter_map(view).collect();
-        Ok(Orphans { found: views, waiting, lost, unasked: found.unasked })
+        Ok(Orphans { found: views, waiting, leaving, lost, unasked: found.unasked })
     }
 
     /// The one that a button means, if it still is one.
@@ -92,7 +97,7 @@ impl App {
         match (found.into_iter().find(|view| view.orphan.tag() == tag), unasked.as_slice()) {
             (Some(view), _) => Ok(view),
             (None, []) => Err(Refusal::NotFound(
-                "That is no orphan any more: it is gone, a server has it, or a job is at work there. Nothing was done."
+                "That is no orphan any more: it is gone or going, a server has it, or a job is at work there. Nothing was done."
                     .to_owned(),
             )),
             (None, unasked) => {

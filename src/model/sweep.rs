@@ -16,6 +16,8 @@ pub struct Sweep {
     pub orphans: Vec<Orphan>,
     /// Orphans whose server has a job that waits for a person, which has to be decided first.
     pub waiting: Vec<(Orphan, JobId)>,
+    /// Hosts of nobody that their provider is deleting. Most bill until they are gone.
+    pub leaving: Vec<Orphan>,
     pub lost: Vec<Lost>,
     /// Where nobody could look. What is there is unknown, which is not nothing.
     pub unasked: Vec<Unasked>,
@@ -25,6 +27,7 @@ impl Sweep {
     pub fn add(&mut self, more: Sweep) {
         self.orphans.extend(more.orphans);
         self.waiting.extend(more.waiting);
+        self.leaving.extend(more.leaving);
         self.lost.extend(more.lost);
         self.unasked.extend(more.unasked);
     }
@@ -207,8 +210,12 @@ pub fn settled(found: Sweep, servers: &[Server], busy_before: &[Job], busy_after
     let mut left = Sweep { lost: found.lost.into_iter().filter(still_lost).collect(), ..Sweep::default() };
     left.unasked = found.unasked;
     left.waiting = found.waiting;
+    let claimed = |orphan: &Orphan| servers.iter().any(|server| orphan.is_claimed_by(server));
+    // Of one that a job is deleting, that job's message tells.
+    let of_job = |orphan: &Orphan| orphan.server.as_ref().is_some_and(busy);
+    left.leaving = found.leaving.into_iter().filter(|orphan| !claimed(orphan) && !of_job(orphan)).collect();
     for orphan in found.orphans {
-        if servers.iter().any(|server| orphan.is_claimed_by(server)) {
+        if claimed(&orphan) {
             continue;
         }
         match orphan.server.as_ref().filter(|id| busy(id)) {
@@ -322,8 +329,11 @@ mod tests {
             ("the firewall of the host on record", firewall("fw-1"), &[], &[], false),
             ("another firewall", firewall("fw-2"), &[], &[], true),
         ] {
+            let leaving = Sweep { leaving: vec![one.clone()], ..Sweep::default() };
             let left = settled(found(one), &servers, before, after);
             assert_eq!(!left.orphans.is_empty(), expected, "{what}");
+            let left = settled(leaving, &servers, before, after);
+            assert_eq!(!left.leaving.is_empty(), expected, "{what}, on its way out");
         }
     }
 

@@ -13,16 +13,18 @@ use crate::model::{JobId, Ms};
 const WITH_BUTTONS: usize = 10;
 
 pub fn orphans(all: &Orphans, now: Ms) -> Said {
-    let Orphans { found, waiting, lost, unasked } = all;
+    let Orphans { found, waiting, leaving, lost, unasked } = all;
     let mut lines: Vec<String> = unasked.iter().map(unlooked).collect();
     lines.extend(lost.iter().map(host_lost));
     let numbered = found.iter().enumerate().map(|(at, view)| format!("{}. {}", at + 1, line(view, now)));
     lines.extend(numbered);
     lines.extend(waiting.iter().map(|(view, job)| waits(view, *job, now)));
+    lines.extend(leaving.iter().map(|view| leaves(view, now)));
     let head = match found.len() {
         0 if !waiting.is_empty() => {
             "**Nothing can be put away now**: first decide about the jobs that wait.".to_owned()
         }
+        0 if !leaving.is_empty() => "**What no server has is on its way out**, and is not gone yet.".to_owned(),
         0 if unasked.is_empty() => {
             "**Nothing lies around**: everything with this Spawnpoint's label belongs to a server.".to_owned()
         }
@@ -51,6 +53,15 @@ fn waits(view: &OrphanView, job: JobId, now: Ms) -> String {
     format!(
         "{} · job {job} of that server waits for a person: decide it first, with `/server retry` or `/server cancel`",
         line(view, now)
+    )
+}
+
+/// A delete that its provider has accepted and not done.
+fn leaves(view: &OrphanView, now: Ms) -> String {
+    format!(
+        "{} · its provider is deleting it, and it may bill until it is gone: if it stays here, look at {}'s page",
+        line(view, now),
+        plain(&view.orphan.provider, NAME_SHOWN)
     )
 }
 

@@ -73,9 +73,14 @@ impl CloudDriver {
         let hosts = api.hosts(instance).await?;
         let here = || servers.iter().filter_map(|server| Some((server, server.owned.host.as_ref()?)));
         let here = || here().filter(|(_, host)| host.provider == name);
-        for host in hosts.iter().filter(|host| host.state != HostState::Leaving && host.labels.instance == *instance) {
-            if !here().any(|(_, claimed)| claimed.id == host.id) {
-                found.orphans.push(self.orphan_host(name, api, host).await);
+        for host in hosts.iter().filter(|host| host.labels.instance == *instance) {
+            if here().any(|(_, claimed)| claimed.id == host.id) {
+                continue;
+            }
+            let orphan = self.orphan_host(name, api, host).await;
+            match host.state {
+                HostState::Leaving => found.leaving.push(orphan),
+                _ => found.orphans.push(orphan),
             }
         }
         let mut missing = vec![];
@@ -293,8 +298,8 @@ async fn end_host(api: &dyn CloudApi, id: &str) -> anyhow::Result<()> {
     while api.host(id).await?.is_some() {
         ensure!(
             Instant::now() < until,
-            "the provider accepted its end, and it is still there. It may bill: where the provider's own site shows it in \
-             a few minutes too, delete it there. What is on its way out `/admin orphans` does not list"
+            "the provider accepted its end, and it is still there. It may bill: where `/admin orphans` still shows it in a \
+             few minutes, delete it on the provider's own site"
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
