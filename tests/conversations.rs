@@ -408,7 +408,7 @@ async fn what_destroys_is_asked_first() {
     assert_snapshot!(story, @r"
     alice used /server delete
     Spawnpoint (only alice sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then its drive is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     alice used /server delete
@@ -416,7 +416,7 @@ async fn what_destroys_is_asked_first() {
       Nothing was done.
     bob used /server delete
     Spawnpoint (only bob sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then its drive is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     bob used /server delete
@@ -424,7 +424,7 @@ async fn what_destroys_is_asked_first() {
       That needs the permission “admin”. An admin can grant it with `/admin grant`.
     alice used /server delete
     Spawnpoint (only alice sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then its drive is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     alice used /server delete

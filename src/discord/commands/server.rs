@@ -356,7 +356,7 @@ async fn delete(
         let id = server_id(&asked, &server).await?;
         asked.may_tell_here()?;
         let question = format!(
-            "Delete {}? If it runs, it is stopped; a last backup of its world is made, then its drive is deleted. Backups stay.",
+            "Delete {}? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.",
             text::code(&server)
         );
         Ok(lists::question(&question, "Delete it", Sure::Delete(id), asked.asker()))
