@@ -267,6 +267,7 @@ async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
     let players = players_until(&stage, "arena", "the bot", |players| players.bots == Some(1)).await;
     assert_eq!((players.online, players.map.as_deref()), (Some(0), Some("oa_dm2")), "{players:?}");
     assert!(players.version.as_ref().is_some_and(|version| version.starts_with("ioq3")), "{players:?}");
+    assert!(players.latency_ms.is_some(), "{players:?}");
 
     let ada = Client::join_from("spawnpoint-test/openarena-client:1", &stage, "arena", OPENARENA_CLIENT).await;
     let log_says = async |what: &str| {

@@ -325,6 +325,29 @@ async fn a_restart_stops_and_starts_and_each_button_of_a_panel_does_what_it_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_how_long_it_usually_takes_once_one_has_been_seen() {
+    let Some((room, bot)) = room().await else { return };
+    for (job, seen) in [(1, false), (4, true)] {
+        // It stays in the middle, where its message can be read.
+        room.home.outside.fault(Way::Run, Step::StartGame, Kind::Hang, 1);
+        room.ask(&room.bob, "/server start server:world").await;
+        let middle = format!(r"(?s)Job {job} .*▸ \*\*Starting the game\*\* \(now");
+        let told = room.discord.wait_for("general", &middle).await.text;
+        let line = |with: &str| told.lines().find(|line| line.contains(with)).unwrap().to_owned();
+        assert_eq!(line("Job").contains(" so far, usually "), seen, "{told}");
+        assert_eq!(line("▸").contains(", usually "), seen, "{told}");
+        room.ask(&room.bob, "/server cancel server:world").await;
+        room.discord.wait_for("general", &format!("(?s)was called off.*Job {job} ")).await;
+        if !seen {
+            room.up("world").await;
+            room.ask(&room.bob, "/server stop server:world").await;
+            room.discord.wait_for("general", "(?s)`world` is stopped.*Job 3 ").await;
+        }
+    }
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_shows_the_last_lines_to_whoever_may_read_it() {
     let Some((room, bot)) = room().await else { return };
     room.up("world").await;

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 use spawnpoint::clients::dns::{Cloudflare, Dns, DnsError, HostName, Owner, Provider, Settings, Zone, cloudflare};
+use spawnpoint::config::Config;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -320,6 +321,27 @@ async fn a_name_follows_its_server_and_goes_with_it() {
     dns.clear("friday").await.unwrap();
     // The zone's id was looked up once.
     assert_eq!(cloudflare.asked().iter().filter(|asked| asked.ends_with("/zones")).count(), 1);
+}
+
+#[tokio::test]
+async fn what_the_configuration_says_leads_to_the_zone() {
+    let cloudflare = StandIn::start().await;
+    let named = |more: &str| {
+        let text = format!(
+            "[dns]\nzone = \"example.org\"\nprovider = \"cloudflare\"\nttl_seconds = 90\n[dns.cloudflare]\n\
+             token = \"{TOKEN}\"\napi_url = \"http://{}/client/v4\"\n{more}",
+            cloudflare.address
+        );
+        let config = Config::parse(&text, std::iter::empty()).unwrap();
+        spawnpoint::program::names(&config, "blue").unwrap().unwrap()
+    };
+    named("").point("friday", ip("192.0.2.1")).await.unwrap();
+    assert_eq!(cloudflare.holds(NAME), ["A 192.0.2.1 90", &MARKER.replace(" 60", " 90")]);
+    let zones = || cloudflare.asked().iter().filter(|asked| asked.ends_with("/zones")).count();
+    assert_eq!(zones(), 1);
+    // Whose token may not list zones writes the id down.
+    named(&format!("zone_id = \"{ZONE_ID}\"")).clear("friday").await.unwrap();
+    assert_eq!((cloudflare.holds(NAME), zones()), (vec![], 1));
 }
 
 #[tokio::test]
