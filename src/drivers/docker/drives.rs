@@ -2,20 +2,21 @@
 //! where the file system can) where it cannot; both behind the same words. What a drive was made as it stays: its folder
 //! says it, whatever the daemon and the configuration say by then.
 
-use super::folders::{clear, disk_error, make_dir, remove, to_disk};
+use super::folders::{clear, disk_error, make_dir, make_dir_in_place, remove, to_disk};
 use super::snapshots::{gone_is_fine, path_text};
 use super::{DockerDriver, GAME_DIR, blocking, docker_error};
 use crate::clients::docker::{ContainerSpec, DockerError, Mount, OverlayVolume};
-use crate::drivers::sync_dir;
+use crate::drivers::{blocking_while_wanted, sync_dir};
 use crate::engine::{StepCx, StepError};
 use crate::model::drive::{DriveRef, SnapshotId, golden};
 use crate::model::job::{Action, Gain, Step};
 use crate::model::server::Server;
 use crate::model::world::WorldAt;
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
 
 /// The folder of all drives, in the data folder.
 pub(super) const DRIVES: &str = "drives";
@@ -204,7 +205,9 @@ impl DockerDriver {
             }
             DriveKind::Copy => {
                 let from = self.snapshot_files(&drive.snapshot);
-                blocking(move || copy_tree(&from, &dir, owner)).await?.map_err(disk_error("copying the snapshot"))?;
+                blocking_while_wanted(move |unwanted| copy_tree(&from, &dir, owner, &unwanted))
+                    .await?
+                    .map_err(disk_error("copying the snapshot"))?;
             }
         }
         self.declare(server, drive).await
@@ -297,13 +300,16 @@ pub(super) fn own_files(dir: &Path) -> PathBuf {
     }
 }
 
-/// Counts files and the blocks they use. Folders that cannot be entered are an error, never a zero.
+/// Counts files and the blocks they use. Folders that cannot be entered are an error, never a zero; a file that a game
+/// removes meanwhile is none.
 pub fn usage(path: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
     let mut seen = HashSet::new();
     for entry in walkdir::WalkDir::new(path) {
-        let entry = entry?;
-        let found = entry.metadata()?;
+        let found = match entry.and_then(|entry| entry.metadata()) {
+            Err(error) if error.depth() > 0 && error.io_error().is_some_and(|io| io.kind() == NotFound) => continue,
+            found => found?,
+        };
         if !found.is_dir() {
             usage.files += 1;
         }
@@ -314,19 +320,24 @@ pub fn usage(path: &Path) -> io::Result<Usage> {
     Ok(usage)
 }
 
-/// A whole copy in `to/files`, put in place only when it is complete.
-fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
+/// A whole copy in `to/files`, put in place only when it is complete. One that is called off ends at the next file, and
+/// makes no folder anew that was cleared away by then.
+fn copy_tree(from: &Path, to: &Path, owner: (u32, u32), unwanted: &CancellationToken) -> io::Result<()> {
     let (done, partial) = (to.join("files"), to.join(PARTIAL));
     if done.is_dir() {
         return Ok(());
     }
     clear(&partial)?;
+    std::fs::create_dir_all(to)?;
     for entry in walkdir::WalkDir::new(from) {
+        if unwanted.is_cancelled() {
+            return Err(io::Error::other("it was called off"));
+        }
         let entry = entry?;
         let target = partial.join(entry.path().strip_prefix(from).expect("the walk stays below its root"));
         let found = entry.metadata()?;
         if found.is_dir() {
-            make_dir(&target, owner)?;
+            make_dir_in_place(&target, owner)?;
             // The snapshot's own folder is sealed; the copy is there to be written.
             std::fs::set_permissions(&target, std::fs::Permissions::from_mode(found.mode() | 0o700))?;
         } else if found.is_symlink() {
@@ -358,6 +369,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn a_hard_link_is_counted_once() {
@@ -370,6 +382,25 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_while_it_is_measured_is_no_error() {
+        let home = tempfile::tempdir().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    (0..50).for_each(|name| std::fs::write(home.path().join(name.to_string()), "x").unwrap());
+                    (0..50).for_each(|name| std::fs::remove_file(home.path().join(name.to_string())).unwrap());
+                }
+            });
+            let measured: io::Result<Vec<Usage>> = (0..2000).map(|_| usage(home.path())).collect();
+            done.store(true, Ordering::Relaxed);
+            measured.unwrap();
+        });
+        let nowhere = usage(&home.path().join("nowhere")).map(|usage| usage.files);
+        assert_eq!(nowhere.unwrap_err().kind(), NotFound);
+    }
+
+    #[test]
     fn a_copied_drive_is_whole_and_writable() {
         let home = tempfile::tempdir().unwrap();
         let (from, to) = (home.path().join("from"), home.path().join("to"));
@@ -379,10 +410,33 @@ mod tests {
         std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o555)).unwrap();
         let me = std::fs::metadata(home.path()).unwrap();
         assert_eq!(kind_on_disk(&to), None);
-        copy_tree(&from, &to, (me.uid(), me.gid())).unwrap();
+        copy_tree(&from, &to, (me.uid(), me.gid()), &CancellationToken::new()).unwrap();
         assert_eq!(kind_on_disk(&to), Some(DriveKind::Copy));
         assert_eq!(std::fs::read_to_string(to.join("files/dir/link")).unwrap(), "content");
         std::fs::write(to.join("files/new"), "x").unwrap();
+    }
+
+    #[test]
+    fn a_copy_that_is_called_off_makes_nothing_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, to) = (home.path().join("from"), home.path().join("to"));
+        (0..4000).for_each(|number| std::fs::create_dir_all(from.join(number.to_string()).join("in")).unwrap());
+        let me = std::fs::metadata(home.path()).unwrap();
+        let owner = (me.uid(), me.gid());
+        let unwanted = CancellationToken::new();
+        std::thread::scope(|scope| {
+            let copy = scope.spawn(|| copy_tree(&from, &to, owner, &unwanted));
+            while to.join(PARTIAL).read_dir().map_or(0, Iterator::count) < 10 {
+                assert!(!copy.is_finished(), "it was too quick");
+            }
+            // As it is undone: its thread may not have heard of it yet.
+            remove(&to).unwrap();
+            unwanted.cancel();
+            copy.join().unwrap().unwrap_err();
+        });
+        assert!(!to.exists(), "a drive that nobody knows of");
+        copy_tree(&from, &to, owner, &unwanted).unwrap_err();
+        assert_eq!(kind_on_disk(&to), None);
     }
 
     /// An XFS in a file, unmounted at the end.
@@ -434,7 +488,7 @@ mod tests {
         std::fs::write(from.join("map"), vec![7; 64 << 20]).unwrap();
         let before = disk.free_bytes();
         let me = std::fs::metadata(disk.at()).unwrap();
-        copy_tree(&from, &to, (me.uid(), me.gid())).unwrap();
+        copy_tree(&from, &to, (me.uid(), me.gid()), &CancellationToken::new()).unwrap();
         let taken = before.saturating_sub(disk.free_bytes());
         assert!(taken < 1 << 20, "the copy of 64 MB took {taken} bytes");
         // It is a copy all the same.

@@ -13,8 +13,18 @@ const DELETING: &str = ".deleting-";
 const FULL_BYTES: u64 = 1 << 20;
 
 /// A folder that belongs to the user games run as. Only root can give it away, and everybody else already is that user.
-pub(super) fn make_dir(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+pub(super) fn make_dir(path: &Path, owner: (u32, u32)) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
+    give(path, owner)
+}
+
+/// The same in a folder that must be there: where that was deleted meanwhile, it stays deleted.
+pub(super) fn make_dir_in_place(path: &Path, owner: (u32, u32)) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    give(path, owner)
+}
+
+fn give(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     let found = std::fs::metadata(path)?;
     if (found.uid(), found.gid()) != (uid, gid) {
         chown(path, Some(uid), Some(gid))?;
