@@ -13,6 +13,8 @@ pub const CRASHES_MAX: usize = 3;
 pub const CRASH_WINDOW_MS: Ms = HOUR_MS;
 /// A rented host that should be off and has not answered for so long is told of. Shorter is a network that hiccups.
 pub const SILENT_MS: Ms = 5 * MINUTE_MS;
+/// And one that should be on. People who play notice before that.
+pub const SILENT_ON_MS: Ms = 30 * MINUTE_MS;
 
 /// A rented host that waits for people is told of again after this time.
 pub const REMIND_MS: Ms = 24 * HOUR_MS;
@@ -88,9 +90,11 @@ pub enum Decision {
     BudgetStuck {
         standing: Standing,
     },
-    /// It should be off, and nobody can look at what costs the money.
+    /// Nobody can look at what costs the money, and it should be off, or has been silent for long.
     HostSilent {
         since: Ms,
+        /// It should be on, for all that anybody asked.
+        on: bool,
     },
     /// Only people can go on with it, and its host bills on.
     StillBills {
@@ -170,12 +174,12 @@ fn unseen(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
         Wanted::Off => true,
         Wanted::On => facts.lease_until.is_some_and(|until| facts.bill.stop_at(until) <= now),
     };
-    if !should_be_off || now - since < SILENT_MS {
+    if now - since < if should_be_off { SILENT_MS } else { SILENT_ON_MS } {
         return (memo, None);
     }
     if !memo.silent_told {
         (memo.silent_told, memo.bills_told) = (true, Some(now));
-        return (memo, Some(Decision::HostSilent { since }));
+        return (memo, Some(Decision::HostSilent { since, on: !should_be_off }));
     }
     waiting(now, facts, memo)
 }
@@ -420,14 +424,15 @@ mod tests {
         let same = |facts: Facts| facts;
         type Change<'a> = &'a dyn Fn(Facts) -> Facts;
         type Case<'a> = (&'a str, Wanted, Option<Ms>, Change<'a>, &'a [i64]);
-        let table: [Case; 8] = [
+        let table: [Case; 9] = [
             ("off", Wanted::Off, None, &same, &[5]),
-            ("wanted for ever", Wanted::On, None, &same, &[]),
-            ("lease not over", Wanted::On, lease_over_at(99), &same, &[]),
+            ("wanted for ever", Wanted::On, None, &same, &[30]),
+            ("lease not over", Wanted::On, lease_over_at(99), &same, &[30]),
             ("lease over before", Wanted::On, lease_over_at(-9), &same, &[5]),
-            ("lease over meanwhile", Wanted::On, lease_over_at(30), &same, &[30]),
-            ("the time that is paid for goes on", Wanted::On, lease_over_at(30), &paid, &[45]),
+            ("lease over meanwhile", Wanted::On, lease_over_at(20), &same, &[20]),
+            ("the time that is paid for goes on", Wanted::On, lease_over_at(20), &paid, &[30]),
             ("a machine of your own", Wanted::Off, None, &own, &[]),
+            ("a machine of your own that should be on", Wanted::On, None, &own, &[]),
             ("somebody closed a stop as it was", Wanted::Off, None, &left, &[]),
         ];
         for (what, wanted, lease_until, change, expected) in table {
@@ -449,7 +454,7 @@ mod tests {
                 let (memo, decision) = reconcile(minute * MINUTE_MS, &facts);
                 facts.memo = memo;
                 match decision {
-                    Some(Decision::HostSilent { since }) => told.push((minute, since)),
+                    Some(Decision::HostSilent { since, .. }) => told.push((minute, since)),
                     other => assert_eq!(other, None, "{what}"),
                 }
             }

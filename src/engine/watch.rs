@@ -172,10 +172,10 @@ impl Engine {
                 told: Some(self.key(server, &standing, STUCK)),
                 ..Warning::of(Notice::BudgetStuck { server: name, standing })
             },
-            Decision::HostSilent { since } => {
+            Decision::HostSilent { since, on } => {
                 let host = server.owned.rented()?;
                 let (provider, host) = (host.provider.clone(), host.id.clone());
-                Warning::of(Notice::HostSilent { server: name, provider, host, since })
+                Warning::of(Notice::HostSilent { server: name, provider, host, since, on })
             }
             Decision::StillBills { standing } => return self.still_bills(server, busy, standing),
         })

@@ -272,12 +272,15 @@ pub enum Notice {
         /// The newest backup.
         backup: Option<String>,
     },
-    /// The server should be off, and its host has not answered since: it bills, and nobody knows what it does.
+    /// A host has not answered since: it bills, and nobody knows what it does.
     HostSilent {
         server: String,
         provider: String,
         host: String,
         since: Ms,
+        /// The server should be on.
+        #[serde(default)]
+        on: bool,
     },
     /// Its host bills on, and only people can go on with it. Told again each day.
     StillBills {

@@ -112,9 +112,10 @@ async fn a_crash_is_no_reason_to_rent_beyond_the_budget() {
 async fn a_host_that_nobody_reaches_is_not_stopped_blindly_and_people_hear_of_it() {
     let evening = begun(guild("0.02 USD"), |_| ()).await;
     evening.scene.outside.get().blind = true;
+    let silent = format!("should be on, and silent since minute {}", evening.engine.now() / MINUTE_MS);
     evening.minutes(200).await;
     assert_eq!(evening.jobs().len(), 1, "{:?}", evening.jobs());
-    assert_eq!(evening.notices(), ["stuck, Guild budget: 0.02 $ of 0.02 $"]);
+    assert_eq!(evening.notices(), [&*silent, "stuck, Guild budget: 0.02 $ of 0.02 $"]);
     evening.scene.outside.get().blind = false;
     evening.minutes(2).await;
     assert_eq!(evening.jobs()[1..], [spent(BudgetOf::Guild)]);
@@ -125,7 +126,7 @@ async fn a_host_that_nobody_reaches_is_not_stopped_blindly_and_people_hear_of_it
 async fn people_hear_of_a_host_that_should_be_off_and_does_not_answer() {
     let evening = begun(Spending::default(), |server| server.limits.lease_min = Some(60)).await;
     let began = evening.engine.now() / MINUTE_MS;
-    let told = |minute: Ms| format!("should be off, and silent since minute {}", began + minute);
+    let told = |should: &str, minute: Ms| format!("should be {should}, and silent since minute {}", began + minute);
     let lease_over_in = |minutes: Ms| {
         let until = evening.engine.now() + minutes * MINUTE_MS;
         evening.scene.memory.get().servers.get_mut(&evening.scene.id).unwrap().lease_until = Some(until);
@@ -137,14 +138,14 @@ async fn people_hear_of_a_host_that_should_be_off_and_does_not_answer() {
     evening.minutes(9).await;
     let warned = evening.notices().len();
     evening.minutes(120).await;
-    assert_eq!(evening.notices()[warned..], [told(10)], "once");
+    assert_eq!(evening.notices()[warned..], [told("off", 10)], "once");
     // Somebody extends it, and it answers for a moment: whatever comes then is another story.
     lease_over_in(300);
     reached(true);
     evening.minutes(1).await;
     reached(false);
     evening.minutes(400).await;
-    assert_eq!(evening.notices()[warned..], [told(10), told(140)]);
+    assert_eq!(evening.notices()[warned..], [told("off", 10), told("on", 140)]);
     assert_eq!(evening.jobs().len(), 1, "nothing is stopped blindly: {:?}", evening.jobs());
     reached(true);
     evening.minutes(2).await;

@@ -78,7 +78,10 @@ impl Evening {
                     if standing.is_some() { ", spent" } else { "" }
                 )
             }
-            Notice::HostSilent { since, .. } => format!("should be off, and silent since minute {}", since / MINUTE_MS),
+            Notice::HostSilent { since, on, .. } => {
+                let should = if *on { "on" } else { "off" };
+                format!("should be {should}, and silent since minute {}", since / MINUTE_MS)
+            }
             Notice::HostBack { host, .. } => format!("host {host} is there after all"),
             Notice::Shrunk { .. } | Notice::Orphan { .. } | Notice::Skipped { .. } => format!("{notice:?}"),
         };

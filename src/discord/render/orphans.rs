@@ -179,11 +179,15 @@ pub fn lost(server: &str, provider: &str, host: &str, since: Option<Ms>, backup:
 }
 
 /// A host that nobody can stop, because nobody reaches it.
-pub fn silent(server: &str, provider: &str, host: &str, since: Ms) -> String {
+pub fn silent(server: &str, provider: &str, host: &str, since: Ms, on: bool) -> String {
     let at = plain(provider, NAME_SHOWN);
+    let (should, next) = match on {
+        true => ("be running", ", whatever its game does"),
+        false => ("be off", ", and it is stopped as soon as it answers"),
+    };
     format!(
-        "{} should be off, and its host {} at {at} has not answered since {}. It bills until it is stopped, and it is \
-         stopped as soon as it answers. Look at {at}'s page, or try `/server stop`.",
+        "{} should {should}, and its host {} at {at} has not answered since {}. It bills until it is stopped{next}. Look at \
+         {at}'s page, or try `/server stop`.",
         code(server),
         code(host),
         moment(since)

@@ -253,8 +253,8 @@ pub fn notice(notice: &Notice, server: Option<&ServerId>, now: Ms) -> Said {
         Notice::HostLost { server, provider, host, lost_since, backup } => {
             Said::new(orphans::lost(server, provider, host, *lost_since, backup.as_deref()))
         }
-        Notice::HostSilent { server, provider, host, since } => {
-            Said::new(orphans::silent(server, provider, host, *since))
+        Notice::HostSilent { server, provider, host, since, on } => {
+            Said::new(orphans::silent(server, provider, host, *since, *on))
         }
         Notice::StillBills { server, provider, host, cost, standing, held } => {
             let still = orphans::still_bills(server, provider, host, cost.as_deref(), *held);
@@ -596,7 +596,20 @@ mod tests {
             lost(Some(T0), None),
             lost(None, backup),
             Notice::HostBack { server: "world".into(), provider: "hetzner".into(), host: "4711".into() },
-            Notice::HostSilent { server: "world".into(), provider: "hetzner".into(), host: "4711".into(), since: T0 },
+            Notice::HostSilent {
+                server: "world".into(),
+                provider: "hetzner".into(),
+                host: "4711".into(),
+                since: T0,
+                on: false,
+            },
+            Notice::HostSilent {
+                server: "world".into(),
+                provider: "hetzner".into(),
+                host: "4711".into(),
+                since: T0,
+                on: true,
+            },
             still_bills(true, None),
             still_bills(false, Some(standing(BudgetOf::Server))),
             Notice::BudgetNear { server: "world".into(), standing: standing(BudgetOf::Guild) },
@@ -632,6 +645,8 @@ mod tests {
         The host of `world` is there after all: `4711` at hetzner was taken for gone. It has billed all the time, and it bills on until it is stopped.
 
         `world` should be off, and its host `4711` at hetzner has not answered since <t:1795000000:f>. It bills until it is stopped, and it is stopped as soon as it answers. Look at hetzner's page, or try `/server stop`.
+
+        `world` should be running, and its host `4711` at hetzner has not answered since <t:1795000000:f>. It bills until it is stopped, whatever its game does. Look at hetzner's page, or try `/server stop`.
 
         The host of `world` still bills: `4711` at hetzner, 0.24 € so far. A job of it waits: `/server retry` tries it again now, and its message has the other choices.
 
