@@ -203,7 +203,14 @@ impl App {
             }
             Err(error) => {
                 tracing::info!(server = %server.name, "No log could be read: {error:#}");
-                Err(Refusal::Invalid(format!("`{}` has no log to show: it is not running.", server.name)))
+                let why = match &server.owned.host {
+                    Some(_) if server.owned.rented().is_some() => {
+                        "its host does not answer just now. Its game may run, and the host bills."
+                    }
+                    Some(_) => "its machine does not answer just now. Its game may run.",
+                    None => "it is not running.",
+                };
+                Err(Refusal::Invalid(format!("`{}` has no log to show: {why}", server.name)))
             }
         }
     }

@@ -49,6 +49,8 @@ pub struct Transfer {
     pub rules: Vec<String>,
     /// An earlier copy on the receiving side: files that are the same there become hard links to it.
     pub link_dest: Option<PathBuf>,
+    /// Whether files of the same size and time are compared by their content, too. Reads everything on both sides.
+    pub by_content: bool,
     /// Whether what the source has not is removed at the destination.
     pub delete: bool,
     /// Whether owners and groups are carried, as numbers. For this both ends must be root; otherwise whoever receives
@@ -82,6 +84,7 @@ impl Transfer {
             remote: remote.into(),
             rules: vec![],
             link_dest: None,
+            by_content: false,
             delete: true,
             owners: false,
             sudo: false,
@@ -213,6 +216,9 @@ impl Transfer {
                     }
                     Direction::Push | Direction::Pull | Direction::Compare => vec!["--info=progress2".into()],
                 });
+                if self.by_content {
+                    all.push("--checksum".into());
+                }
                 if self.delete {
                     all.push("--delete-delay".into());
                 }

@@ -30,6 +30,15 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// rsync itself may take so long; the step's own limit is a little longer.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(4 * 3600 - 60);
 
+/// How a world comes into the vault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// What is as large and as old as a file that is here already is taken for that file.
+    First,
+    /// The copy turned out to be another than the original, so that nothing but content counts.
+    Again,
+}
+
 /// What there is to save.
 enum Holding {
     /// The host may hold a world newer than the vault's.
@@ -70,16 +79,16 @@ impl CloudDriver {
         if self.backups.kept(cx).await?.is_some() {
             return Ok(Gain::note("already in the vault"));
         }
-        let staging = self.read_world(cx).await?;
+        let staging = self.read_world(cx, Reading::First).await?;
         let size = staging.size();
         Ok(Gain::note(format!("{}, {}", spoken_files(size.files), spoken_bytes(size.bytes))))
     }
 
     /// rsync goes on where a broken connection left off; what is whole already is not sent again.
-    async fn read_world(&self, cx: &StepCx<'_>) -> Result<Staging, StepError> {
+    async fn read_world(&self, cx: &StepCx<'_>, reading: Reading) -> Result<Staging, StepError> {
         let server = cx.server()?;
         let recipe = self.recipe(&server.game)?;
-        let mut link = true;
+        let mut link = reading == Reading::First;
         for _ in 0..PULL_TRIES {
             let mut staging = self.backups.stage(cx).await?;
             staging = blocking(move || staging.reopen().map(|()| staging))
@@ -87,6 +96,7 @@ impl CloudDriver {
                 .map_err(vault_error("beginning the backup"))?;
             let transfer = Transfer {
                 link_dest: staging.previous_tree().filter(|_| link),
+                by_content: reading == Reading::Again,
                 ..self.transfer(server, recipe, staging.tree()).await?
             };
             match transfer.pull(&mut teller(cx)).await {
@@ -137,13 +147,20 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let live = self.is_running(server).await?;
+        let is = |step, state| cx.job.record(step).is_some_and(|record| record.state == state);
+        if live && cx.job.record(Step::DestroyHost).is_some() && is(Step::StopGame, StepState::Done) {
+            return Err(StepError::fatal(
+                "The game runs again on its host, so no copy of its world is the last one. End it with `/server kill`, then \
+                 try again.",
+            ));
+        }
         let tries = if live { LIVE_TRIES } else { QUIET_TRIES };
         let mut difference = String::new();
         for attempt in 1..=tries {
             if attempt > 1 {
                 let what = if live { "The game wrote while it was read" } else { "The copy is another" };
                 cx.out.line(format!("{what} ({difference}); reading it again."));
-                drop(self.read_world(cx).await?);
+                drop(self.read_world(cx, Reading::Again).await?);
             }
             let mut staging = self.backups.stage(cx).await?;
             if !staging.is_filled() {
@@ -152,7 +169,7 @@ impl CloudDriver {
                     return Err(StepError::fatal("There is no copy of the world to compare."));
                 }
                 // Reading it again broke off, or somebody cleared it away.
-                staging = self.read_world(cx).await?;
+                staging = self.read_world(cx, Reading::First).await?;
             }
             let transfer = self.transfer(server, self.recipe(&server.game)?, staging.tree()).await?;
             let found = transfer.compare().await.map_err(rsync_error)?;
@@ -209,15 +226,25 @@ impl CloudDriver {
             let Some(backup) = chosen else { return Ok(Gain::note("there is no host yet")) };
             return self.backups.name_world(server, &backup).await;
         };
-        // A game has been started on this host since its world was put there: what it holds is the newest.
-        if chosen.is_none() && host.played {
+        // Once a game has been started on this host since its world was put there, what it holds is the newest. Where the
+        // host says that none ever was, its folder is not the one that was played in.
+        let fresh = !self.status(server, false).await?.get("state").is_some_and(|state| state != "none");
+        if chosen.is_none() && host.played && !fresh {
             return Ok(Gain::note("the host holds the newest world"));
+        }
+        let lost = chosen.is_none() && host.played && self.folder_is_of_job(server, &cx.job.id.to_string()).await?;
+        if lost {
+            cx.out.line("The folder of this game was gone from its host, with what was played there and not saved.");
         }
         let played = HostRef { played: true, ..host.clone() };
         let wanted = chosen.or_else(|| server.owned.world.clone());
         let Some(wanted) = wanted else {
             let owned = Owned { host: Some(played), ..server.owned.clone() };
-            return Ok(Gain::owned(owned).with_note("there is no world yet; the game makes one"));
+            let note = match lost {
+                true => "the game's folder was gone from its host, and there is no backup; the game makes a new world",
+                false => "there is no world yet; the game makes one",
+            };
+            return Ok(Gain::owned(owned).with_note(note));
         };
         if self.is_running(server).await? {
             return Err(StepError::fatal("The game runs, so no world is put under it. Stop it first."));
@@ -239,7 +266,10 @@ impl CloudDriver {
         }
         let ssh = self.link(server).await?;
         self.call(cx, &ssh, "setup", &server.id, &[], CALL_LIMIT).await?;
-        let note = format!("{wanted}, {}, {}", spoken_files(report.files), spoken_bytes(report.bytes));
+        let mut note = format!("{wanted}, {}, {}", spoken_files(report.files), spoken_bytes(report.bytes));
+        if lost {
+            note += "; the game's folder was gone from its host, and what was played since that backup is lost";
+        }
         // From here on the game may write to it.
         Ok(Gain::owned(Owned { host: Some(played), world: Some(wanted), ..server.owned.clone() }).with_note(note))
     }
