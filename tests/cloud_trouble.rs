@@ -186,6 +186,124 @@ async fn a_host_on_which_no_file_of_a_world_is_found_stays_until_somebody_has_lo
     stage.close().await;
 }
 
+/// As on a machine that was installed anew, or whose disk did not come up.
+const FOLDER_GONE: &str = r#"pkill -KILL -f '[/]opt/spawnpoint/keeper' || true
+    pkill -KILL -u "$(getent passwd | grep ^sp- | cut -d: -f1)" || true; rm -rf /srv/spawnpoint/*"#;
+
+/// A backup of two turns, and a third that is nowhere any more: nobody is asked, and the game does not begin anew.
+async fn a_folder_is_gone_and_its_world_is_not(stage: &Stage, on_the_host: impl Fn(&str)) {
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 2).await;
+    let backup = app.backup(&stage.caller, "world", None).await.unwrap();
+    stage.succeeds(backup).await;
+    stage.turns("world", 1).await;
+    on_the_host(FOLDER_GONE);
+    let next = JobId(backup.0 + 1);
+    stage.until("the start after the crash", async || app.job_view(next).await.ok()).await;
+    let end = stage.succeeds(next).await;
+    let note = end.steps.iter().find(|step| step.step == Step::PushWorld).and_then(|step| step.note.clone());
+    let note = note.unwrap_or_default();
+    assert!(note.ends_with("what was played since that backup is lost"), "{note}");
+    assert!(app.console(&stage.caller, "world", "turn").await.unwrap().contains("turn 3"));
+    stage.stop_server("world").await;
+}
+
+#[tokio::test]
+async fn a_machine_that_lost_its_folder_begins_with_the_newest_backup() {
+    let Some((machine, stage)) = own_machine("tests/recipes").await else { return };
+    a_folder_is_gone_and_its_world_is_not(&stage, |script| drop(machine.shell(script))).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_lost_its_folder_begins_with_the_newest_backup() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    a_folder_is_gone_and_its_world_is_not(&stage, |script| drop(shell(&clouds, script))).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// rsync takes a file of the same size and time for the one that it has, and only the comparison sees the difference.
+#[tokio::test]
+async fn a_copy_that_differs_in_nothing_but_content_is_fetched_anew() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 2).await;
+    let region = |content: &str| {
+        let text = "cd /srv/spawnpoint/*/game/world; printf %s CONTENT >region; touch -d 2026-01-01 region";
+        shell(&clouds, &format!("{}; chown --reference=. region", text.replace("CONTENT", content)))
+    };
+    region("early");
+    stage.succeeds(app.backup(&stage.caller, "world", None).await.unwrap()).await;
+    region("later");
+    stage.stop_server("world").await;
+    nothing_left(&clouds);
+    stage.starts_with("world", 2).await;
+    assert_eq!(shell(&clouds, "cat /srv/spawnpoint/*/game/world/region"), "later");
+    stage.stop_server("world").await;
+    stage.close().await;
+}
+
+/// Somebody started it by hand while its stop waited.
+#[tokio::test]
+async fn a_game_that_runs_again_on_its_host_is_ended_before_its_world_is_taken_for_the_last() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 1).await;
+    shell(&clouds, "mv /usr/bin/rsync /usr/bin/rsync.away");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    assert_eq!(stage.end_of(job).await.outcome, Some(Outcome::Held));
+    shell(&clouds, "mv /usr/bin/rsync.away /usr/bin/rsync; /opt/spawnpoint/keeper start $(ls /srv/spawnpoint)");
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    let held = async || {
+        let view = app.job_view(job).await.unwrap();
+        (view.outcome == Some(Outcome::Held) && !error_of(&view, Step::VerifyWorld).is_empty()).then_some(view)
+    };
+    let held = stage.until("the comparison", held).await;
+    let error = error_of(&held, Step::VerifyWorld);
+    assert!(error.contains("The game runs again on its host") && error.contains("`/server kill`"), "{error}");
+    assert_eq!(clouds.living().len(), 1);
+    app.kill(&stage.caller, "world").await.unwrap();
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    until_succeeded(&stage, job).await;
+    nothing_left(&clouds);
+    stage.starts_with("world", 1).await;
+    stage.stop_server("world").await;
+    stage.close().await;
+}
+
+/// The host bills and its firewall does not: one that may not be deleted holds no stop up.
+#[tokio::test]
+async fn a_firewall_that_does_not_go_is_found_later_and_its_host_is_off_the_bill() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    let keys = stage.config.data_dir.join("ssh/hosts");
+    // And one of the same server that nobody has seen go, for which its key may still be wanted.
+    let id = app.status(&stage.caller, "world").await.unwrap().id;
+    std::fs::write(keys.join(format!("{id}-4711")), "a key").unwrap();
+    clouds.fail(Failure::denied().of("hetzner").on("DELETE", "^/firewalls/").times(None));
+    let end = stage.stop_server("world").await;
+    assert!(clouds.living().is_empty(), "{end:#?}");
+    assert_eq!(stage.program.store.left_rentals().await.unwrap(), []);
+    let left: Vec<_> = std::fs::read_dir(keys).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, [format!("{id}-4711").as_str()]);
+    clouds.heal();
+    let orphans = app.orphans(&stage.caller).await.unwrap().found;
+    let [firewall] = &orphans[..] else { panic!("one: {orphans:#?}") };
+    assert_eq!(firewall.orphan.kind.word(), "firewall");
+    app.orphan_delete(&stage.caller, &firewall.orphan.tag()).await.unwrap();
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_folder_that_was_played_in_while_nobody_watched_is_saved_and_not_undone() {
     let Some((machine, stage)) = own_machine("tests/recipes").await else { return };
@@ -327,6 +445,8 @@ async fn a_host_that_is_powered_off_is_said_to_be_and_its_stop_goes_on_when_it_i
     let said = error_of(&held, Step::StopGame);
     assert!(said.contains("is powered off, and bills all the same") && said.contains("at hetzner"), "{said}");
     assert!(held.tries_again_at.is_some(), "{held:#?}");
+    let no_log = stage.program.app.logs(&stage.caller, "world", 10).await.unwrap_err().to_string();
+    assert!(no_log.contains("does not answer just now") && no_log.contains("the host bills"), "{no_log}");
     // It never comes back.
     clouds.die(&clouds.hosts()[0].id, "gone");
     stage.program.app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const DESTROY_AGAIN: Duration = Duration::from_secs(30);
 /// A second host that was made by mistake is waited for so long.
 const TWIN_LIMIT: Duration = Duration::from_secs(60);
+/// A firewall may still be held by the host that has just left, for about so long.
+const FIREWALL_LIMIT: Duration = Duration::from_secs(180);
 
 impl CloudDriver {
     pub(super) async fn undo_create_host(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -103,7 +105,7 @@ impl CloudDriver {
         for host in self.hosts_that_come(cx, api.as_ref(), server).await? {
             self.destroy_and_wait(cx, api.as_ref(), &host.id, None).await?;
         }
-        self.delete_firewalls(cx, api.as_ref(), server, None).await?;
+        self.let_firewalls_go(cx, api.as_ref(), server, None).await;
         api.forget_labels(&self.labels(cx, &server.id)).await;
         Ok(())
     }
@@ -265,7 +267,8 @@ impl CloudDriver {
         cx.out.line(format!("Whether the provider has made a second host is not known: {why}"));
     }
 
-    /// What came with the host goes with it: its firewall at the provider, and its key on our disk.
+    /// What came with the host goes with it: its firewall at the provider, and its key on our disk. The keys of other
+    /// hosts of this server stay, because one that was taken for gone may come back.
     async fn tidy_up(
         &self,
         cx: &StepCx<'_>,
@@ -273,17 +276,28 @@ impl CloudDriver {
         server: &Server,
         host: Option<&HostRef>,
     ) -> Result<(), StepError> {
-        self.delete_firewalls(cx, api, server, host).await?;
+        self.let_firewalls_go(cx, api, server, host).await;
+        let own = cx.job.id.to_string();
         for job in self.jobs_with_keys(server).await? {
+            let key = self.known_host_key(&server.id, &job).await?;
+            let is_gone = job == own || host.is_some_and(|host| key.as_ref() == Some(&host.host_key));
+            if is_gone {
+                self.forget_key(&server.id, &job).await?;
+            }
             let labels = Labels { instance: self.settings.instance.clone(), server: server.id.0.clone(), job };
             api.forget_labels(&labels).await;
         }
-        // A host that was left behind elsewhere is known by its key, too.
-        let left = cx.journal.left_bills().await.map_err(StepError::Retry)?;
-        if left.iter().any(|rental| rental.server == server.id) {
-            return Ok(());
-        }
-        self.forget_keys(server).await
+        Ok(())
+    }
+
+    /// A firewall costs nothing, and the host that does is gone: one that stays holds nothing up. A sweep finds it.
+    async fn let_firewalls_go(&self, cx: &StepCx<'_>, api: &dyn CloudApi, server: &Server, host: Option<&HostRef>) {
+        let why = match tokio::time::timeout(FIREWALL_LIMIT, self.delete_firewalls(cx, api, server, host)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(StepError::Retry(error) | StepError::Fatal(error))) => format!("{error:#}"),
+            Err(_) => format!("that takes longer than {} s", FIREWALL_LIMIT.as_secs()),
+        };
+        cx.out.line(format!("The host's firewall at the provider stays for now, it costs nothing: {why}"));
     }
 
     async fn delete_firewalls(

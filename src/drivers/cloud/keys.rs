@@ -99,16 +99,11 @@ impl CloudDriver {
         .await
     }
 
-    pub(super) async fn forget_keys(&self, server: &Server) -> Result<(), StepError> {
-        let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
-        blocking(move || {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                    let _ = std::fs::remove_file(entry.path());
-                }
-            }
-        })
-        .await
+    /// The key of one job's host, and what is beside it. Only for a host that is known to be gone: where one may still
+    /// exist, its key is all that proves which one it is.
+    pub(super) async fn forget_key(&self, server: &ServerId, job: &str) -> Result<(), StepError> {
+        let paths = [self.host_key_path(server, job), self.asked_path(server, job)];
+        blocking(move || paths.iter().for_each(|path| drop(std::fs::remove_file(path)))).await
     }
 }
 
