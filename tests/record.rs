@@ -3,12 +3,12 @@
 
 use futures::future::poll_fn;
 use jiff::tz::TimeZone;
-use spawnpoint::app::{App, Choices, NewServer, Parts};
+use spawnpoint::app::{Answer, App, Choice, Choices, NewServer, Parts, UpdateWhen};
 use spawnpoint::bus::Bus;
 use spawnpoint::drivers::fake::{Fake, Outside};
 use spawnpoint::engine::{Clock, Defaults, Driver, Engine, Journal};
 use spawnpoint::model::GuildId;
-use spawnpoint::model::access::{Caller, Grantee, Permission};
+use spawnpoint::model::access::{Actor, Caller, Grantee, Permission};
 use spawnpoint::model::lease::Rules;
 use spawnpoint::model::server::Backend;
 use spawnpoint::recipes::Recipes;
@@ -147,4 +147,42 @@ async fn whatever_was_done_is_on_record_wherever_it_is_cut_off() {
     };
     cut_off_anywhere(&home, "start", make, does, async |name| home.is_busy(name).await).await;
     assert_eq!(store.audit(&caller.guild, None, 1).await.unwrap()[0].outcome, "done", "it came to its end");
+}
+
+#[tokio::test]
+async fn whatever_a_person_asks_for_is_on_record_with_its_end() {
+    let home = home().await;
+    let alice = Actor::Discord { id: "9".into(), name: "alice".into() };
+    let (app, store) = (&home.app, &home.store);
+    let by = &Caller { actor: alice.clone(), ..home.caller.clone() };
+    for name in ["one", "two", "three"] {
+        home.create(name).await;
+    }
+    let (now, to) = (UpdateWhen::Now, Backend::Cloud);
+    let mut asked: Vec<(&str, &str, Answer<()>)> = vec![
+        ("kill", "one", app.kill(by, "one").await.map(drop)),
+        ("extend", "one", app.extend(by, "one", Some("2h")).await.map(drop)),
+        ("update", "one", app.update(by, "one", now, None).await.map(drop)),
+        ("restore", "one", app.restore(by, "one", "nothing", None).await.map(drop)),
+        ("backup", "one", app.backup(by, "one", None).await.map(drop)),
+        ("move", "one", app.move_to(by, "one", to, None).await.map(drop)),
+        ("restart", "one", app.restart(by, "one", None).await.map(drop)),
+        ("force", "one", app.choose(by, "one", Choice::Force).await.map(drop)),
+        ("delete", "two", app.delete(by, "two", "two", None).await.map(drop)),
+        ("snapshot build", "toy", app.snapshot_build(by, "toy", None).await.map(drop)),
+        ("snapshot delete", "toy-1", app.snapshot_delete(by, "toy-1").await.map(drop)),
+    ];
+    let job = app.start(by, "three", None).await.unwrap();
+    asked.push(("start", "three", Ok(())));
+    asked.push(("force", "three", app.choose_job(by, job, Choice::Force, None).await.map(drop)));
+    let lines = store.audit(&by.guild, None, 100).await.unwrap();
+    for (action, about, answer) in &asked {
+        let theirs = lines.iter().filter(|line| line.actor == alice && line.action == *action);
+        let about_it = theirs.filter(|line| line.server.as_deref() == Some(*about) || line.detail == *about);
+        let ends: Vec<&str> = about_it.map(|line| line.outcome.as_str()).collect();
+        let end = answer.as_ref().map_or_else(|refusal| format!("refused: {refusal}"), |()| "done".to_owned());
+        assert_eq!(ends, [end], "alice's {action} of {about} in {lines:#?}");
+    }
+    let done: Vec<&str> = asked.iter().filter(|(_, _, answer)| answer.is_ok()).map(|(action, _, _)| *action).collect();
+    assert_eq!(done, ["kill", "restart", "delete", "snapshot build", "start"], "the others were refused");
 }
