@@ -132,8 +132,11 @@ async fn a_grant_for_one_server_is_for_that_server_and_can_be_taken_back() {
     for word in ["grant", "revoke", "start", "carol", "alice"] {
         assert!(audit.contains(word), "{word} is not in {audit}");
     }
-    let hidden = room.discord.try_slash(&room.bob, "general", "/admin audit").await;
-    assert!(hidden.is_err(), "who may not administer does not see the command");
+    for line in ["/admin audit", "/snapshot list"] {
+        assert!(room.discord.try_slash(&room.alice, "general", line).await.is_ok(), "{line}");
+        let hidden = room.discord.try_slash(&room.bob, "general", line).await;
+        assert!(hidden.is_err(), "{line}: who may not administer does not see the command");
+    }
     bot.end().await.unwrap();
 }
 
