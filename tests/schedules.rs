@@ -184,11 +184,11 @@ impl Scene {
     /// What the channel heard that was not told before.
     async fn told(&self) -> Vec<Skipped> {
         let mut told = vec![];
-        for (id, _, channel, notice) in self.store.notices_waiting().await.unwrap() {
-            assert_eq!(channel.as_deref(), Some("77"));
-            let Notice::Skipped { why, .. } = notice else { panic!("{notice:?}") };
+        for waiting in self.store.notices_waiting().await.unwrap() {
+            assert_eq!(waiting.channel.as_deref(), Some("77"));
+            let Notice::Skipped { why, .. } = waiting.notice else { panic!("{:?}", waiting.notice) };
             told.push(why);
-            self.store.notice_told(id, 0).await.unwrap();
+            self.store.notice_told(waiting.id, 0).await.unwrap();
         }
         told
     }

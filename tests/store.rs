@@ -19,7 +19,7 @@ use spawnpoint::model::view::Notice;
 use spawnpoint::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
 use spawnpoint::store::Store;
 use spawnpoint::store::audit::AuditEntry;
-use spawnpoint::store::messages::Panel;
+use spawnpoint::store::messages::{Panel, WaitingNotice};
 use spawnpoint::store::schedules::{NewSchedule, Settled};
 use spawnpoint::store::servers::{Change, CreateError};
 use std::collections::{BTreeMap, HashMap};
@@ -680,7 +680,8 @@ async fn any_text_comes_back_as_it_was_and_harms_nothing() {
         assert_eq!(store.audit(&odd.guild, Some(NASTY), 5).await.unwrap(), vec![entry]);
         let notice = Notice::IdleStop { server: nasty(), in_ms: 1 };
         store.notice(&odd, &notice, 3).await.unwrap();
-        assert_eq!(store.notices_waiting().await.unwrap(), vec![(1, odd.guild.clone(), Some(nasty()), notice)]);
+        let waiting = WaitingNotice { id: 1, guild: odd.guild.clone(), channel: Some(nasty()), notice, since: 3 };
+        assert_eq!(store.notices_waiting().await.unwrap(), vec![waiting]);
         let panel = Panel { channel: nasty(), message: nasty(), once: nasty() };
         store.set_panel(&odd.id, &panel).await.unwrap();
         assert_eq!(store.panel(&odd.id).await.unwrap(), Some(panel));
@@ -839,7 +840,7 @@ async fn what_was_not_told_is_found_again() {
 
         store.notice(&server, &Notice::IdleStop { server: "world".into(), in_ms: 1 }, 5).await.unwrap();
         let waiting = store.notices_waiting().await.unwrap();
-        store.notice_told(waiting[0].0, 6).await.unwrap();
+        store.notice_told(waiting[0].id, 6).await.unwrap();
         assert_eq!(store.notices_waiting().await.unwrap(), vec![]);
         let wanted = Panel { channel: "1".into(), message: String::new(), once: "a".into() };
         let posted = Panel { message: "3".into(), ..wanted.clone() };
@@ -853,6 +854,24 @@ async fn what_was_not_told_is_found_again() {
         assert!(!store.told("lost 1").await.unwrap());
         store.forget_panel(&server.id).await.unwrap();
         assert_eq!(store.panel(&server.id).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_channel_in_which_many_notices_wait_holds_up_none_of_the_others() {
+    on_both(async |store, _| {
+        let one = Server { channel: Some("77".into()), ..make(&store, "a", "world").await };
+        let other = Server { channel: Some("78".into()), ..one.clone() };
+        let notice = Notice::IdleStop { server: "world".into(), in_ms: 1 };
+        for at in 0..120 {
+            store.notice(&one, &notice, at).await.unwrap();
+        }
+        store.notice(&other, &notice, 120).await.unwrap();
+        let waiting = store.notices_waiting().await.unwrap();
+        assert_eq!(waiting.last().map(|last| (last.channel.as_deref(), last.since)), Some((Some("78"), 120)));
+        let first: Vec<Ms> = waiting.iter().take(waiting.len() - 1).map(|one| one.since).collect();
+        assert_eq!(first, (0..100).collect::<Vec<_>>(), "the oldest first; the next look has the rest");
     })
     .await;
 }

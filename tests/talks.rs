@@ -12,10 +12,15 @@ use insta::assert_snapshot;
 use regex::Regex;
 use serde_json::json;
 use spawnpoint::app::Choice;
+use spawnpoint::bus::Nudge;
 use spawnpoint::drivers::fake::{Kind, Way};
-use spawnpoint::model::ServerId;
+use spawnpoint::engine::Journal;
 use spawnpoint::model::access::Caller;
 use spawnpoint::model::job::Step;
+use spawnpoint::model::server::Server;
+use spawnpoint::model::view::Notice;
+use spawnpoint::model::{HOUR_MS, ServerId};
+use std::time::Duration;
 
 struct Room {
     discord: Discord,
@@ -562,6 +567,46 @@ async fn a_channel_that_was_closed_for_a_while_is_told_how_things_are() {
     for channel in ["general", "games"] {
         assert_eq!(room.discord.messages(channel).await.len(), 1, "{channel}: the message that was there goes on");
     }
+    bot.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_falls_due_while_its_channel_is_closed_is_told_once_when_it_is_open_again() {
+    let Some((room, bot)) = room().await else { return };
+    room.up().await;
+    room.discord.deny_bot("general", &["view_channel", "send_messages"]).await;
+    let asked = room.discord.requests("POST", "/channels/*/messages").await.len();
+    let world = room.world(&bot).await;
+    bot.store.set_lease(&world, Some(bot_now() + 8 * 60_000)).await.unwrap();
+    room.discord.wait_requests("POST", "/channels/*/messages", asked + 1).await;
+    // Behind it wait one that nobody needs any more, and one for a channel that is open.
+    let server = bot.store.server_any(&world).await.unwrap().unwrap();
+    let panel = bot.store.panel(&world).await.unwrap().unwrap();
+    let old = Notice::IdleStop { server: "world".into(), in_ms: 60_000 };
+    bot.store.notice(&server, &old, bot_now() - 7 * HOUR_MS).await.unwrap();
+    let shrunk = Notice::Shrunk { server: "world".into(), backup: "b".into(), was_bytes: 9000, now_bytes: 9 };
+    let other = Server { channel: Some(panel.channel), ..server };
+    bot.store.notice(&other, &shrunk, bot_now()).await.unwrap();
+    for _ in 0..100 {
+        bot.bus.nudge(Nudge::Notice);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    room.discord.wait_for("games", "is much smaller").await;
+    let waits_for = async |count: usize| {
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        while bot.store.notices_waiting().await.unwrap().len() > count {
+            assert!(tokio::time::Instant::now() < until, "more than {count} notices wait for ever");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    waits_for(1).await;
+    let tried = room.discord.requests("POST", "/channels/*/messages").await.len() - asked - 1;
+    assert!(tried <= 4, "{tried} tries: the bot hammers at a channel that is closed");
+    room.discord.deny_bot("general", &[]).await;
+    room.discord.wait_for("general", "The time of `world` is over").await;
+    waits_for(0).await;
+    assert_eq!(room.count("general", "The time of `world` is over").await, 1);
+    assert_eq!(room.count("general", "Nobody is on").await, 0, "it was too old");
     bot.end().await.unwrap();
 }
 

@@ -26,7 +26,7 @@ pub use orphans::{LostView, OrphanView, Orphans};
 pub use schedules::{Added, Rule};
 pub use servers::{Applied, Created, Field, FieldKind, Form, NewServer};
 pub use snapshots::{GameView, VariableView};
-pub use telling::{JobMessage, Panel, Telling};
+pub use telling::{JobMessage, Panel, Telling, WaitingNotice};
 
 use crate::bus::{Bus, Listener};
 use crate::engine::{Engine, OpenError};

@@ -2,10 +2,9 @@
 //! which panel to which server. Kept with everything else, so that there is one database to back up.
 
 use super::App;
-use crate::model::view::Notice;
-use crate::model::{GuildId, JobId, ServerId};
+use crate::model::{JobId, ServerId};
 
-pub use crate::store::messages::{JobMessage, Panel};
+pub use crate::store::messages::{JobMessage, Panel, WaitingNotice};
 
 /// A front's own notebook.
 #[derive(Clone)]
@@ -59,7 +58,7 @@ impl Telling {
         self.app.store().panels().await
     }
 
-    pub async fn notices_waiting(&self) -> anyhow::Result<Vec<(i64, GuildId, Option<String>, Notice)>> {
+    pub async fn notices_waiting(&self) -> anyhow::Result<Vec<WaitingNotice>> {
         self.app.store().notices_waiting().await
     }
 

@@ -25,8 +25,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// Jobs whose end was told are remembered, so that a late nudge does not tell it again.
 const TOLD_KEPT: usize = 1000;
 
-/// A channel that is closed to the bot may be opened again; the end of a job is tried to be told there for so long.
-const NEWS_MS: Ms = 6 * HOUR_MS;
+/// A channel that is closed to the bot may be opened again; the end of a job, or a notice, is tried to be told there for
+/// so long.
+pub const NEWS_MS: Ms = 6 * HOUR_MS;
 
 /// What came of one look.
 enum Told {

@@ -7,7 +7,7 @@ use crate::model::view::Notice;
 use crate::model::{GuildId, HOUR_MS, JobId, Ms, ServerId};
 use anyhow::Context;
 
-/// Notices that one look hands out at most; the next look has the rest.
+/// Notices of one channel that one look hands out at most; the next look has the rest.
 const NOTICES_AT_ONCE: i64 = 100;
 /// A notice that was told is kept this long, to see what was said.
 const TOLD_NOTICE_KEPT_MS: Ms = 30 * 24 * HOUR_MS;
@@ -33,18 +33,39 @@ pub struct Panel {
     pub once: String,
 }
 
+/// A notice that nobody has told yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaitingNotice {
+    pub id: i64,
+    pub guild: GuildId,
+    pub channel: Option<String>,
+    pub notice: Notice,
+    /// When it fell due.
+    pub since: Ms,
+}
+
 impl Store {
     pub(super) async fn add_notice(&self, server: &Server, notice: &Notice, now: Ms) -> anyhow::Result<()> {
         let (server, notice) = (server.clone(), notice.clone());
         self.db.write(move |tx| Box::pin(async move { notice_in(tx, &server, &notice, now).await })).await
     }
 
-    /// Notices that nobody has told yet, oldest first.
-    pub async fn notices_waiting(&self) -> anyhow::Result<Vec<(i64, GuildId, Option<String>, Notice)>> {
-        let sql = "SELECT id, guild, channel, notice FROM notices WHERE told_at IS NULL ORDER BY id LIMIT $1";
+    /// Notices that nobody has told yet, oldest first. Each channel has its share: one that is closed, and in which many
+    /// wait, holds up none of the others.
+    pub async fn notices_waiting(&self) -> anyhow::Result<Vec<WaitingNotice>> {
+        let sql = "SELECT id, guild, channel, notice, created_at FROM (
+                       SELECT notices.*, ROW_NUMBER() OVER (PARTITION BY channel ORDER BY id) AS place
+                       FROM notices WHERE told_at IS NULL
+                   ) AS waiting WHERE place <= $1 ORDER BY id";
         let rows = self.db.rows(sql, [NOTICES_AT_ONCE.into()]).await?;
         let notice = |row: &super::db::Row| {
-            Ok((row.int("id")?, GuildId(row.text("guild")?), row.maybe_text("channel")?, row.json("notice")?))
+            Ok(WaitingNotice {
+                id: row.int("id")?,
+                guild: GuildId(row.text("guild")?),
+                channel: row.maybe_text("channel")?,
+                notice: row.json("notice")?,
+                since: row.int("created_at")?,
+            })
         };
         rows.iter().map(notice).collect()
     }

@@ -17,8 +17,11 @@ pub use job::job;
 pub use server::{billing, notice, panel};
 
 use super::ids::Press;
-use text::{MESSAGE_MAX, clip, length};
+use crate::model::{MINUTE_MS, Ms};
+use text::{MESSAGE_MAX, clip, length, relative};
 
+/// A notice that is told this long after it fell due says so: "in 10 min" is counted from then.
+const LATE_MS: Ms = MINUTE_MS;
 /// The largest file that goes along with an answer: every guild takes at least this.
 pub const FILE_MAX_BYTES: usize = 8_000_000;
 /// Output up to this long stands in the message, longer output goes along as a file.
@@ -67,6 +70,15 @@ impl Said {
 
     pub fn button_if(mut self, enabled: bool, press: Press, label: &str, look: Look) -> Said {
         self.buttons.push(Button { press, label: label.to_owned(), look, enabled });
+        self
+    }
+
+    /// The same, with how long ago it fell due where that is not just now.
+    pub fn due(mut self, since: Ms, now: Ms) -> Said {
+        if now - since >= LATE_MS {
+            let late = format!("\n-# From {}: it could not be told here then.", relative(since));
+            self.text = clip(&self.text, MESSAGE_MAX - length(&late)) + &late;
+        }
         self
     }
 
@@ -143,6 +155,20 @@ pub fn shown(said: &Said) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_notice_that_is_told_late_says_when_it_fell_due() {
+        let now = 1_795_000_000_000;
+        let said = |ago: Ms, text: &str| shown(&Said::new(text).due(now - ago, now));
+        let soon = "`world` stops in 10 min.";
+        assert_eq!(said(LATE_MS - 1, soon), soon);
+        insta::assert_snapshot!(said(2 * LATE_MS, soon), @r"
+        `world` stops in 10 min.
+        -# From <t:1794999880:R>: it could not be told here then.
+        ");
+        let long = said(2 * LATE_MS, &"x".repeat(MESSAGE_MAX));
+        assert!(length(&long) <= MESSAGE_MAX && long.ends_with("here then."), "{long}");
+    }
 
     #[test]
     fn a_short_answer_is_a_block_and_a_long_one_a_file() {
