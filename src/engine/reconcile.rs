@@ -6,6 +6,7 @@ use crate::model::bill::{Bill, Standing};
 use crate::model::job::{Action, Cause, Job, Outcome};
 use crate::model::lease::{self, Memo, Rules};
 use crate::model::server::{Seen, Wanted};
+use crate::model::sweep::REMIND_MS;
 use crate::model::{HOUR_MS, MINUTE_MS, Ms};
 
 /// So many restarts after crashes within [`CRASH_WINDOW_MS`] are tried; then it stays off and people are told.
@@ -15,9 +16,6 @@ pub const CRASH_WINDOW_MS: Ms = HOUR_MS;
 pub const SILENT_MS: Ms = 5 * MINUTE_MS;
 /// And one that should be on. People who play notice before that.
 pub const SILENT_ON_MS: Ms = 30 * MINUTE_MS;
-
-/// A rented host that waits for people is told of again after this time.
-pub const REMIND_MS: Ms = 24 * HOUR_MS;
 
 /// All that is known about one server at one moment.
 #[derive(Clone, Debug)]

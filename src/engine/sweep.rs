@@ -117,7 +117,7 @@ impl Engine {
         let journal = self.inner.journal.as_ref();
         let servers = journal.servers().await?;
         for orphan in &found.orphans {
-            let key = orphan.key();
+            let (key, before) = orphan.keys_to_tell(self.now());
             if journal.told(&key).await? {
                 continue;
             }
@@ -136,6 +136,9 @@ impl Engine {
             journal.notice(&server, &Notice::Orphan { orphan: Box::new(orphan.clone()) }, self.now()).await?;
             self.inner.bus.nudge(Nudge::Notice);
             journal.set_told(&key).await?;
+            if let Some(before) = before {
+                journal.forget_told(&before).await?;
+            }
         }
         for lost in &found.lost {
             if let Some(server) = servers.iter().find(|server| server.id == lost.server) {

@@ -10,6 +10,9 @@ use super::{GuildId, JobId, Ms, ServerId};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+/// Of something that bills and that only people can end, they hear again after this time.
+pub const REMIND_MS: Ms = 24 * super::HOUR_MS;
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweep {
@@ -112,6 +115,16 @@ impl Orphan {
     /// Under which name it is remembered that people heard of it.
     pub fn key(&self) -> String {
         format!("orphan {} {} {}", self.provider, self.kind.word(), self.id)
+    }
+
+    /// The same for what is told now: of a host, which bills, people hear again with each day that it is old. And the key
+    /// of the day before, which is of no use any more.
+    pub fn keys_to_tell(&self, now: Ms) -> (String, Option<String>) {
+        let key = self.key();
+        let Some(since) = self.since.filter(|_| self.kind == OrphanKind::Host) else { return (key, None) };
+        let day = (now - since).max(0) / REMIND_MS;
+        let of = |day: i64| format!("{key}, day {day}");
+        (of(day), (day > 0).then(|| of(day - 1)))
     }
 
     /// A short name for buttons, the same in every program: 16 hexadecimal digits.

@@ -71,6 +71,19 @@ async fn a_forgotten_host_is_told_once_with_its_price_and_left_alone() {
     assert_eq!(scene.outside.get().hosts.len(), 2, "nothing is deleted unasked");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_host_is_told_again_with_each_day_that_it_bills() {
+    let scene = scene(Backend::Cloud);
+    let engine = scene.engine();
+    scene.outside.get().hosts_have_age = true;
+    scene.outside.plant_host("forgotten", &scene.id, engine.now());
+    for hour in 0..50 {
+        engine.tell(&engine.sweep().await.unwrap()).await.unwrap();
+        assert_eq!(scene.memory.get().notices.len(), 1 + hour / 24, "after {hour} hours");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+    }
+}
+
 #[tokio::test]
 async fn what_concerned_nobody_at_first_is_told_as_soon_as_it_concerns_somebody() {
     let scene = scene(Backend::Cloud);
