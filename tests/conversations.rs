@@ -346,7 +346,7 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
     story += &format!("\n{}\n", page.modal.clone().expect("a form"));
     let saved = discord.modal(&page, &[("SIZE", "huge")]).await;
     story += &format!("{}\n", steady(&saved.text.unwrap()));
-    story += &room.ask(&room.alice, "general", "/server settings server:cave variable:PASSWORD value:tea").await;
+    story += &room.ask(&room.alice, "general", "/server settings server:cave variable:PASSWORD value:thyme").await;
     story += &format!("\n{}", room.ask(&room.alice, "general", "/server settings server:cave variable:PASSWORD").await);
     assert_snapshot!(story, @r"
     form Needy Game needs to know:
@@ -383,7 +383,7 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
       What friends type. Any text.
       It is secret, so it is neither shown nor asked for in a form. Set it with `/server settings server:cave variable:PASSWORD value:…`; only you see that.
     ");
-    assert!(!room.ask(&room.alice, "general", "/admin audit").await.contains("tea"));
+    assert!(!room.ask(&room.alice, "general", "/admin audit").await.contains("thyme"));
     assert_eq!(discord.autocomplete(&room.bob, "general", "/server start server:ca").await, ["cave"]);
     assert_eq!(discord.autocomplete(&room.alice, "general", "/server create game:need").await, ["Needy Game (needy)"]);
     bot.end().await.unwrap();

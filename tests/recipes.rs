@@ -571,12 +571,36 @@ fn settings_that_do_not_fit_are_told_without_repeating_them() {
     assert_eq!(told(&[("PASSWORD", "ä'\"$(`🦆"), ("NOTE", "\"; rm -rf / #\\ 'x' $(id) `id` 🦆 ünïcödé")]), "fine");
     assert_eq!(told(&[("PASSWORD", "🦆🦆🦆🦆🦆🦆🦆🦆")]), "fine", "a limit is in characters");
     for breaking in ["a\nb", "a\rb", "a\0b"] {
-        assert_eq!(told(&[("PASSWORD", "x"), ("NOTE", breaking)]), "`NOTE` is one line of text");
-        assert_eq!(told(&[("PASSWORD", "x"), ("DUCKS", breaking)]), "`DUCKS` is one line of text");
+        assert_eq!(told(&[("PASSWORD", "hush"), ("NOTE", breaking)]), "`NOTE` is one line of text");
+        assert_eq!(told(&[("PASSWORD", "hush"), ("DUCKS", breaking)]), "`DUCKS` is one line of text");
     }
     for number in ["", " 5", "5 ", "+5", "0x5", "5.0", "99999999999999999999", "٥"] {
-        let answer = told(&[("PASSWORD", "x"), ("DUCKS", number)]);
+        let answer = told(&[("PASSWORD", "hush"), ("DUCKS", number)]);
         let fits = number.parse::<i64>().is_ok();
         assert_eq!(answer == "fine", fits, "{number:?}: {answer}");
     }
+}
+
+#[test]
+fn a_secret_is_long_enough_to_be_masked_or_empty() {
+    let with_default = |default: &str| {
+        let variable = format!(
+            "[variables.PASSWORD]\ntype = \"string\"\nsecret = true\ndefault = \"{default}\"\n\
+             help = \"What friends type.\"\n[resources]"
+        );
+        Recipe::parse(&POND.replace("[resources]", &variable), "pond/recipe.toml")
+    };
+    let recipe = with_default("").unwrap();
+    let told = |value: &str| {
+        let settings = [("PASSWORD".to_owned(), value.to_owned())].into();
+        recipe.check_settings(&settings).map_or_else(|faults| faults.join("\n"), |()| "fine".to_owned())
+    };
+    insta::assert_snapshot!(told("🦆🦆🦆"), @"`PASSWORD` is secret and too short to be hidden in what the game prints: choose one of 4 characters or more");
+    assert_eq!(told("x"), told("tea"));
+    for fits in ["", "🦆🦆🦆🦆", "thyme"] {
+        assert_eq!(told(fits), "fine", "{fits:?}");
+        let masked = spawnpoint::engine::mask(&format!("say {fits}"), [fits].into_iter());
+        assert!(fits.is_empty() || masked == "say ••••", "{masked}");
+    }
+    insta::assert_snapshot!(with_default("tea").unwrap_err().join("\n"), @"pond/recipe.toml:24: [variables.PASSWORD] default does not keep its own rules: `PASSWORD` is secret and too short to be hidden in what the game prints: choose one of 4 characters or more");
 }

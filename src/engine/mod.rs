@@ -23,7 +23,7 @@ use crate::model::host::{HostImage, HostRef};
 use crate::model::job::{Action, Cause, Gain, Job, NewJob, Outcome, Recorded, Step, Subject};
 use crate::model::lease::{self, Memo, Rules};
 use crate::model::plan::{Situation, plan};
-use crate::model::recipe::without_ansi;
+use crate::model::recipe::{SECRET_MIN_CHARS, without_ansi};
 use crate::model::server::{Backend, Limits, Owned, Seen, Server, Wanted};
 use crate::model::sweep::{Orphan, Sweep};
 use crate::model::view::Notice;
@@ -194,8 +194,6 @@ pub struct Output {
 pub const OUTPUT_LINE_MAX_CHARS: usize = 500;
 /// Lines that may wait for the store; beyond that they are dropped, because a chatty script must not stop its step.
 const OUTPUT_BACKLOG: usize = 1000;
-/// Shorter values are not masked: hiding every `1` would hide the output.
-const SECRET_MIN_CHARS: usize = 4;
 
 impl Output {
     pub fn new(secrets: Vec<String>) -> (Output, mpsc::Receiver<String>) {

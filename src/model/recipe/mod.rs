@@ -372,6 +372,9 @@ pub fn without_ansi(line: &str) -> String {
     plain
 }
 
+/// Shorter secrets are neither masked nor taken: hiding every `1` would hide the output.
+pub const SECRET_MIN_CHARS: usize = 4;
+
 impl Variable {
     /// Why a value cannot be taken, if it cannot. The value itself is not repeated: it may be a secret.
     pub fn fault_of(&self, name: &str, value: &str) -> Option<String> {
@@ -392,7 +395,13 @@ impl Variable {
                 short && self.pattern.as_ref().is_none_or(whole)
             }
         };
-        (!fits).then(|| format!("`{name}` is {}", self.allowed_text()))
+        if !fits {
+            return Some(format!("`{name}` is {}", self.allowed_text()));
+        }
+        let readable = self.secret && (1..SECRET_MIN_CHARS).contains(&value.chars().count());
+        readable.then(|| {
+            format!("`{name}` is secret and too short to be hidden in what the game prints: choose one of {SECRET_MIN_CHARS} characters or more")
+        })
     }
 
     /// What is allowed, for people.
