@@ -353,8 +353,8 @@ async fn a_snapshot_in_use_stays_and_the_answer_names_who_uses_it() {
     assert_snapshot!(story, @r#"
     alice used /snapshot list
     Spawnpoint (only alice sees this):
-      **Snapshots**: 0 bytes shared by the drives on them, 0 bytes that drives hold alone
-      `needy-1` · size unknown · <t:…> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · 1 drive: world
+      **Snapshots**: an unknown amount shared by the drives on them, an unknown amount that drives hold alone
+      `needy-1` · size unknown · <t:…> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · 1 drive: world (size unknown)
     offered: ["needy-1 · size unknown"]
     alice used /snapshot delete
     Spawnpoint (only alice sees this):

@@ -172,17 +172,18 @@ impl Show {
         }
         heading("What it takes on disk  (/snapshot list)");
         for snapshot in app.snapshots(&self.caller).await? {
-            let shared = snapshot.bytes.unwrap_or_default();
+            let shared = snapshot.bytes.and_then(|shared| u64::try_from(shared).ok());
             let count = snapshot.files.unwrap_or_default();
             say(&format!(
                 "  snapshot {}: {}, {}, {}",
                 snapshot.id,
                 spoken_files(count as u64),
-                bytes(shared as u64),
+                shared.map_or("size unknown".to_owned(), bytes),
                 if snapshot.copied { "and every drive a copy of it" } else { "shared by all" }
             ));
             for (server, own) in snapshot.drives {
-                say(&format!("  drive of {server}: {} of its own", bytes(own.unwrap_or_default())));
+                let own = own.map_or("size unknown".to_owned(), |own| format!("{} of its own", bytes(own)));
+                say(&format!("  drive of {server}: {own}"));
             }
         }
         heading(&format!("{} stops, its world is kept  (/server stop, /backup list)", SERVERS[0]));

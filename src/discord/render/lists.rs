@@ -172,7 +172,7 @@ pub fn snapshots(snapshots: &[SnapshotView]) -> Said {
             .map(|(server, own)| match own {
                 Some(own) if snapshot.copied => format!("{} ({})", plain(server, NAME_SHOWN), bytes(*own)),
                 Some(own) => format!("{} ({} of its own)", plain(server, NAME_SHOWN), bytes(*own)),
-                None => plain(server, NAME_SHOWN),
+                None => format!("{} (size unknown)", plain(server, NAME_SHOWN)),
             })
             .collect();
         parts.push(match drives.as_slice() {
@@ -187,15 +187,28 @@ pub fn snapshots(snapshots: &[SnapshotView]) -> Said {
 /// What drives take, and what they need not take because they share it.
 fn on_disk(snapshots: &[SnapshotView]) -> String {
     let stood_on = || snapshots.iter().filter(|one| one.sealed && !one.drives.is_empty());
-    let own: u64 = stood_on().flat_map(|one| &one.drives).filter_map(|(_, own)| *own).sum();
+    let own = in_all(stood_on().flat_map(|one| &one.drives).map(|(_, own)| *own));
     if stood_on().next().is_none() {
         return "**Snapshots**; no drive stands on one".to_owned();
     }
     if stood_on().all(|one| one.copied) {
-        return format!("**Snapshots**; drives are whole copies here, and take {}", bytes(own));
+        return format!("**Snapshots**; drives are whole copies here, and take {own}");
     }
-    let shared: u64 = stood_on().filter_map(|one| u64::try_from(one.bytes?).ok()).sum();
-    format!("**Snapshots**: {} shared by the drives on them, {} that drives hold alone", bytes(shared), bytes(own))
+    let shared = in_all(stood_on().map(|one| u64::try_from(one.bytes?).ok()));
+    format!("**Snapshots**: {shared} shared by the drives on them, {own} that drives hold alone")
+}
+
+/// A sum of sizes. One that could not be measured is `None`, which is not zero.
+fn in_all(sizes: impl Iterator<Item = Option<u64>>) -> String {
+    let sizes: Vec<_> = sizes.collect();
+    let known: u64 = sizes.iter().flatten().sum();
+    if sizes.iter().all(Option::is_some) {
+        bytes(known)
+    } else if sizes.iter().any(Option::is_some) {
+        format!("at least {}", bytes(known))
+    } else {
+        "an unknown amount".to_owned()
+    }
 }
 
 pub fn games(games: &[GameView]) -> Said {
@@ -382,10 +395,10 @@ mod tests {
             drives: if version == 1 { vec![("world".into(), Some(12_000)), ("other".into(), None)] } else { vec![] },
         };
         insta::assert_snapshot!(shown(&snapshots(&[snapshot(3), snapshot(2), snapshot(1)])), @r"
-        **Snapshots**: 200 MB shared by the drives on them, 12 KB that drives hold alone
+        **Snapshots**: 200 MB shared by the drives on them, at least 12 KB that drives hold alone
         `openttd-3` · being built · <t:1795000000:R> · no drive stands on it
         `openttd-2` · 4120 files, 200 MB · <t:1795000000:R> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · no drive stands on it
-        `openttd-1` · 4120 files, 200 MB · <t:1795000000:R> · 2 drives: world (12 KB of its own), other
+        `openttd-1` · 4120 files, 200 MB · <t:1795000000:R> · 2 drives: world (12 KB of its own), other (size unknown)
         ");
         let copy = SnapshotView { copied: true, drives: vec![("world".into(), Some(200_012_000))], ..snapshot(1) };
         insta::assert_snapshot!(shown(&snapshots(&[snapshot(3), copy])), @r"
@@ -393,6 +406,10 @@ mod tests {
         `openttd-3` · being built · <t:1795000000:R> · no drive stands on it
         `openttd-1` · 4120 files, 200 MB · <t:1795000000:R> · 1 drive: world (200 MB)
         ");
+        let copies = |drives| on_disk(&[SnapshotView { copied: true, drives, ..snapshot(1) }]);
+        insta::assert_snapshot!(copies(vec![("world".into(), Some(200_012_000)), ("other".into(), None)]), @"**Snapshots**; drives are whole copies here, and take at least 200 MB");
+        let unmeasured = SnapshotView { bytes: None, drives: vec![("world".into(), None)], ..snapshot(1) };
+        insta::assert_snapshot!(on_disk(&[unmeasured]), @"**Snapshots**: an unknown amount shared by the drives on them, an unknown amount that drives hold alone");
         insta::assert_snapshot!(shown(&snapshots(&[snapshot(2)])), @r"
         **Snapshots**; no drive stands on one
         `openttd-2` · 4120 files, 200 MB · <t:1795000000:R> · golden: new drives are cloned from it · the recipe has changed since; `/snapshot build` makes a new one · no drive stands on it
