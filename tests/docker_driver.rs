@@ -311,6 +311,33 @@ async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
     stage.close().await;
 }
 
+/// Players of a game without a command for it are not waited for: there is nothing that they could have heard.
+#[tokio::test]
+async fn a_game_that_cannot_tell_its_players_is_stopped_at_once_and_the_step_says_so() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("busybox");
+    let recipes = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/toy")])
+        .arg(recipes.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let recipe = recipes.path().join("toy/recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let mute = text.replace("say = \"say {message}\"\n", "");
+    assert_ne!(mute, text, "the toy has no such line any more");
+    std::fs::write(&recipe, mute).unwrap();
+    let stage = Stage::open(recipes.path().to_str().unwrap(), |_| {}).await;
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    let stop = stage.stop_server("world").await;
+    let step = stop.steps.iter().find(|step| step.label == Step::WarnPlayers.label()).unwrap();
+    assert_eq!(step.note.as_deref(), Some("this game cannot tell its players"));
+    stage.close().await;
+}
+
 /// A game's snapshot belongs to no guild: one that has asked for its building and gone away blocks it for nobody.
 #[tokio::test]
 async fn admins_of_every_guild_may_call_off_the_building_of_a_snapshot() {

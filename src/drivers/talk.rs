@@ -170,8 +170,11 @@ pub async fn say(typist: &dyn Typist, recipe: Option<&Recipe>, server: &Server, 
 ///
 /// # Errors
 /// None but that of a job without a server.
-pub async fn warn_players(driver: &dyn Driver, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+pub async fn warn_players(driver: &dyn Driver, recipe: Option<&Recipe>, cx: &StepCx<'_>) -> Result<Gain, StepError> {
     let server = cx.server()?;
+    if !recipe.is_some_and(Recipe::can_say) {
+        return Ok(Gain::note("this game cannot tell its players"));
+    }
     let Some(Seen::Running { players }) = driver.look(std::slice::from_ref(server)).await.into_iter().next() else {
         return Ok(Gain::note("it is not running"));
     };

@@ -285,7 +285,7 @@ impl Driver for CloudDriver {
             Step::VerifyWorld => self.verify_world(cx).await,
             Step::ResumeSaves => resume_saves(self, self.recipe(&cx.server()?.game)?, cx).await,
             Step::KeepBackup => self.keep_backup(cx).await,
-            Step::WarnPlayers => warn_players(self, cx).await,
+            Step::WarnPlayers => warn_players(self, self.recipes.get(cx.game()), cx).await,
             Step::StopGame => self.stop_game(cx).await,
             Step::DestroyHost => self.destroy_host(cx).await,
             Step::ConfirmGone => self.confirm_gone(cx).await,

@@ -139,7 +139,7 @@ impl Driver for DockerDriver {
             Step::CreateContainer => self.create_container(cx).await,
             Step::StartGame => self.start_game(cx).await,
             Step::AwaitReady => self.await_ready(cx).await,
-            Step::WarnPlayers => warn_players(self, cx).await,
+            Step::WarnPlayers => warn_players(self, self.recipes.get(cx.game()), cx).await,
             Step::StopGame => self.stop_game(cx).await,
             Step::RemoveContainer => self.remove_container(cx).await,
             Step::CreateHost | Step::AwaitHost | Step::Bootstrap | Step::Install => Err(not_ours(step)),

@@ -327,6 +327,11 @@ impl Recipe {
         self.console.as_ref().map(|console| console.commands.clone()).unwrap_or_default()
     }
 
+    /// Whether the game has a way to tell its players something.
+    pub fn can_say(&self) -> bool {
+        self.console.as_ref().is_some_and(|console| console.say.is_some())
+    }
+
     /// The console command that tells the players something. A line is all a console takes.
     pub fn say(&self, message: &str) -> Option<String> {
         let say = self.console.as_ref()?.say.as_ref()?;
