@@ -477,6 +477,7 @@ async fn an_image_is_built_with_its_output_and_a_broken_one_says_where() {
         files: vec![("hello.sh".into(), b"#!/bin/sh\necho hello $1\n".to_vec(), 0o755)],
         network_host: true,
         build_args: vec![("WORD".into(), "from the build".into())],
+        ..BuildSpec::default()
     };
     let mut said = Vec::new();
     let id = docker.build(&spec, &mut |line| said.push(line.to_string())).await.unwrap();

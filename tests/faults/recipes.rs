@@ -11,6 +11,7 @@ async fn a_broken_recipe_says_what_is_broken_and_leaves_nothing() {
     let script = "nothing to install from the system\"";
     let variants = Variants::new()
         .with("bootless", &[("bootstrap", script, "cannot find the compiler\"\nexit 1")])
+        .with("greedy", &[("bootstrap", script, "unpacking\" >&2\nexit 137")])
         .with("installless", &[("install", "echo \"installed 202 files\"", "echo \"the mirror is on fire\"\nexit 5")])
         .with("empty", &[("install", "cd \"$GAME_DIR\"", "exit 0")])
         .with(
@@ -26,6 +27,7 @@ async fn a_broken_recipe_says_what_is_broken_and_leaves_nothing() {
     let app = &stage.program.app;
     let table = [
         ("bootless", vec!["The bootstrap script failed", "cannot find the compiler"]),
+        ("greedy", vec!["code: 137", "more than its 4096 MB of memory", "Its last line: unpacking"]),
         ("installless", vec!["exit code 5", "the mirror is on fire"]),
         ("empty", vec!["left no files"]),
         ("endless", vec!["Installing the game took longer than 2 s"]),
@@ -53,25 +55,40 @@ async fn a_broken_recipe_says_what_is_broken_and_leaves_nothing() {
     close(stage, &variants).await;
 }
 
-/// Its memory is the machine's, and the games' beside it.
+/// Their memory is the machine's, and the games' beside them.
 #[tokio::test]
-async fn an_installer_has_limits() {
+async fn a_bootstrap_and_an_installer_have_limits() {
     if !ready().await {
         return;
     }
-    let waits = "cd \"$GAME_DIR\"\necho waiting\nwhile [ ! -f go ]; do sleep 0.1; done";
-    let variants = Variants::new().with("modest", &[("install", "cd \"$GAME_DIR\"", waits)]).with(
-        "large",
-        &[
-            ("bootstrap", "nothing to install", "nothing to install for anything large"),
-            ("install", "cd \"$GAME_DIR\"", waits),
-            ("recipe.toml", "memory_mb = 64\ncpus = 1.0", "memory_mb = 5000\ncpus = 1.5"),
-        ],
-    );
+    // What the kernel says inside of the bootstrap, of either kind of cgroup. The builder takes no layer of another game's,
+    // because the game's name is in it.
+    let counts = |game: &str| {
+        let files = "memory.max memory.swap.max cpu.max memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us";
+        format!("echo {game}; cd /sys/fs/cgroup; cat {files} 2>/dev/null >/limits || true")
+    };
+    let (modest, large) = (counts("modest"), counts("large"));
+    let system = "echo \"nothing to install from the system\"";
+    let waits = "cd \"$GAME_DIR\"\necho waiting with $(cat /limits) .\nwhile [ ! -f go ]; do sleep 0.1; done";
+    let variants =
+        Variants::new().with("modest", &[("bootstrap", system, &modest), ("install", "cd \"$GAME_DIR\"", waits)]).with(
+            "large",
+            &[
+                ("bootstrap", system, &large),
+                ("install", "cd \"$GAME_DIR\"", waits),
+                ("recipe.toml", "memory_mb = 64\ncpus = 1.0", "memory_mb = 5000\ncpus = 1.5"),
+            ],
+        );
     let stage = Stage::open(variants.path(), |_| {}).await;
     for (game, memory_mb, nano_cpus) in [("modest", 4096_u64, 1_000_000_000), ("large", 5000, 1_500_000_000)] {
         let job = stage.program.app.snapshot_build(&stage.caller, game, None).await.unwrap();
-        says(&stage, job, Step::RunInstaller, "waiting").await;
+        says(&stage, job, Step::RunInstaller, "waiting with").await;
+        let output = stage.program.app.job_view(job).await.unwrap().output;
+        let said = output.iter().find(|line| line.contains("waiting with")).unwrap();
+        let (bytes, quota) = (memory_mb << 20, nano_cpus / 10_000);
+        let kinds = [format!("0 {quota}"), format!("{bytes} {quota}"), format!("{quota}")];
+        let counted = kinds.map(|kind| format!("waiting with {bytes} {kind} 100000 ."));
+        assert!(counted.contains(said), "{game}: {said}");
         let installer = containers_of(&stage, "installer").remove(0);
         let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
         let limits = docker(&["inspect", "--format", format, &installer]);

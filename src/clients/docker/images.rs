@@ -20,6 +20,9 @@ const LAST_LINES: usize = 20;
 /// A layer's progress is said each time it passes another such part.
 const PROGRESS_PARTS: i64 = 10;
 
+/// Over such a time the kernel counts how much of the CPUs a build's command had: its own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
     pub id: String,
@@ -39,6 +42,10 @@ pub struct BuildSpec {
     pub network_host: bool,
     /// They stay readable in the image's history: nothing secret belongs here.
     pub build_args: Vec<(String, String)>,
+    /// Memory and swap together, of each command.
+    pub memory_bytes: Option<u64>,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<u64>,
 }
 
 impl Docker {
@@ -80,7 +87,8 @@ impl Docker {
     }
 
     /// Builds with the classic builder, which every daemon has, and hands each line of output on as it
-    /// comes. Dropping the future stops the build. Gives the image's id.
+    /// comes. Dropping the future stops the build. Gives the image's id. There is no limit on processes: the classic
+    /// builder has none.
     pub async fn build(&self, spec: &BuildSpec, line: &mut (dyn FnMut(&str) + Send)) -> Result<String, DockerError> {
         let pairs = |list: &[(String, String)]| list.iter().cloned().collect::<HashMap<_, _>>();
         let mut options = BuildImageOptionsBuilder::new()
@@ -96,6 +104,12 @@ impl Docker {
         let body = bollard::body_full(context(spec)?.into());
         // The first step may run long before it says anything.
         let client = self.client_waiting(Duration::from_secs(super::TRANSFER_TIMEOUT_S))?;
+        let limits = limits(spec);
+        let client = client.with_request_modifier(move |mut request| {
+            let address = format!("{}{limits}", request.uri());
+            *request.uri_mut() = address.parse().expect("digits after an address are an address");
+            request
+        });
         let mut steps = std::pin::pin!(client.build_image(options.build(), None, Some(body)));
         let mut unfinished = Unfinished::default();
         let mut last = VecDeque::new();
@@ -153,6 +167,20 @@ impl Docker {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The limits as the end of a build's address. They are no options of bollard's, where a number of bytes ends at 2 GB.
+fn limits(spec: &BuildSpec) -> String {
+    let mut limits = String::new();
+    if let Some(bytes) = spec.memory_bytes {
+        // The same number again means: no swap on top.
+        limits += &format!("&memory={bytes}&memswap={bytes}");
+    }
+    if let Some(nano_cpus) = spec.nano_cpus {
+        let quota_us = u128::from(nano_cpus) * u128::from(CPU_PERIOD_US) / 1_000_000_000;
+        limits += &format!("&cpuperiod={CPU_PERIOD_US}&cpuquota={quota_us}");
+    }
+    limits
 }
 
 fn keep(last: &mut VecDeque<String>, line: &str) {

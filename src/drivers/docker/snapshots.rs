@@ -1,11 +1,13 @@
 //! Golden snapshots: an image from the recipe's bootstrap, and the game's own files from its install script, run once
 //! in a container of its own and sealed. Everything after that stands on them and never changes them.
 
+use super::daemon::Daemon;
 use super::{DockerDriver, GAME_DIR, SCRIPTS_DIR, blocking, docker_error, drives, folders};
 use crate::clients::docker::{BuildSpec, ContainerSpec, DockerError, Mount, Network};
 use crate::engine::{StepCx, StepError, builder_of};
 use crate::model::drive::{Snapshot, SnapshotId, golden};
 use crate::model::job::Gain;
+use crate::model::recipe::{Recipe, without_ansi};
 use crate::model::view::{spoken_bytes, spoken_files};
 use futures::StreamExt;
 use std::os::unix::fs::PermissionsExt;
@@ -23,9 +25,29 @@ const WAIT_FOR_BUILDER: Duration = Duration::from_secs(1);
 const KEY_SHOWN: usize = 16;
 /// Processes that an installer may have: enough to unpack and patch on every core, too few to choke the machine.
 const INSTALLER_PIDS: u64 = 4096;
-/// Memory that every installer may take, because unpacking and patching can take more than the game itself. Beyond it the
-/// installer ends, where the kernel might otherwise end one of the games beside it.
+/// Memory that every installer and every bootstrap may take, because unpacking and patching can take more than the game
+/// itself. Beyond it they end, where the kernel might otherwise end one of the games beside them.
 const INSTALLER_MEMORY_MB: u32 = 4096;
+
+/// What the bootstrap and the installer of a recipe may take of this machine.
+struct Share {
+    memory_mb: u32,
+    nano_cpus: Option<u64>,
+}
+
+impl Share {
+    fn of(recipe: &Recipe, daemon: Daemon) -> Share {
+        Share {
+            memory_mb: recipe.resources.memory_mb.max(INSTALLER_MEMORY_MB),
+            // An installer that may take more than its share is better than none.
+            nano_cpus: daemon.limits_cpus.then_some((recipe.resources.cpus * 1e9) as u64),
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory_mb) << 20
+    }
+}
 
 impl DockerDriver {
     /// Names what is in the image: the recipe's part and ours.
@@ -57,7 +79,8 @@ impl DockerDriver {
         }
         let recipe = self.recipe(cx.game())?;
         self.ensure_base(cx, &recipe.container.base).await?;
-        let spec = self.build_spec(cx.game(), tag)?;
+        let share = Share::of(recipe, self.daemon().await?);
+        let spec = self.build_spec(cx.game(), tag, &share)?;
         let mut last = String::new();
         let mut line = |text: &str| {
             cx.out.line(text);
@@ -66,13 +89,22 @@ impl DockerDriver {
         match self.docker.build(&spec, &mut line).await {
             Ok(_) => Ok(Gain::default()),
             Err(DockerError::BuildFailed { reason, last_lines }) => {
-                // The builder's own words come after the script's.
-                let of_builder = |line: &&String| {
+                // The builder's own words come after the script's, behind the end of the colour that it gives to errors.
+                let of_builder = |line: &String| {
                     let line = line.trim();
                     line.is_empty() || line.starts_with("--->") || line.starts_with("Removing intermediate container")
                 };
-                let tail = last_lines.iter().rev().find(|line| !of_builder(line)).cloned().unwrap_or(last);
-                Err(StepError::fatal(format!("The bootstrap script failed: {reason}. Its last line: {tail}")))
+                let mut said = last_lines.iter().rev().map(|line| without_ansi(line));
+                let tail = said.find(|line| !of_builder(line)).unwrap_or(last);
+                // The builder does not say why the kernel ended it.
+                let memory = reason.ends_with("non-zero code: 137").then(|| {
+                    format!(
+                        " It may have taken more than its {} MB of memory: a recipe whose `memory_mb` under [resources] is higher gets that.",
+                        share.memory_mb
+                    )
+                });
+                let memory = memory.unwrap_or_default();
+                Err(StepError::fatal(format!("The bootstrap script failed: {reason}.{memory} Its last line: {tail}")))
             }
             Err(error) => Err(docker_error("building the image")(error)),
         }
@@ -94,7 +126,7 @@ impl DockerDriver {
         })
     }
 
-    fn build_spec(&self, game: &str, tag: &str) -> Result<BuildSpec, StepError> {
+    fn build_spec(&self, game: &str, tag: &str, share: &Share) -> Result<BuildSpec, StepError> {
         let recipe = self.recipe(game)?;
         let scripts = self.recipes.scripts(game).map_err(StepError::Fatal)?;
         let mut files = vec![("run".to_owned(), RUN.as_bytes().to_vec(), 0o755)];
@@ -118,6 +150,8 @@ impl DockerDriver {
             files,
             network_host: self.settings.build_host_network,
             build_args: vec![],
+            memory_bytes: Some(share.memory_bytes()),
+            nano_cpus: share.nano_cpus,
         })
     }
 
@@ -179,8 +213,9 @@ impl DockerDriver {
             .await?
             .map_err(folders::disk_error("clearing the snapshot's folder"))?;
         let recipe = self.recipe(cx.game())?;
-        let memory_mb = recipe.resources.memory_mb.max(INSTALLER_MEMORY_MB);
         let daemon = self.daemon().await?;
+        let share = Share::of(recipe, daemon);
+        let memory_mb = share.memory_mb;
         let spec = ContainerSpec {
             name: name.clone(),
             image: snapshot.image.clone(),
@@ -190,9 +225,8 @@ impl DockerDriver {
             user: Some(daemon.user()),
             workdir: Some(GAME_DIR.to_owned()),
             mounts: vec![Mount::Bind { source: path_text(&files)?, target: GAME_DIR.to_owned(), read_only: false }],
-            memory_bytes: Some(u64::from(memory_mb) << 20),
-            // An installer that may take more than its share is better than none.
-            nano_cpus: daemon.limits_cpus.then_some((recipe.resources.cpus * 1e9) as u64),
+            memory_bytes: Some(share.memory_bytes()),
+            nano_cpus: share.nano_cpus,
             pids: Some(INSTALLER_PIDS),
             network: if self.settings.build_host_network { Network::Host } else { Network::Bridge },
             ..ContainerSpec::default()
