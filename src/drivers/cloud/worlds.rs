@@ -228,7 +228,7 @@ impl CloudDriver {
         };
         // Once a game has been started on this host since its world was put there, what it holds is the newest. Where the
         // host says that none ever was, its folder is not the one that was played in.
-        let fresh = !self.status(server, false).await?.get("state").is_some_and(|state| state != "none");
+        let fresh = self.status(server, false).await?.get("state").is_none_or(|state| state == "none");
         if chosen.is_none() && host.played && !fresh {
             return Ok(Gain::note("the host holds the newest world"));
         }
