@@ -170,11 +170,16 @@ async fn a_host_that_was_left_with_an_unsaved_world_waits_for_a_person() {
     assert!(why.contains(&left.id) && why.contains("/admin orphans"), "{why}");
     assert_eq!(clouds.living().len(), 1, "the only copy of those turns was destroyed");
 
-    // Given back, it is what the server plays on.
+    // Given back to a server that should be off, its world is saved before the host goes, and is what people play on.
     let orphans = app.orphans(&stage.caller).await.unwrap();
     let host = orphans.found.iter().find(|view| view.orphan.id == left.id).expect("the host is shown");
     assert!(host.adoptable, "{host:#?}");
     app.orphan_adopt(&stage.caller, &host.orphan.tag()).await.unwrap();
+    let saved = async || {
+        let idle = app.status(&stage.caller, "world").await.unwrap().job.is_none();
+        (idle && clouds.living().is_empty()).then_some(())
+    };
+    stage.until("its world to be saved", saved).await;
     play(&stage, 7, 0).await;
     stage.stop_server("world").await;
     nothing_left(&clouds);
