@@ -275,6 +275,17 @@ async fn what_a_broken_off_deletion_left_of_snapshots_goes_at_the_next_start() {
     stage.close().await;
 }
 
+/// A folder with the toy's recipe, to be changed.
+fn copied_toy() -> tempfile::TempDir {
+    let recipes = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/toy")])
+        .arg(recipes.path())
+        .status();
+    assert!(copied.unwrap().success());
+    recipes
+}
+
 /// The stop script is broken, and the game takes longer to save than a game gets that is ended by force.
 #[tokio::test]
 async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
@@ -282,12 +293,7 @@ async fn a_game_whose_stop_script_fails_still_has_its_grace_to_save() {
         return;
     }
     test_image("busybox");
-    let recipes = tempfile::tempdir().unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-a", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/toy")])
-        .arg(recipes.path())
-        .status();
-    assert!(copied.unwrap().success());
+    let recipes = copied_toy();
     let edit = |name: &str, from: &str, to: &str| {
         let path = recipes.path().join("toy").join(name);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -318,12 +324,7 @@ async fn a_game_that_cannot_tell_its_players_is_stopped_at_once_and_the_step_say
         return;
     }
     test_image("busybox");
-    let recipes = tempfile::tempdir().unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-a", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recipes/toy")])
-        .arg(recipes.path())
-        .status();
-    assert!(copied.unwrap().success());
+    let recipes = copied_toy();
     let recipe = recipes.path().join("toy/recipe.toml");
     let text = std::fs::read_to_string(&recipe).unwrap();
     let mute = text.replace("say = \"say {message}\"\n", "");

@@ -80,7 +80,7 @@ impl CloudDriver {
             let orphan = self.orphan_host(name, api, host).await;
             match host.state {
                 HostState::Leaving => found.leaving.push(orphan),
-                _ => found.orphans.push(orphan),
+                HostState::Starting | HostState::Running | HostState::Off => found.orphans.push(orphan),
             }
         }
         let mut missing = vec![];

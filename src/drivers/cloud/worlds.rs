@@ -147,8 +147,8 @@ impl CloudDriver {
             return Ok(Gain::default());
         }
         let live = self.is_running(server).await?;
-        let is = |step, state| cx.job.record(step).is_some_and(|record| record.state == state);
-        if live && cx.job.record(Step::DestroyHost).is_some() && is(Step::StopGame, StepState::Done) {
+        let was_stopped = cx.job.record(Step::StopGame).is_some_and(|record| record.state == StepState::Done);
+        if live && was_stopped && cx.job.record(Step::DestroyHost).is_some() {
             return Err(StepError::fatal(
                 "The game runs again on its host, so no copy of its world is the last one. End it with `/server kill`, then \
                  try again.",
