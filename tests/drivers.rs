@@ -229,7 +229,29 @@ async fn settings_reach_the_game_and_secrets_reach_nobody_else(stage: Stage) -> 
     let answer = app.console(&stage.caller, "world", "tell me correct-horse").await.unwrap();
     assert!(answer.contains("you said: tell me ••••"), "{answer}");
     assert_eq!(app.console(&stage.caller, "world", "colours").await.unwrap().trim(), "red alert");
+    a_changed_secret_stays_hidden_for_as_long_as_the_game_has_it(&stage).await;
     stage
+}
+
+async fn a_changed_secret_stays_hidden_for_as_long_as_the_game_has_it(stage: &Stage) {
+    let app = &stage.program.app;
+    let asks = "tell me correct-horse, battery-staple";
+    let changed = BTreeMap::from([("TOY_SECRET".to_owned(), "battery-staple".to_owned())]);
+    app.settings_apply(&stage.caller, "world", changed).await.unwrap();
+    let answer = app.console(&stage.caller, "world", asks).await.unwrap();
+    assert!(answer.contains("you said: tell me ••••, ••••"), "{answer}");
+    let log = app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains("my secret is ••••"), "{log}");
+    let stop = stage.stop_server("world").await;
+    let audit = app.audit(&stage.caller, None, 50).await.unwrap();
+    let shown = format!("{log} {stop:?} {audit:?}");
+    assert!(!shown.contains("correct-horse") && !shown.contains("battery-staple"), "{shown}");
+    // From now on the game knows the new one alone, and the old one is a word like any other.
+    stage.start("world").await;
+    let log = app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains("my secret is ••••"), "{log}");
+    let answer = app.console(&stage.caller, "world", asks).await.unwrap();
+    assert!(answer.contains("you said: tell me correct-horse, ••••"), "{answer}");
 }
 
 async fn a_warning_is_shown_by_the_game(stage: Stage) -> Stage {

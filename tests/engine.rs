@@ -456,7 +456,7 @@ async fn a_server_has_one_open_job() {
 #[test]
 fn a_secret_that_begins_another_one_hides_both() {
     for secrets in [["hunter", "hunter2-long"], ["hunter2-long", "hunter"]] {
-        let masked = spawnpoint::engine::mask("login hunter2-long, then hunter", secrets.into_iter());
+        let masked = spawnpoint::engine::mask("login hunter2-long, then hunter", &secrets.map(str::to_owned));
         assert_eq!(masked, "login ••••, then ••••");
     }
 }

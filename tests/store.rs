@@ -975,6 +975,9 @@ async fn every_migration_goes_over_tables_that_hold_data() {
         assert_eq!((server.settings["MOTD"].as_str(), server.limits.idle_min), ("it's on", Some(5)));
         assert!(store.memo(&id).await.unwrap().joined);
         assert_eq!(store.secrets(&id).await.unwrap()["PASSWORD"], "swordfish");
+        let mut hidden = store.never_shown(&id).await.unwrap();
+        hidden.sort();
+        assert_eq!(hidden, ["marlin", "swordfish"]);
         let job = store.open_job_of(&Subject::Server(id.clone())).await.unwrap().unwrap();
         assert_eq!(job.to_string(), "start [CloneDrive:Done StartGame:Pending]");
         assert_eq!(store.crash_starts(&id, 0).await.unwrap(), vec![10]);

@@ -203,8 +203,7 @@ impl App {
 
     async fn masked_line(&self, does: &Does, server: &Server) -> anyhow::Result<Option<String>> {
         let Does::Command { line } = does else { return Ok(None) };
-        let secrets = self.store().secrets_of(&server.id).await?;
-        Ok(Some(mask(line, secrets.values().map(String::as_str))))
+        Ok(Some(mask(line, &self.store().never_shown(&server.id).await?)))
     }
 
     /// What a command types, for the audit log.

@@ -198,8 +198,8 @@ impl App {
         let driver = self.driver(&server)?;
         match driver.logs(&server, lines.clamp(1, LOG_LINES_MAX)).await {
             Ok(lines) => {
-                let secrets = self.store().secrets_of(&server.id).await?;
-                Ok(crate::engine::mask(&without_ansi(&lines.join("\n")), secrets.values().map(String::as_str)))
+                let secrets = self.store().never_shown(&server.id).await?;
+                Ok(crate::engine::mask(&without_ansi(&lines.join("\n")), &secrets))
             }
             Err(error) => {
                 tracing::info!(server = %server.name, "No log could be read: {error:#}");
@@ -221,9 +221,7 @@ impl App {
         // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
         let typed: String = line.chars().filter(|c| !c.is_control()).collect();
         let typed = match self.store().server_by_name(&caller.guild, name).await? {
-            Some(server) => {
-                crate::engine::mask(&typed, self.store().secrets_of(&server.id).await?.values().map(String::as_str))
-            }
+            Some(server) => crate::engine::mask(&typed, &self.store().never_shown(&server.id).await?),
             None => typed,
         };
         // Masked before it is cut: half a secret is no secret that could be found.
@@ -240,9 +238,9 @@ impl App {
             ConsoleFault::NotRunning => Refusal::Invalid(format!("`{}` is not running.", server.name)),
             ConsoleFault::Silent(_) => Refusal::Busy(fault.to_string()),
         })?;
-        let secrets = self.store().secrets_of(&server.id).await?;
+        let secrets = self.store().never_shown(&server.id).await?;
         // Apart from the conversation: a console may answer with megabytes.
-        let masked = move || crate::engine::mask(&without_ansi(&answer), secrets.values().map(String::as_str));
+        let masked = move || crate::engine::mask(&without_ansi(&answer), &secrets);
         Ok(tokio::task::spawn_blocking(masked).await.context("masking a console's answer")?)
     }
 
@@ -342,6 +340,7 @@ impl App {
             limits: (limits != server.limits).then_some(limits),
             settings: Some(settings),
             secrets: changes.secrets,
+            at: self.now(),
         };
         let set = self.store().change(&server.id, change.clone()).await?;
         if !set && !changes.place.is_empty() {

@@ -209,13 +209,14 @@ impl Output {
     }
 
     pub fn mask(&self, text: &str) -> String {
-        mask(text, self.secrets.iter().map(String::as_str))
+        mask(text, &self.secrets)
     }
 }
 
 /// Replaces every secret by dots, before anything is cut.
-pub fn mask<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
-    let mut long: Vec<&str> = secrets.filter(|secret| secret.chars().count() >= SECRET_MIN_CHARS).collect();
+pub fn mask(text: &str, secrets: &[String]) -> String {
+    let mut long: Vec<&str> =
+        secrets.iter().map(String::as_str).filter(|secret| secret.chars().count() >= SECRET_MIN_CHARS).collect();
     // Longest first: masking a secret that is the beginning of another would leave the other's end readable.
     long.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     long.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "••••"))
@@ -246,8 +247,10 @@ pub trait Journal: Send + Sync {
     async fn servers(&self) -> anyhow::Result<Vec<Server>>;
     /// So many of those that are, the last ones first.
     async fn deleted_servers(&self, at_most: usize) -> anyhow::Result<Vec<Server>>;
-    /// The values that must never be shown, by variable; with `CONSOLE_PASSWORD` among them.
+    /// What a game is given to keep to itself, by variable; with `CONSOLE_PASSWORD` among them.
     async fn secrets(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>>;
+    /// The values that nothing said of the server may hold: its secrets, and those that a game may still have.
+    async fn never_shown(&self, id: &ServerId) -> anyhow::Result<Vec<String>>;
     async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>>;
     async fn memo(&self, id: &ServerId) -> anyhow::Result<Memo>;
     async fn set_memo(&self, id: &ServerId, memo: &Memo) -> anyhow::Result<()>;
@@ -337,6 +340,8 @@ pub struct Aftermath {
     pub lease: LeaseChange,
     pub deleted: bool,
     pub update_done: bool,
+    /// The game that is up now was given what people had set by then, or later.
+    pub begun_with: Option<Ms>,
     /// It runs there from now on, and owns nothing but its world.
     pub backend: Option<Backend>,
 }
@@ -406,6 +411,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
         wanted,
         lease,
         deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
+        begun_with: (starts && outcome == Outcome::Succeeded).then_some(job.created_at),
         update_done: moved && matches!(job.action, Action::Update | Action::Start | Action::Restart),
     }
 }

@@ -213,7 +213,7 @@ impl Engine {
             Err(error) => return Ok(Tried::Failed(error)),
         };
         let secrets = match &server {
-            Some(server) => journal.secrets(&server.id).await?.into_values().collect(),
+            Some(server) => journal.never_shown(&server.id).await?,
             None => vec![],
         };
         let (out, lines) = Output::new(secrets);

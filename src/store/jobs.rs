@@ -233,6 +233,10 @@ impl Journal for Store {
         self.secrets_of(id).await
     }
 
+    async fn never_shown(&self, id: &ServerId) -> anyhow::Result<Vec<String>> {
+        Store::never_shown(self, id).await
+    }
+
     async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>> {
         self.snapshots_all().await
     }

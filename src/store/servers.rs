@@ -30,8 +30,10 @@ pub struct Change {
     pub limits: Option<Limits>,
     /// All of them.
     pub settings: Option<BTreeMap<String, String>>,
-    /// Those that change; `None` takes one away.
+    /// Those that change; `None` takes one away. What they were is kept as [`Store::never_shown`] says.
     pub secrets: HashMap<String, Option<String>>,
+    /// When people changed it.
+    pub at: Ms,
 }
 
 impl Store {
@@ -125,6 +127,7 @@ impl Store {
                         must_exist(&id, tx.run(sql, [(&id.0).into(), json(settings).into()]).await?)?;
                     }
                     for (key, value) in &change.secrets {
+                        keep_former(tx, &id, key, value.as_deref(), change.at).await?;
                         match value {
                             Some(value) => set_secret(tx, &id, key, value).await?,
                             None => {
@@ -192,10 +195,18 @@ impl Store {
         must_exist(id, self.db.run(sql, [(&id.0).into(), word(&wanted).into()]).await?)
     }
 
-    /// The values that must never be shown, by variable.
+    /// What a game is given to keep to itself, by variable.
     pub async fn secrets_of(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>> {
         let rows = self.db.rows("SELECT key, value FROM secrets WHERE server = $1", [(&id.0).into()]).await?;
         rows.iter().map(|row| Ok((row.text("key")?, row.text("value")?))).collect()
+    }
+
+    /// The values that nothing said of the server may hold: its secrets, and what they were before as long as a game that
+    /// has them may run or be read of, until the next one is up.
+    pub async fn never_shown(&self, id: &ServerId) -> anyhow::Result<Vec<String>> {
+        let sql =
+            "SELECT value FROM secrets WHERE server = $1 UNION SELECT value FROM former_secrets WHERE server = $1";
+        self.db.rows(sql, [(&id.0).into()]).await?.iter().map(|row| row.text("value")).collect()
     }
 
     /// What the watcher remembers about a server; an unknown server has the memo of a fresh one.
@@ -261,6 +272,14 @@ async fn set_secret(tx: &mut Tx, id: &ServerId, key: &str, value: &str) -> anyho
     let sql = "INSERT INTO secrets (server, key, value) VALUES ($1, $2, $3)
                ON CONFLICT (server, key) DO UPDATE SET value = excluded.value";
     tx.run(sql, [(&id.0).into(), key.into(), value.into()]).await?;
+    Ok(())
+}
+
+/// Keeps what a secret is before it becomes another one, or none.
+async fn keep_former(tx: &mut Tx, id: &ServerId, key: &str, value: Option<&str>, at: Ms) -> anyhow::Result<()> {
+    let sql = "INSERT INTO former_secrets (server, value, changed_at)
+               SELECT server, value, $4 FROM secrets WHERE server = $1 AND key = $2 AND value <> $3";
+    tx.run(sql, [(&id.0).into(), key.into(), value.unwrap_or_default().into(), at.into()]).await?;
     Ok(())
 }
 
@@ -337,6 +356,10 @@ pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath
     if after.update_done {
         tx.run("UPDATE servers SET update_at_start = 0 WHERE id = $1", [(&id.0).into()]).await?;
     }
+    if let Some(then) = after.begun_with {
+        let sql = "DELETE FROM former_secrets WHERE server = $1 AND changed_at < $2";
+        tx.run(sql, [(&id.0).into(), then.into()]).await?;
+    }
     if let Some(backend) = after.backend {
         move_to(tx, id, backend).await?;
     }
@@ -344,6 +367,7 @@ pub(super) async fn apply_aftermath(tx: &mut Tx, id: &ServerId, after: Aftermath
         tx.run("UPDATE servers SET deleted_at = $2 WHERE id = $1", [(&id.0).into(), now.into()]).await?;
         tx.run("DELETE FROM ports WHERE server = $1", [(&id.0).into()]).await?;
         tx.run("DELETE FROM secrets WHERE server = $1", [(&id.0).into()]).await?;
+        tx.run("DELETE FROM former_secrets WHERE server = $1", [(&id.0).into()]).await?;
         tx.run("DELETE FROM grants WHERE server = $1", [(&id.0).into()]).await?;
         tx.run("DELETE FROM schedules WHERE server = $1", [(&id.0).into()]).await?;
     }

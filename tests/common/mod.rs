@@ -211,6 +211,10 @@ impl Journal for Memory {
         Ok(self.get().secrets.clone())
     }
 
+    async fn never_shown(&self, id: &ServerId) -> anyhow::Result<Vec<String>> {
+        Ok(self.secrets(id).await?.into_values().collect())
+    }
+
     async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>> {
         Ok(self.get().snapshots.values().cloned().collect())
     }
@@ -395,6 +399,10 @@ impl<J: Journal> Journal for Crashing<J> {
     async fn secrets(&self, id: &ServerId) -> anyhow::Result<HashMap<String, String>> {
         self.alive()?;
         self.journal.secrets(id).await
+    }
+    async fn never_shown(&self, id: &ServerId) -> anyhow::Result<Vec<String>> {
+        self.alive()?;
+        self.journal.never_shown(id).await
     }
     async fn snapshots(&self) -> anyhow::Result<Vec<Snapshot>> {
         self.alive()?;
