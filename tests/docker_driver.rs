@@ -4,7 +4,7 @@
 mod stage;
 
 use spawnpoint::app::{Choice, UpdateWhen};
-use spawnpoint::clients::docker::OverlayVolume;
+use spawnpoint::clients::docker::{Docker, OverlayVolume};
 use spawnpoint::drivers::fake::Outside;
 use spawnpoint::model::GuildId;
 use spawnpoint::model::access::Caller;
@@ -12,10 +12,10 @@ use spawnpoint::model::drive::SnapshotId;
 use spawnpoint::model::job::{Outcome, Step};
 use spawnpoint::model::server::{Backend, State};
 use stage::{Stage, docker_or_skip, test_image};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 async fn toy() -> Option<Stage> {
     if !docker_or_skip().await {
@@ -284,6 +284,80 @@ fn copied_toy() -> tempfile::TempDir {
         .status();
     assert!(copied.unwrap().success());
     recipes
+}
+
+/// An image of a name of its own, gone with the test.
+struct Base(String);
+
+impl Base {
+    fn new() -> Base {
+        Base(format!("spawnpoint-test/base-{}:1", std::process::id()))
+    }
+
+    /// Makes it, or another one of the same name.
+    fn make(&self, content: &str) {
+        let mut build = Command::new("docker")
+            .args(["build", "--quiet", "--tag", &self.0, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let dockerfile = format!("FROM spawnpoint-test/busybox:1\nLABEL content={content}\n");
+        std::io::Write::write_all(&mut build.stdin.take().unwrap(), dockerfile.as_bytes()).unwrap();
+        assert!(build.wait().unwrap().success());
+    }
+
+    fn remove(&self) {
+        let removed = Command::new("docker").args(["rmi", "--force", &self.0]).output().unwrap();
+        assert!(removed.status.success(), "{removed:?}");
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).output();
+    }
+}
+
+/// What the base holds goes into an image as much as what its recipe says.
+#[tokio::test]
+async fn a_newer_base_of_the_same_name_makes_another_image() {
+    if !docker_or_skip().await {
+        return;
+    }
+    test_image("busybox");
+    let (recipes, base) = (copied_toy(), Base::new());
+    let recipe = recipes.path().join("toy/recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let based = text.replace("spawnpoint-test/busybox:1", &base.0);
+    assert_ne!(based, text, "the toy has another base");
+    std::fs::write(&recipe, based).unwrap();
+    base.make("first");
+    let stage = Stage::open(recipes.path().to_str().unwrap(), |_| {}).await;
+    let (app, store) = (&stage.program.app, &stage.program.store);
+    stage.create("world", "toy", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 2).await;
+    let build = async || stage.succeeds(app.snapshot_build(&stage.caller, "toy", None).await.unwrap()).await;
+    build().await;
+    base.make("second");
+    build().await;
+    let images: BTreeMap<_, _> =
+        store.snapshots_all().await.unwrap().into_iter().map(|one| (one.version, one.image)).collect();
+    assert_eq!(images[&1], images[&2], "nothing has changed");
+    assert_ne!(images[&2], images[&3], "the base has");
+    let docker = Docker::connect(None).unwrap();
+    let label = docker.image(&images[&3]).await.unwrap().unwrap().labels.remove("content");
+    assert_eq!(label.as_deref(), Some("second"));
+    // Where the base is not kept, what was built on it does: the game runs, and its world is put away and brought back.
+    stage.stop_server("world").await;
+    base.remove();
+    stage.start("world").await;
+    stage.stop_server("world").await;
+    stage.start("world").await;
+    let log = app.logs(&stage.caller, "world", 50).await.unwrap();
+    assert!(log.contains("with 2 turns"), "{log}");
+    stage.close().await;
 }
 
 /// The stop script is broken, and the game takes longer to save than a game gets that is ended by force.

@@ -154,6 +154,13 @@ impl Docker {
         Ok(self.client()?.list_images(Some(options)).await?.into_iter().map(|image| image.id).collect())
     }
 
+    /// The ids of the images of this name, whatever their tags.
+    pub async fn images_named(&self, name: &str) -> Result<Vec<String>, DockerError> {
+        let filters = HashMap::from([("reference".to_owned(), vec![name.to_owned()])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        Ok(self.client()?.list_images(Some(options)).await?.into_iter().map(|image| image.id).collect())
+    }
+
     /// Any image that the daemon holds, for trying something that needs one.
     pub async fn any_image(&self) -> Result<Option<String>, DockerError> {
         let images = self.client()?.list_images(None::<ListImagesOptions>).await?;

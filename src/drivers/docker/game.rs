@@ -1,7 +1,7 @@
 //! The container: made anew for every start, so that no setting can be stale, and gone after every stop. What lasts is
 //! the drive.
 
-use super::snapshots::gone_is_fine;
+use super::snapshots::{gone_is_fine, repository};
 use super::{Daemon, DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error};
 use crate::clients::docker::{ContainerSpec, ContainerState, DockerError, ExecSpec, Mount, Network, Protocol, Publish};
 use crate::engine::{StepCx, StepError};
@@ -371,9 +371,9 @@ impl DockerDriver {
 
     pub(super) async fn image_on_daemon(&self, game: &str) -> Result<String, StepError> {
         // Any image of this game will do, and the daemon knows which it still holds.
-        let tag = self.image_tag(game);
-        if self.docker.image(&tag).await.map_err(docker_error("looking for the image"))?.is_some() {
-            return Ok(tag);
+        let images = self.docker.images_named(&repository(game)).await;
+        if let Some(image) = images.map_err(docker_error("looking for the image"))?.into_iter().next() {
+            return Ok(image);
         }
         let base = &self.recipe(game)?.container.base;
         match self.docker.image(base).await.map_err(docker_error("looking for the base image"))? {

@@ -3,7 +3,7 @@
 
 use super::daemon::Daemon;
 use super::{DockerDriver, GAME_DIR, SCRIPTS_DIR, blocking, docker_error, drives, folders};
-use crate::clients::docker::{BuildSpec, ContainerSpec, DockerError, Mount, Network};
+use crate::clients::docker::{BuildSpec, ContainerSpec, DockerError, ImageInfo, Mount, Network};
 use crate::engine::{StepCx, StepError, builder_of};
 use crate::model::drive::{Snapshot, SnapshotId, golden};
 use crate::model::job::Gain;
@@ -49,12 +49,18 @@ impl Share {
     }
 }
 
+/// What all images of a game are called, before their tags.
+pub(super) fn repository(game: &str) -> String {
+    format!("spawnpoint/{game}")
+}
+
 impl DockerDriver {
-    /// Names what is in the image: the recipe's part and ours.
-    pub(super) fn image_tag(&self, game: &str) -> String {
+    /// Names what is in the image: the recipe's part, ours, and the base, by the id of what the daemon holds. A newer base
+    /// of the same name makes another image.
+    fn image_tag(&self, game: &str, base_id: &str) -> String {
         let recipe = self.recipes.image_key(game).unwrap_or_default();
-        let key = blake3::hash(format!("{recipe}\n{RUN}").as_bytes()).to_hex();
-        format!("spawnpoint/{game}:{}", &key.as_str()[..KEY_SHOWN])
+        let key = blake3::hash(format!("{recipe}\n{base_id}\n{RUN}").as_bytes()).to_hex();
+        format!("{}:{}", repository(game), &key.as_str()[..KEY_SHOWN])
     }
 
     fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
@@ -69,25 +75,27 @@ impl DockerDriver {
     pub(super) async fn build_image(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         // What cannot run is not built first.
         self.daemon().await?;
-        let tag = self.image_tag(cx.game());
-        self.ensure_image(cx, &tag).await
+        let (_, gain) = self.ensure_image(cx).await?;
+        Ok(gain)
     }
 
-    async fn ensure_image(&self, cx: &StepCx<'_>, tag: &str) -> Result<Gain, StepError> {
-        if self.docker.image(tag).await.map_err(docker_error("looking for the image"))?.is_some() {
-            return Ok(Gain::note("already there"));
-        }
+    /// The image of what the recipe says now, on the base as it is now. Gives its tag.
+    async fn ensure_image(&self, cx: &StepCx<'_>) -> Result<(String, Gain), StepError> {
         let recipe = self.recipe(cx.game())?;
-        self.ensure_base(cx, &recipe.container.base).await?;
+        let base = self.ensure_base(cx, &recipe.container.base).await?;
+        let tag = self.image_tag(cx.game(), &base.id);
+        if self.docker.image(&tag).await.map_err(docker_error("looking for the image"))?.is_some() {
+            return Ok((tag, Gain::note("already there")));
+        }
         let share = Share::of(recipe, self.daemon().await?);
-        let spec = self.build_spec(cx.game(), tag, &share)?;
+        let spec = self.build_spec(cx.game(), &tag, &share)?;
         let mut last = String::new();
         let mut line = |text: &str| {
             cx.out.line(text);
             last = text.to_owned();
         };
         match self.docker.build(&spec, &mut line).await {
-            Ok(_) => Ok(Gain::default()),
+            Ok(_) => Ok((tag, Gain::default())),
             Err(DockerError::BuildFailed { reason, last_lines }) => {
                 // The builder's own words come after the script's, behind the end of the colour that it gives to errors.
                 let of_builder = |line: &String| {
@@ -111,9 +119,10 @@ impl DockerDriver {
     }
 
     /// Taken from the daemon where it holds it, pulled with progress where a registry answers.
-    async fn ensure_base(&self, cx: &StepCx<'_>, base: &str) -> Result<(), StepError> {
-        if self.docker.image(base).await.map_err(docker_error("looking for the base image"))?.is_some() {
-            return Ok(());
+    async fn ensure_base(&self, cx: &StepCx<'_>, base: &str) -> Result<ImageInfo, StepError> {
+        let look = async || self.docker.image(base).await.map_err(docker_error("looking for the base image"));
+        if let Some(there) = look().await? {
+            return Ok(there);
         }
         cx.out.line(format!("Pulling {base}"));
         self.docker.pull(base, &mut |text| cx.out.line(text)).await.map_err(|error| {
@@ -123,7 +132,10 @@ impl DockerDriver {
             );
             // A registry that is away comes back sooner than a person reads this, or not at all.
             if error.is_passing() { StepError::retry(help) } else { StepError::fatal(help) }
-        })
+        })?;
+        look()
+            .await?
+            .ok_or_else(|| StepError::retry(format!("The base image `{base}` was removed as soon as it was there.")))
     }
 
     fn build_spec(&self, game: &str, tag: &str, share: &Share) -> Result<BuildSpec, StepError> {
@@ -160,13 +172,15 @@ impl DockerDriver {
         let snapshot = match known.iter().find(|snapshot| self.is_of_job(snapshot, cx)) {
             Some(ours) => ours.clone(),
             None => {
+                // It was made in the step before; somebody may have removed it or its base since.
+                let (image, _) = self.ensure_image(cx).await?;
                 let version =
                     1 + known.iter().filter(|one| one.game == cx.game()).map(|one| one.version).max().unwrap_or(0);
                 Snapshot {
                     id: SnapshotId::new(cx.game(), version),
                     game: cx.game().to_owned(),
                     version,
-                    image: self.image_tag(cx.game()),
+                    image,
                     install_key: self.recipes.install_key(cx.game()).unwrap_or_default(),
                     files: None,
                     bytes: None,
@@ -322,17 +336,15 @@ impl DockerDriver {
     /// made again: then the present one takes its place, on record.
     async fn ensure_pinned(&self, cx: &StepCx<'_>, snapshot: &Snapshot) -> Result<Gain, StepError> {
         let note = snapshot.id.to_string();
-        let there = self.docker.image(&snapshot.image).await.map_err(docker_error("looking for the image"))?.is_some();
-        let present = self.image_tag(cx.game());
-        if there {
+        if self.docker.image(&snapshot.image).await.map_err(docker_error("looking for the image"))?.is_some() {
             return Ok(Gain::note(note));
         }
-        self.ensure_image(cx, &present).await?;
+        let (present, _) = self.ensure_image(cx).await?;
         if present == snapshot.image {
             return Ok(Gain::note(note));
         }
         cx.out.line(
-            "The image of this snapshot is gone and its recipe has changed since; using the recipe's present image.",
+            "The image of this snapshot is gone and its recipe or base has changed since; using the recipe's present image.",
         );
         Ok(Gain { snapshot: Some(Snapshot { image: present, ..snapshot.clone() }), ..Gain::default() }.with_note(note))
     }
