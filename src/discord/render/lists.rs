@@ -19,12 +19,11 @@ pub fn backups(server: &str, backups: &[BackupView]) -> Said {
             code(server)
         ));
     }
-    let total: u64 = backups.iter().filter_map(|backup| backup.own_bytes).sum();
     let head = format!(
         "**{} of {}**, {} on disk that no other backup shares",
         counted(backups.len() as u64, "backup", "backups"),
         code(server),
-        bytes(total)
+        in_all(backups.iter().map(|backup| backup.own_bytes))
     );
     let doubted = backups.iter().any(|backup| backup.acceptable);
     let advice = doubted.then_some(
@@ -350,6 +349,16 @@ mod tests {
             acceptable: false,
             present: false,
         }
+    }
+
+    #[test]
+    fn backups_that_were_not_all_measured() {
+        let head = |own: [Option<u64>; 2]| {
+            let list = own.map(|own_bytes| BackupView { own_bytes, ..backup("20261121T075309Z-4f1c") });
+            shown(&backups("world", &list)).lines().next().unwrap_or_default().to_owned()
+        };
+        insta::assert_snapshot!(head([Some(1_200_000), None]), @"**2 backups of `world`**, at least 1.2 MB on disk that no other backup shares");
+        insta::assert_snapshot!(head([None, None]), @"**2 backups of `world`**, an unknown amount on disk that no other backup shares");
     }
 
     #[test]
