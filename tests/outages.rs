@@ -11,6 +11,8 @@ use common::discord::{Cut, Discord, Outage, User};
 use serde_json::json;
 use spawnpoint::drivers::fake::{Kind, Way};
 use spawnpoint::model::job::Step;
+use std::io::Write;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 struct Room {
@@ -33,8 +35,12 @@ async fn room() -> Option<(Room, Bot)> {
 }
 
 async fn room_in(discord: Discord) -> (Room, Bot) {
+    room_at(Home::new(), discord).await
+}
+
+async fn room_at(home: Home, discord: Discord) -> (Room, Bot) {
     let (alice, bob) = (discord.user("alice"), discord.user("bob"));
-    let room = Room { discord, home: Home::new(), bob };
+    let room = Room { discord, home, bob };
     let bot = Bot::start(&room.discord, &room.home).await;
     room.discord.slash(&alice, "general", "/server create name:world game:toy").await;
     room.discord.wait_for("general", "world.*offline").await;
@@ -89,6 +95,28 @@ async fn a_gateway_that_acknowledges_nothing_is_left_and_the_word_comes_all_the_
     room.discord.wait_gateway(json!({"connections": before + 1})).await;
     room.discord.withhold_acks(false).await;
     room.told_once().await;
+    room.discord.wait_gateway(json!({"connected": 1})).await;
+    room.hears().await;
+    bot.end().await.unwrap();
+}
+
+/// A connection that looks alive and is never whole: heartbeats are acknowledged, and who resumes or identifies is not
+/// answered. serenity would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_answers_nobody_is_left_and_the_word_comes_all_the_same() {
+    let Some(discord) = discord().await else { return };
+    let mut home = Home::new();
+    home.whole_within = Duration::from_secs(5);
+    discord.heartbeat(Duration::from_secs(1)).await;
+    let (room, bot) = room_at(home, discord).await;
+    room.slow_start().await;
+    room.discord.silence(true).await;
+    let before = room.discord.gateway().await.connections;
+    room.discord.drop_gateway(Cut::Abort).await;
+    // The first is left for the second.
+    room.discord.wait_gateway(json!({"connections": before + 2})).await;
+    room.told_once().await;
+    room.discord.silence(false).await;
     room.discord.wait_gateway(json!({"connected": 1})).await;
     room.hears().await;
     bot.end().await.unwrap();
@@ -192,11 +220,28 @@ async fn a_bot_that_ends_while_it_looks_for_discord_ends_at_once_and_is_gone() {
     }
 }
 
+/// What this process says to its operator.
+static LOG: Mutex<Vec<u8>> = Mutex::new(vec![]);
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_can_read_ends_nothing() {
     let Some((room, bot)) = room().await else { return };
     let before = room.discord.gateway().await;
     let interaction = |kind: u8| json!({"id": "1", "application_id": "1", "type": kind, "token": "t", "version": 1});
+    let heard = || String::from_utf8_lossy(&LOG.lock().unwrap()).matches("nobody was answered").count();
+    tracing_subscriber::fmt().with_writer(|| Log).init();
     for (event, payload) in [
         ("SOMETHING_NEW", json!({"of": ["next", "year"]})),
         ("GUILD_CREATE", json!({"id": "none"})),
@@ -208,6 +253,7 @@ async fn what_nobody_can_read_ends_nothing() {
         room.discord.dispatch(event, payload.clone()).await;
         room.hears().await;
     }
+    assert_eq!(heard(), 3, "the operator reads of each interaction that could not be read");
     for text in ["no JSON", "{}", r#"{"op": 99, "d": null}"#, r#"{"op": 0, "s": null, "t": null, "d": null}"#] {
         room.discord.say_on_gateway(text).await;
         room.hears().await;

@@ -13,6 +13,7 @@ use regex::Regex;
 use secrecy::SecretString;
 use serde_json::json;
 use spawnpoint::config;
+use spawnpoint::discord;
 use spawnpoint::drivers::fake::Outside;
 use spawnpoint::model::JobId;
 use spawnpoint::model::access::Caller;
@@ -69,7 +70,7 @@ async fn room() -> Option<Room> {
     };
     let stop = CancellationToken::new();
     let (app, front_stop) = (stage.program.app.clone(), stop.clone());
-    let front = tokio::spawn(async move { spawnpoint::discord::run(app, &front, front_stop).await });
+    let front = tokio::spawn(async move { discord::run(app, &front, discord::WHOLE_WITHIN, front_stop).await });
     let mut room = Room { discord, alice, bob, stage, stop, front };
     room.ask(&room.alice, "/server create name:world game:toy").await;
     room.ask(&room.bob, "/server start server:world").await;

@@ -50,7 +50,7 @@ pub async fn run(config: &Config, with_discord: bool) -> ExitCode {
         stop.cancelled().await;
         return ended(work, ExitCode::SUCCESS).await;
     }
-    let code = match discord::run(program.app.clone(), &config.discord, stop.clone()).await {
+    let code = match discord::run(program.app.clone(), &config.discord, discord::WHOLE_WITHIN, stop.clone()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             tracing::error!("{exit}");

@@ -21,7 +21,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// serenity gets so long to say goodbye. While it reconnects it never does.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// A connection that was begun and is not whole after so long is made anew.
-const DEAD_AFTER: Duration = Duration::from_secs(180);
+pub const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 /// The gate is opened so often for whoever stands before it.
 const TURN_EVERY: Duration = Duration::from_millis(100);
 /// With so few sessions left, Discord's limit is near and its end would cost the token (see `gate`). They are left for a
@@ -112,8 +112,13 @@ pub fn http(config: &config::Discord) -> Result<serenity::Http, Exit> {
     Ok(builder.client(build(client.no_proxy())?).proxy(address).ratelimiter_disabled(true).build())
 }
 
-/// Stays connected until `stop`.
-pub async fn stay(front: Arc<Front>, config: &config::Discord, stop: &CancellationToken) -> Result<(), Exit> {
+/// Stays connected until `stop`. A connection that is not whole within `whole_within` is made anew.
+pub async fn stay(
+    front: Arc<Front>,
+    config: &config::Discord,
+    whole_within: Duration,
+    stop: &CancellationToken,
+) -> Result<(), Exit> {
     let mut pause = PAUSE_MIN;
     let mut allowance = Allowance::new(Instant::now());
     loop {
@@ -122,7 +127,7 @@ pub async fn stay(front: Arc<Front>, config: &config::Discord, stop: &Cancellati
             () = stop.cancelled() => return Ok(()),
             reached = reached(config) => reached?,
         };
-        let why = match connected(front.clone(), config, reached, &mut allowance, stop).await {
+        let why = match connected(front.clone(), config, reached, &mut allowance, whole_within, stop).await {
             End::Stopped => return Ok(()),
             End::Fatal(exit) => return Err(exit),
             End::Lost(why) => why,
@@ -187,6 +192,7 @@ async fn connected(
     config: &config::Discord,
     reached: Reached,
     allowance: &mut Allowance,
+    whole_within: Duration,
     stop: &CancellationToken,
 ) -> End {
     let http = match http(config) {
@@ -222,7 +228,7 @@ async fn connected(
     let end = tokio::select! {
         () = stop.cancelled() => End::Stopped,
         result = client.start() => ended(result),
-        end = watched(&shards, &mut gate, allowance, config) => end,
+        end = watched(&shards, &mut gate, allowance, config, whole_within) => end,
     };
     drop(client);
     // From here on nothing of it connects again.
@@ -257,6 +263,7 @@ async fn watched(
     gate: &mut Gate,
     allowance: &mut Allowance,
     config: &config::Discord,
+    whole_within: Duration,
 ) -> End {
     let is_connected = |runner: &serenity::ShardRunnerInfo| runner.stage == serenity::ConnectionStage::Connected;
     let mut alive = Instant::now();
@@ -287,8 +294,8 @@ async fn watched(
         if shards.runners.try_lock().is_ok_and(|runners| runners.values().any(is_connected)) {
             alive = Instant::now();
         }
-        if alive.elapsed() > DEAD_AFTER {
-            return End::Lost(format!("it was not whole within {} s", DEAD_AFTER.as_secs()));
+        if alive.elapsed() > whole_within {
+            return End::Lost(format!("it was not whole within {} s", whole_within.as_secs()));
         }
         tokio::time::sleep(TURN_EVERY).await;
     }

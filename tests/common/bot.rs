@@ -41,6 +41,8 @@ pub struct Home {
     pub lease_ms: Ms,
     /// As in the configuration: empty means all.
     pub guilds: Vec<String>,
+    /// A connection to Discord's gateway that is not whole by then is made anew.
+    pub whole_within: Duration,
 }
 
 impl Home {
@@ -57,6 +59,7 @@ impl Home {
             spending: Spending::default(),
             lease_ms: 120 * MINUTE_MS,
             guilds: vec![],
+            whole_within: spawnpoint::discord::WHOLE_WITHIN,
         }
     }
 
@@ -151,8 +154,8 @@ impl Bot {
             ..config::Discord::default()
         };
         let members = spawnpoint::discord::members(&config).expect("a token");
-        let (front_app, front_stop) = (app.clone(), stop.clone());
-        let front = tokio::spawn(async move { spawnpoint::discord::run(front_app, &config, front_stop).await });
+        let (front_app, front_stop, within) = (app.clone(), stop.clone(), home.whole_within);
+        let front = tokio::spawn(async move { spawnpoint::discord::run(front_app, &config, within, front_stop).await });
         let (work_app, work_stop) = (app.clone(), stop.clone());
         let work = tokio::spawn(async move {
             tokio::join!(

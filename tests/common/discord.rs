@@ -535,6 +535,11 @@ impl Discord {
         self.tell("gateway", json!({ "withhold_acks": withhold })).await;
     }
 
+    /// Connections are made and kept, but who identifies or resumes is not answered (or is again).
+    pub async fn silence(&self, silent: bool) {
+        self.tell("gateway", json!({ "silent": silent })).await;
+    }
+
     /// The interval that the next connection is told to beat in.
     pub async fn heartbeat(&self, interval: Duration) {
         let ms = u64::try_from(interval.as_millis()).expect("a short time");

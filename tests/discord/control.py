@@ -290,7 +290,7 @@ class Control:
             case "session_starts":
                 gateway.starts.set(int(asked["remaining"]), float(asked["reset_after_s"]))
             case None:
-                known = "heartbeat_ms withhold_acks refuse_resumes refuse_connections close_after_ready".split()
+                known = "heartbeat_ms withhold_acks silent refuse_resumes refuse_connections close_after_ready".split()
                 for name, value in asked.items():
                     if name not in known:
                         raise ValueError(f"the gateway has no {name!r}")

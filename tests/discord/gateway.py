@@ -153,6 +153,7 @@ class Gateway:
         # Faults, set by a test.
         self.heartbeat_ms = HEARTBEAT_MS
         self.withhold_acks = False
+        self.silent = False
         self.starts = SessionStarts()
         self.close_after_ready: int | None = None
         self.refuse_resumes = 0
@@ -269,6 +270,8 @@ class Gateway:
             self.stats["heartbeats"] += 1
             if not self.withhold_acks:
                 link.send({"op": ACK, "d": None})
+            return None
+        if self.silent and op in (IDENTIFY, RESUME):
             return None
         if op == IDENTIFY:
             return self._identify(link, body)
