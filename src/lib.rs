@@ -1,6 +1,6 @@
 //! Spawnpoint: a Discord bot with which friends run game servers.
 //!
-//! The modules stand in reading order. `model` is pure: who reads it understands the product. `engine`
+//! Read `model` first. It is pure, and who reads it understands the product. `engine`
 //! carries jobs out, `drivers` know the steps of one backend, `clients` speak to outside systems, `vault`
 //! keeps backups, `store` holds all SQL, `app` is the only door for fronts. docs/architecture.md is the map,
 //! and tests/layers.rs checks who may import whom.

@@ -1,5 +1,5 @@
 //! Puts the parts together: configuration in, a running program out. The only place, with `main`, that knows every
-//! type; nothing else makes a client from the configuration.
+//! type; nothing else makes a client from the configuration but `doctor`, which tries each by itself.
 
 use crate::app::{App, Choices, Member, Members, Parts};
 use crate::bus::Bus;

@@ -380,6 +380,35 @@ async fn a_host_that_comes_after_its_start_was_called_off_is_destroyed() {
     stage.close().await;
 }
 
+/// A key that cannot be read is not taken for one that was never made: a host may have come with it.
+#[tokio::test]
+async fn a_host_whose_key_cannot_be_read_just_now_is_not_taken_for_none() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("hetzner").on("POST", "^/servers$"));
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let asked =
+        async || clouds.requests().iter().any(|one| one.method == "POST" && one.path == "/servers").then_some(());
+    stage.until("the request for a host", asked).await;
+    let id = app.status(&stage.caller, "world").await.unwrap().id;
+    let key = stage.config.data_dir.join(format!("ssh/hosts/{id}-{job}"));
+    let aside = key.with_extension("aside");
+    std::fs::rename(&key, &aside).unwrap();
+    std::fs::create_dir(&key).unwrap();
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    assert!(error_of(&held, Step::CreateHost).contains("reading the keys of hosts"), "{held:#?}");
+    std::fs::remove_dir(&key).unwrap();
+    std::fs::rename(&aside, &key).unwrap();
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    let over = async || (app.job_view(job).await.unwrap().outcome == Some(Outcome::Cancelled)).then_some(());
+    stage.until("the end of the start", over).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 /// Nor is one forgotten because another that is gone by now is still on record.
 #[tokio::test]
 async fn a_host_that_comes_late_in_place_of_one_that_is_gone_is_destroyed() {

@@ -191,7 +191,7 @@ impl<'a> Asked<'a> {
                 match self.respond(serenity::CreateInteractionResponse::Defer(wait)).await {
                     // The asker hears nothing, but what was begun is brought to its end.
                     Err(error) => {
-                        work.await.ok();
+                        drop(said(work.await));
                         Err(error)
                     }
                     Ok(()) => match tokio::time::timeout(TOKEN_LIFE, work).await {
@@ -216,9 +216,9 @@ impl<'a> Asked<'a> {
             }
             Err(_) => {
                 let first = self.respond(serenity::CreateInteractionResponse::Acknowledge).await;
-                let result = work.await;
+                let result = said(work.await);
                 match first {
-                    Ok(()) => self.respond_late(&said(result)).await,
+                    Ok(()) => self.respond_late(&result).await,
                     Err(error) => Err(error),
                 }
             }

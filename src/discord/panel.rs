@@ -3,7 +3,7 @@
 
 use super::pace::Pace;
 use super::render::server::{deleted, panel_without_time};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, unharmed};
 use super::{posts, render};
 use crate::app::{App, Panel};
 use crate::bus::Nudge;
@@ -84,8 +84,12 @@ pub async fn run(
         for id in pace.take(Instant::now()) {
             let (app, http, memory) = (app.clone(), http.clone(), memories.get(&id).cloned().unwrap_or_default());
             work.spawn(async move {
-                let shown = show(&app, &http, &id, memory).await;
-                (id, shown.unwrap_or_else(|error| Shown::Trouble(Trouble::Later(format!("{error:#}")))))
+                let shown = async {
+                    let shown = show(&app, &http, &id, memory).await;
+                    shown.unwrap_or_else(|error| Shown::Trouble(Trouble::Later(format!("{error:#}"))))
+                };
+                let shown = unharmed(shown).await.unwrap_or_else(Shown::Trouble);
+                (id, shown)
             });
         }
         let due = pace.next().unwrap_or_else(|| Instant::now() + REFRESH);

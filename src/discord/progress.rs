@@ -2,7 +2,7 @@
 //! after a restart, a lost nudge or an outage, and the last text always arrives.
 
 use super::pace::Pace;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, unharmed};
 use super::{posts, render};
 use crate::app::{App, JobMessage};
 use crate::bus::Nudge;
@@ -51,7 +51,7 @@ pub async fn run(app: App, http: Arc<serenity::Http>, stop: CancellationToken) {
     loop {
         for id in pace.take(Instant::now()) {
             let (app, http, tries) = (app.clone(), http.clone(), anew.get(&id).copied().unwrap_or_default());
-            work.spawn(async move { (id, told(&app, &http, id, tries).await) });
+            work.spawn(async move { (id, unharmed(told(&app, &http, id, tries)).await.unwrap_or_else(Told::Trouble)) });
         }
         let due = pace.next().unwrap_or_else(|| Instant::now() + SWEEP);
         tokio::select! {

@@ -1,6 +1,8 @@
 //! What went wrong with a request to Discord, by what it means for us.
 
+use futures::FutureExt;
 use poise::serenity_prelude as serenity;
+use std::panic::AssertUnwindSafe;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -56,6 +58,13 @@ pub fn trouble(error: &serenity::Error) -> Trouble {
     }
 }
 
+/// What the work comes to. A mistake of ours in it is a trouble of this one message: those behind it are not held up, and
+/// it is tried again.
+pub async fn unharmed<T>(work: impl Future<Output = T>) -> Result<T, Trouble> {
+    let mistake = |_| Trouble::Later("Spawnpoint made a mistake in it. The log has the details".to_owned());
+    AssertUnwindSafe(work).catch_unwind().await.map_err(mistake)
+}
+
 /// Errors of the HTTP client name the address, and an interaction's address holds its token.
 fn without_token(text: &str) -> String {
     text.split(" for url (").next().unwrap_or_default().to_owned()
@@ -71,5 +80,17 @@ impl std::fmt::Display for Trouble {
             Trouble::Unauthorized => f.write_str("Discord does not know the bot's token"),
             Trouble::Later(why) | Trouble::Refused(why) => f.write_str(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mistake_in_one_message_is_a_trouble_that_may_pass() {
+        let trouble = unharmed(async { panic!("a mistake") }).await.unwrap_err();
+        assert!(trouble.may_pass(), "{trouble}");
+        assert_eq!(unharmed(async { 7 }).await.unwrap(), 7);
     }
 }

@@ -18,6 +18,16 @@ pub(crate) fn sync_dir(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
+/// What a file says; `None` where there is none. One that cannot be read is an error: it must not pass for one that is
+/// not there, where a host's bill or a world hangs on it.
+pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Runs blocking file work on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StepError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StepError::fatal(format!("file work was cut off: {error}")))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Warnings are given when this much is left, largest first. One warning each, also over a restart.
 pub const LEASE_WARNINGS_MS: [Ms; 3] = [30 * MINUTE_MS, 10 * MINUTE_MS, 2 * MINUTE_MS];
 
-/// A lease can be extended to at most this far ahead, so that a slip of the finger is not a week of rent.
+/// A lease can be extended to at most this far ahead, so that a slip of the finger is not a month of rent.
 pub const LEASE_MAX_MS: Ms = 7 * 24 * 60 * MINUTE_MS;
 
 /// Players that come back within this time before an idle stop see no stop: the warning goes out this early.

@@ -81,12 +81,6 @@ impl Store {
         Ok(times.into_iter().filter_map(|(step, times)| Some((step, median(times)?))).collect())
     }
 
-    /// How long the whole took, likewise.
-    pub async fn whole_time(&self, game: &str, action: &str) -> anyhow::Result<Option<Ms>> {
-        let jobs = self.good_jobs(game, action).await?;
-        Ok(median(jobs.iter().filter_map(|(job, _, closed)| Some((*closed)? - job.created_at)).collect()))
-    }
-
     async fn good_jobs(&self, game: &str, action: &str) -> anyhow::Result<Vec<Ended>> {
         let sql = "SELECT jobs.*, events.at AS event_at, events.event AS event FROM jobs
                    LEFT JOIN events ON events.job = jobs.id

@@ -70,8 +70,9 @@ impl Vault {
         builder.end().map_err(Error::Sink)
     }
 
-    /// Writes the world into a folder that is empty or not there. Copies, never links: what plays on it writes to
-    /// it. On an error the folder is not a world, and is the caller's to delete.
+    /// Writes the world into a folder that is empty or not there, for whoever wants to look at it; drivers take it as a
+    /// stream. Copies, never links: what plays on it writes to it. On an error the folder is not a world, and is the
+    /// caller's to delete.
     pub fn restore_to(&self, owner: &OwnerId, id: &BackupId, dir: &Path) -> Result<()> {
         let (_, entries) = self.entries(owner, id)?;
         let tree = self.home(owner, id).join(TREE);

@@ -16,8 +16,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-pub const API_URL: &str = "https://api.cloudflare.com/client/v4";
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often one look or one change is tried.

@@ -58,8 +58,8 @@ while (1) {
   }
 }"#;
 
-/// A port of the host on this machine's loopback, until it is dropped. It does not survive its connection; whoever
-/// gets no answers any more asks [`LocalUdp::is_open`] and opens another.
+/// A port of the host on this machine's loopback, until it is dropped. It does not survive its connection, so each use
+/// opens its own.
 #[derive(Debug)]
 pub struct LocalUdp {
     pub address: SocketAddr,

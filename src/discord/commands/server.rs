@@ -392,7 +392,10 @@ pub async fn start_with(asked: &Asked<'_>, caller: &Caller, server: &str, backup
         None => asked.app.start(caller, server, asked.channel_id()).await?,
     };
     let price = price.unwrap_or_else(|refusal| {
-        tracing::info!(server, "A start is begun whose price is not known: {refusal}");
+        match refusal {
+            Refusal::Ours(error) => tracing::warn!(server, "A start is begun whose price is not known: {error:#}"),
+            refusal => tracing::info!(server, "A start is begun whose price is not known: {refusal}"),
+        }
         None
     });
     Ok(answers::started(server, job, asked.channel.get(), price.as_ref()))

@@ -3,7 +3,7 @@
 
 use super::CloudDriver;
 use crate::clients::ssh::HostKey;
-use crate::drivers::{blocking, sync_dir};
+use crate::drivers::{blocking, read_if_there, sync_dir};
 use crate::engine::{StepCx, StepError};
 use crate::model::ServerId;
 use crate::model::server::Server;
@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Between the private and the public half of a host's key in its file.
 const KEY_BORDER: &str = "\n---\n";
@@ -25,9 +25,7 @@ impl CloudDriver {
     pub(super) async fn new_host_key(&self, cx: &StepCx<'_>, server: &Server) -> Result<HostKey, StepError> {
         let path = self.host_key_path(&server.id, &cx.job.id.to_string());
         let work = move || -> anyhow::Result<HostKey> {
-            if let Ok(text) = std::fs::read_to_string(&path)
-                && let Some(key) = read_key(&text)
-            {
+            if let Some(key) = read_if_there(&path)?.and_then(|text| read_key(&text)) {
                 return Ok(key);
             }
             let key = HostKey::generate();
@@ -45,11 +43,8 @@ impl CloudDriver {
 
     pub(super) async fn known_host_key(&self, server: &ServerId, job: &str) -> Result<Option<String>, StepError> {
         let path = self.host_key_path(server, job);
-        blocking(move || {
-            let text = std::fs::read_to_string(path).ok()?;
-            read_key(&text).map(|key| key.public_line)
-        })
-        .await
+        let text = blocking(move || read_if_there(&path)).await?.map_err(unreadable)?;
+        Ok(text.and_then(|text| read_key(&text)).map(|key| key.public_line))
     }
 
     /// From now on a host of this job may come to be at any moment, whether or not anybody hears the answer. Says whether
@@ -78,7 +73,7 @@ impl CloudDriver {
 
     pub(super) async fn was_asked(&self, cx: &StepCx<'_>, server: &Server) -> Result<bool, StepError> {
         let path = self.asked_path(&server.id, &cx.job.id.to_string());
-        blocking(move || path.exists()).await
+        blocking(move || path.try_exists()).await?.map_err(unreadable)
     }
 
     fn asked_path(&self, server: &ServerId, job: &str) -> PathBuf {
@@ -88,15 +83,9 @@ impl CloudDriver {
     /// The jobs that had hosts made for a server, as far as their keys are still here.
     pub(super) async fn jobs_with_keys(&self, server: &Server) -> Result<Vec<String>, StepError> {
         let (folder, prefix) = (self.settings.data_dir.join("ssh/hosts"), format!("{}-", server.id.0));
-        blocking(move || {
-            let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
-            names
-                .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
-                .filter(|job| is_number(job))
-                .collect()
-        })
-        .await
+        let names = blocking(move || names_in(&folder)).await?.map_err(unreadable)?;
+        let jobs = names.iter().filter_map(|name| name.strip_prefix(&prefix)).filter(|job| is_number(job));
+        Ok(jobs.map(str::to_owned).collect())
     }
 
     /// The key of one job's host, and what is beside it. Only for a host that is known to be gone: where one may still
@@ -111,8 +100,22 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The files of a folder, which need not be there.
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(folder) {
+        Ok(files) => files.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+    }
+}
+
 fn not_noted(error: io::Error) -> StepError {
     StepError::fatal(format!("noting that a host was asked for: {error}"))
+}
+
+/// Too many open files, a disk in trouble: whether there is a key is not known.
+fn unreadable(error: io::Error) -> StepError {
+    StepError::retry(format!("reading the keys of hosts in the data folder: {error}"))
 }
 
 /// A host's key as it lies on our disk.

@@ -3,7 +3,7 @@
 //! world for the newest, nor put a newer one over what was never saved.
 
 use super::CloudDriver;
-use crate::drivers::{blocking, sync_dir};
+use crate::drivers::{blocking, read_if_there, sync_dir};
 use crate::engine::StepError;
 use crate::model::ServerId;
 use crate::model::host::{HostRef, OWN_MACHINE};
@@ -81,11 +81,10 @@ impl CloudDriver {
         host: &str,
     ) -> Result<Option<Mark>, StepError> {
         let path = self.mark_path(server, provider, host);
-        blocking(move || {
-            let text = std::fs::read_to_string(path).ok()?;
-            Mark::parse(&text)
-        })
-        .await
+        let text = blocking(move || read_if_there(&path)).await?.map_err(|error| {
+            StepError::retry(format!("reading what is saved of a host, in the data folder: {error}"))
+        })?;
+        Ok(text.and_then(|text| Mark::parse(&text)))
     }
 
     /// A folder on a machine of your own goes only when nothing on it is newer than the vault. The record may have been

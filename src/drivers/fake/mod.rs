@@ -1,7 +1,7 @@
 //! A driver without a backend, for tests: both plans of `model::plan` over a small outside world in memory. The
 //! world survives the engine, so a test can drop one engine and start another. It can be told to fail, hang, panic
 //! or stop half way at any step, and it writes down every time that something happened which must never happen
-//! (docs/architecture.md, "What must never happen"). It is idempotent like a real driver: it looks before it makes.
+//! (docs/architecture.md, "Invariants"). It is idempotent like a real driver: it looks before it makes.
 //!
 //! `outside` is that world, `steps` and `snapshots` are what the steps do to it, and `toy` is a game that can be played
 //! on it; here is what may go wrong with the steps, and the driver itself.
