@@ -528,21 +528,25 @@ impl Config {
     }
 }
 
-/// A parse error with its line, but never with a line that holds a secret.
+/// A parse error with its place. The line itself is never shown, because a secret may stand in it under any name.
 fn explained(text: &str, error: &toml::de::Error) -> String {
-    let Some(span) = error.span() else { return error.message().to_owned() };
-    let before = &text[..span.start.min(text.len())];
-    let number = before.matches('\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or_default();
-    let key = line.split('=').next().unwrap_or_default().trim();
-    match SECRET_KEYS.iter().any(|secret| key.contains(secret)) {
-        true => format!("line {number} ({key}): this value is not written right; put it in quotes"),
-        false => error.to_string().trim_end().to_owned(),
-    }
+    let message = without_value(error.message());
+    let Some(span) = error.span() else { return message };
+    let before = &text[..text.floor_char_boundary(span.start)];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {message}")
 }
 
-/// Keys whose lines are never shown.
-const SECRET_KEYS: [&str; 4] = ["token", "url", "password", "secret"];
+/// A value of a wrong type is named by its type alone: where a text belongs, it may be a secret without its quotes.
+fn without_value(message: &str) -> String {
+    let cut = message.strip_prefix("invalid type: ").and_then(|rest| {
+        let (found, expected) = rest.rsplit_once(", expected ")?;
+        let kind = found.split(['`', '"']).next().unwrap_or_default().trim();
+        Some(format!("wrong type ({kind}), expected {expected}"))
+    });
+    cut.unwrap_or_else(|| message.trim_end().to_owned())
+}
 
 /// Names with our prefix that are no options: where the configuration is, and what tests use.
 const NOT_OPTIONS: [&str; 3] = ["config", "specs", "log"];
@@ -697,7 +701,21 @@ mod tests {
             Config::parse("[discord]\ntoken = \"hush\"\n[database]\nurl = \"postgres://u:hush@h/d\"", env(&[]))
                 .unwrap();
         assert!(!format!("{config:?}").contains("hush"));
-        let error = Config::parse("[discord]\ntoken = hush\n", env(&[])).unwrap_err();
-        assert!(!format!("{error:#}").contains("hush"), "{error:#}");
+        for text in [
+            "[discord]\ntoken = hush\n",
+            "[discord]\ntoken = \"hush\n",
+            "[discord]\ntoken = [\"hush\"]\n",
+            "[discord]\nToken = \"hush\"\n",
+            "[discord]\ntokn = \"hush\"\n",
+            "token = \"hush\"\n[discord]\n",
+            "bot_token = \"hush\"\n",
+            "[cloud]\nlinode = { token = \"hush\", regoin = \"x\" }\n",
+            "[idle]\nstop_after_minutes = 5 hush\n",
+        ] {
+            let error = format!("{:#}", Config::parse(text, env(&[])).unwrap_err());
+            assert!(!error.contains("hush") && error.starts_with("line "), "{text}: {error}");
+        }
+        let error = format!("{:#}", Config::parse("[discord]\ntoken = 4711\n", env(&[])).unwrap_err());
+        insta::assert_snapshot!(error, @"line 2, column 9: wrong type (integer), expected a string");
     }
 }

@@ -10,6 +10,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is under way gets so long to write its last word.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -83,20 +90,90 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Logs to standard error; `SPAWNPOINT_LOG` says how much, as tracing's filters are written.
+/// Libraries that write down at their debug level what they send and receive: containers with the passwords of their
+/// games, tokens, every packet. Nobody can ask for more of them than this.
+const CAPPED: [(&str, LevelFilter); 13] = [
+    ("bollard", LevelFilter::INFO),
+    ("h2", LevelFilter::INFO),
+    ("hickory_proto", LevelFilter::INFO),
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::INFO),
+    ("poise", LevelFilter::ERROR),
+    ("reqwest", LevelFilter::INFO),
+    ("russh", LevelFilter::WARN),
+    ("serenity", LevelFilter::WARN),
+    ("sqlx", LevelFilter::INFO),
+    ("tokio_tungstenite", LevelFilter::INFO),
+    ("tracing", LevelFilter::WARN),
+    ("tungstenite", LevelFilter::INFO),
+];
+
+/// Whether a line of this library may be written at this level, whatever somebody asked for.
+fn is_within_cap(target: &str, level: &Level) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    CAPPED.iter().all(|(capped, most)| *capped != library || level <= most)
+}
+
+/// Logs to standard error; `SPAWNPOINT_LOG` says how much.
 pub fn start_log() {
-    // russh and serenity write a line for every packet at their own debug level.
-    let usual = "info,russh=warn,serenity=warn,poise=error,tracing::span=warn";
-    let filter =
-        std::env::var("SPAWNPOINT_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| usual.to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|error| {
-        eprintln!("SPAWNPOINT_LOG is not a filter ({error}); using `{usual}`.");
-        tracing_subscriber::EnvFilter::new(usual)
-    });
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let wish = std::env::var("SPAWNPOINT_LOG").ok().filter(|text| !text.is_empty());
+    let ansi = std::io::stderr().is_terminal();
     // A second start in one process, as in a test, keeps the first log.
-    let _ = log.try_init();
+    let _ = log_of(wish.as_deref(), ansi, std::io::stderr).try_init();
+}
+
+/// A log of what somebody wishes to read, in the words of tracing's filters.
+fn log_of<W>(wish: Option<&str>, ansi: bool, to: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let wished = EnvFilter::try_new(wish.unwrap_or("info")).unwrap_or_else(|error| {
+        eprintln!("SPAWNPOINT_LOG is not a filter ({error}); using `info`.");
+        EnvFilter::new("info")
+    });
+    let cap = filter_fn(|about| is_within_cap(about.target(), about.level()));
+    tracing_subscriber::registry()
+        .with(wished)
+        .with(cap)
+        .with(tracing_subscriber::fmt::layer().with_writer(to).with_ansi(ansi))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_can_ask_for_what_libraries_send_and_receive() {
+        for wish in
+            [None, Some("debug"), Some("trace"), Some("bollard=trace,serenity=trace"), Some("bollard::docker=debug")]
+        {
+            let page = Page::default();
+            let to = page.clone();
+            tracing::subscriber::with_default(log_of(wish, false, move || to.clone()), || {
+                tracing::debug!(target: "bollard::docker", "PASSWORD=hush");
+                tracing::trace!(target: "tungstenite::protocol", "hush");
+                tracing::info_span!(target: "serenity::http::client", "request", token = "hush").in_scope(|| {
+                    tracing::debug!(target: "spawnpoint::engine", "ours");
+                });
+                tracing::warn!(target: "serenity::gateway", "theirs");
+            });
+            let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+            assert!(!text.contains("hush"), "{wish:?}: {text}");
+            assert_eq!(text.contains("ours"), matches!(wish, Some("debug" | "trace")), "{wish:?}: {text}");
+        }
+    }
 }
