@@ -620,6 +620,24 @@ fn after_a_reboot_the_game_is_off_and_can_be_started() {
     assert_eq!(host.does(&["stop", ID]), "stopped");
 }
 
+/// What was played is still there, and nobody may take the host for one on which nothing ever was.
+#[test]
+fn a_start_that_is_cut_off_does_not_make_an_earlier_game_one_that_never_was() {
+    let Some(host) = Host::with_game(&[], "", SAVES) else { return };
+    host.does(&["start", ID]);
+    host.until_log("up");
+    host.does(&["stop", ID]);
+    host.shell("mv /usr/bin/mkfifo /usr/bin/mkfifo.away");
+    host.refuses(&["start", ID]);
+    assert_eq!(host.status("state"), "stopped");
+    // Nobody knows of this run how it ended, so nobody takes the last one's end for it.
+    assert_eq!(host.status("ended_by"), "");
+    host.shell("mv /usr/bin/mkfifo.away /usr/bin/mkfifo");
+    assert_eq!(host.does(&["start", ID]), "started");
+    host.until_log("up");
+    host.does(&["stop", ID]);
+}
+
 #[test]
 fn who_follows_hears_new_lines_across_files_and_leaves_nothing_behind() {
     let start = r#"echo early; while [ ! -e go ]; do sleep 0.1; done; echo first; head -c 30000000 < <(yes); echo last; sleep 600"#;

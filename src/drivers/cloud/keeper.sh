@@ -500,7 +500,8 @@ start() {
         force || fail 69 "something that ran before as the user $user cannot be ended"
     fi
     rm -f "$run/up" "$run/launch" "$run/in" "$run/out"
-    for fact in started_at exit_code ended_at ended_by oom deadman; do
+    # When the last run began stays until this one begins: a start that is cut off here must not make it one that never was.
+    for fact in exit_code ended_at ended_by oom deadman; do
         keep_fact "$fact" '' || fail 69 "the host's disk is full, or cannot be written"
     done
     if [ -f "$state/log" ]; then
