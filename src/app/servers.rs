@@ -217,6 +217,7 @@ impl App {
 
     /// Types one line into the game's console. The answer has the server's secrets masked.
     pub async fn console(&self, caller: &Caller, name: &str, line: &str) -> Answer<String> {
+        let name = name.trim();
         let work = Box::pin(self.console_unaudited(caller, name, line));
         // What was typed is on record, with secrets masked; a password that somebody sets is theirs.
         let typed: String = line.chars().filter(|c| !c.is_control()).collect();

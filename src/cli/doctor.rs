@@ -1,5 +1,6 @@
 //! `spawnpoint doctor`: says what is missing on this machine or in the Discord guild, and how to mend it. Changes
-//! nothing that it does not put back.
+//! nothing that it does not put back, but for the tables of an older Spawnpoint, which it brings up to date as a start
+//! would.
 
 mod cloud;
 
@@ -117,9 +118,22 @@ fn folders(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// The database, where there is one: who looks makes none, as somebody else perhaps than whom Spawnpoint runs as.
+async fn store(config: &Config) -> anyhow::Result<Option<Store>> {
+    let url = database_url(config);
+    if let Some(path) = url.strip_prefix("sqlite:").and_then(|rest| rest.split('?').next())
+        && !Path::new(path.trim_start_matches("//")).try_exists()?
+        && !path.contains(":memory:")
+    {
+        return Ok(None);
+    }
+    Store::connect(&url).await.map(Some)
+}
+
 async fn database(config: &Config) -> Finding {
-    match Store::connect(&database_url(config)).await {
-        Ok(_) => Finding::Fine("The database opens and its tables are up to date.".into()),
+    match store(config).await {
+        Ok(None) => Finding::Fine("There is no database yet; the first start makes it.".into()),
+        Ok(Some(_)) => Finding::Fine("The database opens and its tables are up to date.".into()),
         Err(error) => Finding::Wrong(format!("The database does not open: {error:#}")),
     }
 }
@@ -280,9 +294,9 @@ async fn try_overlay(docker: &Docker, config: &Config) -> anyhow::Result<Option<
 
 async fn discord_guilds(config: &Config) -> Vec<Finding> {
     // A database that does not open is told of already.
-    let posted_in = match Store::connect(&database_url(config)).await {
-        Ok(store) => store.channels_posted_in().await.unwrap_or_default(),
-        Err(_) => vec![],
+    let posted_in = match store(config).await {
+        Ok(Some(store)) => store.channels_posted_in().await.unwrap_or_default(),
+        Ok(None) | Err(_) => vec![],
     };
     let finding = |(health, text)| match health {
         discord::Health::Fine => Finding::Fine(text),

@@ -99,9 +99,11 @@ pub fn lease_crossed(left: Ms) -> Option<Ms> {
     LEASE_WARNINGS_MS.into_iter().filter(|threshold| left <= *threshold).min()
 }
 
-/// The lease after `extend`: counted from its end while it runs, never beyond [`LEASE_MAX_MS`] from now.
+/// The lease after `extend`: counted from its end while it runs, and lengthened to at most [`LEASE_MAX_MS`] from now. It
+/// never ends earlier than it did.
 pub fn extend(now: Ms, until: Option<Ms>, by: Ms) -> Ms {
-    until.unwrap_or(now).max(now).saturating_add(by).min(now + LEASE_MAX_MS)
+    let end = until.unwrap_or(now).max(now);
+    end.saturating_add(by).min(now + LEASE_MAX_MS).max(end)
 }
 
 /// Reads what people type for a time: `90m`, `2h`, `1h30m`, `1d`. A bare number is minutes.
@@ -205,5 +207,7 @@ mod tests {
         assert_eq!(extend(1000, Some(5000), 100), 5100);
         assert_eq!(extend(1000, Some(10), 100), 1100, "a lease that is over is extended from now");
         assert_eq!(extend(0, None, Ms::MAX), LEASE_MAX_MS);
+        let longer = 2 * LEASE_MAX_MS;
+        assert_eq!(extend(0, Some(longer), 100), longer, "what the operator gave is not taken away");
     }
 }

@@ -174,6 +174,7 @@ impl DockerDriver {
             None => {
                 // It was made in the step before; somebody may have removed it or its base since.
                 let (image, _) = self.ensure_image(cx).await?;
+                let known = cx.journal.snapshots().await.map_err(StepError::Retry)?;
                 let version =
                     1 + known.iter().filter(|one| one.game == cx.game()).map(|one| one.version).max().unwrap_or(0);
                 Snapshot {
