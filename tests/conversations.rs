@@ -347,7 +347,12 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
     let saved = discord.modal(&page, &[("SIZE", "huge")]).await;
     story += &format!("{}\n", steady(&saved.text.unwrap()));
     story += &room.ask(&room.alice, "general", "/server settings server:cave variable:PASSWORD value:thyme").await;
-    story += &format!("\n{}", room.ask(&room.alice, "general", "/server settings server:cave variable:PASSWORD").await);
+    for rest in ["", " value:sage reset:true", " reset:true"] {
+        let asked = format!("/server settings server:cave variable:PASSWORD{rest}");
+        story += &format!("\n{}", room.ask(&room.alice, "general", &asked).await);
+    }
+    let cave = bot.store.servers_everywhere().await.unwrap().remove(0);
+    assert!(!bot.store.secrets_of(&cave.id).await.unwrap().contains_key("PASSWORD"), "it is the recipe's own again");
     assert_snapshot!(story, @r"
     form Needy Game needs to know:
       WORLD_NAME:  <What the world is called. (a text of at most 4000 characters)>
@@ -356,7 +361,7 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
     alice used /server settings
     Spawnpoint (only alice sees this):
       **Settings of `cave`** (Needy Game)
-      The buttons open forms. An emptied field goes back to its default.
+      The buttons open forms. An emptied field goes back to its default. A secret one does with the option `reset`.
       `SIZE` SIZE: `small` (default)
       `WORLD_NAME` WORLD\_NAME: `Deep, dark`
       `memory_mb` Memory \(MB\): `64` (default)
@@ -381,7 +386,13 @@ async fn forms_ask_for_what_is_needed_and_never_for_secrets() {
     Spawnpoint (only alice sees this):
       `PASSWORD` of `cave`: secret, never shown
       What friends type. Any text.
-      It is secret, so it is neither shown nor asked for in a form. Set it with `/server settings server:cave variable:PASSWORD value:…`; only you see that.
+      It is secret, so it is neither shown nor asked for in a form. Set it with `/server settings server:cave variable:PASSWORD value:…`; only you see that. With `reset:True` in place of the value it goes back to its default.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      Give either a `value` or `reset:True`, not both.
+    alice used /server settings
+    Spawnpoint (only alice sees this):
+      Changed `PASSWORD` of `cave`.
     ");
     assert!(!room.ask(&room.alice, "general", "/admin audit").await.contains("thyme"));
     assert_eq!(discord.autocomplete(&room.bob, "general", "/server start server:ca").await, ["cave"]);
@@ -614,7 +625,7 @@ async fn where_a_host_is_rented_is_chosen_when_a_server_is_made_and_changed_whil
     Spawnpoint (only alice sees this):
       `image` of `moon`: `fake/ubuntu24`
       The system of its host, Debian or Ubuntu; empty: the Debian that the game needs. Any text.
-      Change it with `/server settings server:moon variable:image value:…`; only you see that.
+      Change it with `/server settings server:moon variable:image value:…`; only you see that. With `reset:True` in place of the value it goes back to its default.
     alice used /server settings
     Spawnpoint (only alice sees this):
       There is no image `windows` for a rented host. There are: `debian-12` and `fake/ubuntu24`. Games are prepared on Debian and Ubuntu.
@@ -775,6 +786,14 @@ async fn what_was_forgotten_is_told_and_given_back_or_deleted_by_an_admin() {
         assert!(things.hosts.is_empty(), "{:?}", things.hosts);
         assert!(things.backups.values().any(|(of, kept)| *of == id && Some(*kept) == world));
     }
+    // Older than the backup by now: that is said before its world becomes the newest.
+    room.home.outside.plant_host("older", &id, made);
+    room.ask(&room.alice, "general", "/admin orphans").await;
+    for button in ["Give back 1", "Leave it"] {
+        let answer = room.discord.click(&room.alice, "general", button).await;
+        story += &format!("{}\n", steady(&common::discord::redact(&answer.text.unwrap())));
+    }
+    assert!(room.home.outside.get().hosts.remove("older").is_some(), "nothing was done");
     room.home.outside.plant_host("strange", &ServerId("unknown".into()), made);
     story += &format!("{}\n", room.ask(&room.alice, "general", "/admin orphans").await);
     let answer = room.discord.click(&room.alice, "general", "Delete 1").await;
@@ -830,6 +849,12 @@ async fn what_was_forgotten_is_told_and_given_back_or_deleted_by_an_admin() {
       ✓ Keeping the backup (done in <time>)
       ✓ Destroying the host (done in <time>)
       ✓ Waiting until the host is gone (done in <time>)
+    Spawnpoint (only alice sees this):
+      Give the host (id `older`) at fake back to `moon`? The newest backup is `backup-1`. **If something on that host was never saved, `moon` goes on with it**, also where people have played elsewhere since. No backup goes: `/backup restore` brings a later world back.
+      -# Only you can answer. The question ends <t:…>.
+      [Give it back] [Leave it]
+    Spawnpoint (only alice sees this):
+      Nothing was done.
     alice used /admin orphans
     Spawnpoint (only alice sees this):
       **1 thing with this Spawnpoint's label that no server has**

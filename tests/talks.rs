@@ -647,7 +647,7 @@ async fn a_form_with_a_value_that_cannot_be_changes_nothing() {
     alice used /server settings
     Spawnpoint (only alice sees this):
       **Settings of `world`** (Needy Game)
-      The buttons open forms. An emptied field goes back to its default.
+      The buttons open forms. An emptied field goes back to its default. A secret one does with the option `reset`.
       `SIZE` SIZE: `small` (default)
       `WORLD_NAME` WORLD\_NAME: `x`
       `memory_mb` Memory \(MB\): `64` (default)

@@ -59,6 +59,7 @@ pub enum Sure {
     StartAnyway(ServerId),
     DeleteSnapshot(String),
     DeleteOrphan(String),
+    AdoptOrphan(String),
     /// The step that is left out: the job may wait at another one by the time of the answer.
     Force(JobId, Step),
 }
@@ -113,6 +114,7 @@ impl Press {
                     Sure::StartAnyway(server) => format!("start:{server}"),
                     Sure::DeleteSnapshot(snapshot) => format!("unsnap:{snapshot}"),
                     Sure::DeleteOrphan(tag) => format!("unorphan:{tag}"),
+                    Sure::AdoptOrphan(tag) => format!("adopt:{tag}"),
                     Sure::Force(job, step) => format!("force:{job}:{}", step.word()),
                 };
                 let until = u64::try_from(asker.until / 1000).unwrap_or_default();
@@ -158,6 +160,7 @@ impl Press {
                 "start" => Sure::StartAnyway(server(what)?),
                 "unsnap" => Sure::DeleteSnapshot(what.to_owned()),
                 "unorphan" => Sure::DeleteOrphan(tag(what)?),
+                "adopt" => Sure::AdoptOrphan(tag(what)?),
                 "force" => {
                     let (id, step) = what.split_once(':')?;
                     Sure::Force(job(id)?, Step::parse(step)?)
@@ -289,6 +292,7 @@ mod tests {
             Sure::StartAnyway(server()),
             Sure::DeleteSnapshot("a-game-with-quite-a-long-name-112".into()),
             Sure::DeleteOrphan("0123456789abcdef".into()),
+            Sure::AdoptOrphan("0123456789abcdef".into()),
             Sure::Force(JobId(i64::MAX), Step::EnsureSnapshot),
         ];
         let mut all: Vec<Press> = sures.into_iter().map(|sure| Press::Sure(sure, asker)).collect();

@@ -57,7 +57,16 @@ pub async fn pressed(asked: &Asked<'_>, id: &str) {
             asked.answer(work).await;
         }
         Press::AdoptOrphan(tag) => {
-            let work = async { Ok(Said::new(asked.app.orphan_adopt(&asked.caller().await?, &tag).await?)) };
+            let work = async {
+                let caller = asked.caller().await?;
+                // Who may not is refused below, on record.
+                if let Ok(view) = asked.app.orphan(&caller, &tag).await
+                    && let Some(question) = orphans::whether_to_give_back(&view)
+                {
+                    return Ok(lists::question(&question, "Give it back", Sure::AdoptOrphan(tag), asked.asker()));
+                }
+                Ok(Said::new(asked.app.orphan_adopt(&caller, &tag).await?))
+            };
             asked.answer(work).await;
         }
         Press::Sure(_, asker) if asker.user != asked.user.id.get() => {
@@ -135,6 +144,7 @@ async fn confirmed(asked: &Asked<'_>, sure: Sure) -> Answer<Said> {
         }
         Sure::DeleteSnapshot(id) => Ok(Said::new(asked.app.snapshot_delete(&asked.caller().await?, &id).await?)),
         Sure::DeleteOrphan(tag) => Ok(Said::new(asked.app.orphan_delete(&asked.caller().await?, &tag).await?)),
+        Sure::AdoptOrphan(tag) => Ok(Said::new(asked.app.orphan_adopt(&asked.caller().await?, &tag).await?)),
         Sure::Force(id, step) => choose(asked, id, Choice::Force, Some(step)).await,
     }
 }

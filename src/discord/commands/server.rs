@@ -194,16 +194,24 @@ async fn settings(
     #[autocomplete = "complete::value"]
     #[max_length = 1000]
     value: Option<String>,
+    #[description = "True brings it back to its default"] reset: Option<bool>,
 ) -> Done {
     let asked = asked(&ctx);
     let work = async {
         let caller = asked.caller().await?;
+        let value = match (value, reset.unwrap_or_default()) {
+            (None, true) => Some(String::new()),
+            (Some(_), true) => {
+                return Err(Refusal::Invalid("Give either a `value` or `reset:True`, not both.".to_owned()));
+            }
+            (value, false) => value,
+        };
         match (variable, value) {
             (Some(variable), Some(value)) => {
                 let applied = asked.app.settings_apply(&caller, &server, BTreeMap::from([(variable, value)])).await?;
                 Ok(answers::applied(&server, &applied))
             }
-            (None, Some(_)) => Err(Refusal::Invalid("Name the `variable` that gets this value.".to_owned())),
+            (None, Some(_)) => Err(Refusal::Invalid("Name the `variable` that is to be changed.".to_owned())),
             (Some(variable), None) => {
                 let form = asked.app.settings_form(&caller, &server).await?;
                 match form.fields.iter().find(|field| field.key == variable) {

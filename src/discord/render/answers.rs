@@ -127,8 +127,12 @@ pub fn applied(server: &str, applied: &Applied) -> Said {
 
 /// All settings of a server, and buttons that open forms for them.
 pub fn settings(form: &Form, id: &ServerId) -> Said {
+    let secrets = match form.fields.iter().any(|field| field.secret) {
+        true => " A secret one does with the option `reset`.",
+        false => "",
+    };
     let head = format!(
-        "**Settings of {}** ({})\nThe buttons open forms. An emptied field goes back to its default.",
+        "**Settings of {}** ({})\nThe buttons open forms. An emptied field goes back to its default.{secrets}",
         code(&form.server),
         plain(&form.game, NAME_SHOWN)
     );
@@ -157,7 +161,8 @@ pub fn setting(server: &str, field: &Field) -> Said {
         false => "Change it",
     };
     Said::new(format!(
-        "{} of {}: {}\n{} {}\n{how} with `/server settings server:{} variable:{} value:…`; only you see that.",
+        "{} of {}: {}\n{} {}\n{how} with `/server settings server:{} variable:{} value:…`; only you see that. With `reset:True` in place of \
+         the value it goes back to its default.",
         code(&field.key),
         code(server),
         shown_value(field),

@@ -138,6 +138,25 @@ pub fn whether_to_delete(view: &OrphanView, now: Ms) -> String {
     text
 }
 
+/// What is asked before a host is given back to a server that has been saved since that host was made: what is on it may be
+/// older than what people have played since.
+pub fn whether_to_give_back(view: &OrphanView) -> Option<String> {
+    let (server, backup) = (view.server.as_ref()?, view.backup.as_ref()?);
+    let saved_before = view.orphan.since.zip(backup.taken_at()).is_some_and(|(made, saved)| saved <= made);
+    if !view.adoptable || saved_before {
+        return None;
+    }
+    let when = backup.taken_at().map(|at| format!(", {}", relative(at))).unwrap_or_default();
+    Some(format!(
+        "Give the {} back to {}? The newest backup is {}{when}. **If something on that host was never saved, {} goes on with \
+         it**, also where people have played elsewhere since. No backup goes: `/backup restore` brings a later world back.",
+        named(&view.orphan),
+        code(server),
+        code(&backup.0),
+        code(server),
+    ))
+}
+
 /// An orphan, told in a channel where nobody asked for it.
 pub fn found(orphan: &Orphan, now: Ms) -> Said {
     let view = OrphanView {
