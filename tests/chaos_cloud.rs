@@ -92,6 +92,9 @@ async fn a_request_that_outlived_its_sender_leaves_no_second_host() {
     stage.succeeds(job).await;
     let living: Vec<String> = clouds.living().into_iter().map(|host| host.id).collect();
     assert_eq!(living, std::slice::from_ref(&first.id), "{second:?}");
+    let bills = stage.program.store.rentals_of(&stage.caller.guild, 0).await.unwrap();
+    let ended = |id: &str| bills.iter().find(|one| one.host == id).map(|one| one.ended_at.is_some());
+    assert_eq!((ended(&first.id), ended(&second.id)), (Some(false), Some(true)), "both are paid for: {bills:#?}");
     stage.close().await;
     nothing_left(&clouds);
 }

@@ -253,6 +253,7 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
         .await;
     let told = format!("{end:#?}");
     assert!(told.contains("gone") && told.contains("The newest world is the backup"), "{told}");
+    assert!(end.world_lost, "{told}");
     play(&stage, &clouds, 2, 0).await;
     stage.close().await;
 }

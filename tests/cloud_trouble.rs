@@ -14,6 +14,7 @@ use spawnpoint::app::{Choice, NewServer};
 use spawnpoint::discord::render;
 use spawnpoint::model::JobId;
 use spawnpoint::model::access::Actor;
+use spawnpoint::model::cost::Rental;
 use spawnpoint::model::host::HostRef;
 use spawnpoint::model::job::{Outcome, Step};
 use spawnpoint::model::server::{Backend, Seen, Server};
@@ -462,6 +463,111 @@ async fn a_host_that_comes_late_from_another_provider_than_the_lost_one_is_destr
     stage.close().await;
 }
 
+/// Its provider bills a begun hour all the same. The first try to undo does not see it go, and the second does.
+#[tokio::test]
+async fn a_host_that_goes_before_it_was_ever_on_record_is_on_the_bill_once() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, "hetzner")).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("hetzner").on("POST", "^/servers$"));
+    clouds.fail(Failure::denied().of("hetzner").on("DELETE", "^/servers/").times(None));
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let asked =
+        async || clouds.requests().iter().any(|one| one.method == "POST" && one.path == "/servers").then_some(());
+    stage.until("the request for a host", asked).await;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let held = stage.end_of(job).await;
+    assert_eq!(held.outcome, Some(Outcome::Held), "{held:#?}");
+    let bill = async || stage.program.store.rentals_of(&stage.caller.guild, 0).await.unwrap();
+    let before = bill().await;
+    clouds.heal();
+    app.choose(&stage.caller, "world", Choice::Retry).await.unwrap();
+    let over = async || (app.job_view(job).await.unwrap().outcome == Some(Outcome::Cancelled)).then_some(());
+    stage.until("the end of the start", over).await;
+
+    let after = bill().await;
+    let ([first], [rental]) = (&before[..], &after[..]) else { panic!("one and one: {before:#?} {after:#?}") };
+    assert_eq!(*first, Rental { ended_at: first.ended_at, ..rental.clone() });
+    assert!(first.ended_at.is_some() && first.ended_at < rental.ended_at, "{before:#?} {after:#?}");
+    let (host, server) = (clouds.hosts().remove(0), app.status(&stage.caller, "world").await.unwrap());
+    assert_eq!((&rental.host, &rental.server.0, &rental.actor), (&host.id, &server.id, &stage.caller.actor));
+    let billing = server.billing.expect("it is on the bill");
+    assert!(!billing.on && !billing.month.is_nothing(), "{billing:#?}");
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// At a provider that has no word for a host that leaves.
+#[tokio::test]
+async fn a_host_that_was_made_too_late_is_on_the_bill_and_the_next_start_goes_on_without_it() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let stage = Stage::open("tests/recipes", |config| rent_at(config, &clouds, "vultr")).await;
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    let first = rented_and_called_off(&stage).await;
+    let id = app.status(&stage.caller, "world").await.unwrap().id;
+    let tags =
+        [format!("spawnpoint-i-{}", stage.instance), format!("spawnpoint-s-{id}"), format!("spawnpoint-j-{first}")];
+    let late = clouds.plant("vultr", "late", &tags.each_ref().map(String::as_str), &[]);
+    rented_and_called_off(&stage).await;
+    let bill = stage.program.store.rentals_of(&stage.caller.guild, 0).await.unwrap();
+    let of_late: Vec<_> = bill.iter().filter(|rental| rental.host == late.id).collect();
+    let [rental] = of_late[..] else { panic!("one: {bill:#?}") };
+    assert!(rental.price.is_some() && rental.ended_at >= Some(rental.began_at), "{rental:#?}");
+    assert_eq!((&rental.server.0, &rental.actor), (&id, &stage.caller.actor));
+    assert_eq!(bill.len(), 3, "and the two that were on record: {bill:#?}");
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
+/// A start that gets as far as a host on record, and is called off then.
+async fn rented_and_called_off(stage: &Stage) -> JobId {
+    let app = &stage.program.app;
+    let job = app.start(&stage.caller, "world", None).await.unwrap();
+    let rented = async || {
+        let view = app.job_view(job).await.unwrap();
+        assert_eq!(view.outcome, None, "{view:#?}");
+        stage.program.store.job(job).await.unwrap().unwrap().0.has_begun(Step::AwaitHost).then_some(())
+    };
+    stage.until("a host", rented).await;
+    app.choose(&stage.caller, "world", Choice::Cancel).await.unwrap();
+    let end = stage.end_of(job).await;
+    assert_eq!(end.outcome, Some(Outcome::Cancelled), "{end:#?}");
+    job
+}
+
+/// A list may go on showing it for a while. Its key is gone as well, so nobody could look what is on it.
+#[tokio::test]
+async fn a_host_that_is_gone_and_still_listed_is_no_orphan_and_no_start_finds_it() {
+    let Some(clouds) = Clouds::start(&Options { machines: Machines::None, ..Options::default() }) else { return };
+    let providers = ["linode", "hetzner", "digitalocean", "vultr"];
+    let stage = Stage::open("tests/recipes", |config| {
+        providers.iter().for_each(|provider| rent_at(config, &clouds, provider));
+    })
+    .await;
+    let server = server_at(&stage, "hetzner", "world").await;
+    rented_and_called_off(&stage).await;
+    nothing_left(&clouds);
+    let (instance, id) = (stage.instance.as_str(), server.id.0.as_str());
+    let tags = [format!("spawnpoint-i-{instance}"), format!("spawnpoint-s-{id}"), "spawnpoint-j-7".to_owned()];
+    let labels = [("spawnpoint-instance", instance), ("spawnpoint-server", id), ("spawnpoint-job", "7")];
+    for provider in providers {
+        let gone = clouds.plant(provider, "gone", &tags.each_ref().map(String::as_str), &labels);
+        clouds.die(&gone.id, "gone");
+    }
+    clouds.fail(Failure::stale_list());
+    let orphans = stage.program.app.orphans(&stage.caller).await.unwrap();
+    let nothing = orphans.found.is_empty() && orphans.waiting.is_empty() && orphans.leaving.is_empty();
+    assert!(nothing && orphans.unasked.is_empty(), "{orphans:#?}");
+    let asked = clouds.requests().into_iter().filter(|one| one.failure.as_deref() == Some("stale_list"));
+    let lagged: std::collections::BTreeSet<String> = asked.map(|one| one.provider).collect();
+    assert_eq!(lagged.len(), providers.len(), "{lagged:?}");
+    rented_and_called_off(&stage).await;
+    nothing_left(&clouds);
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn a_host_that_is_powered_off_is_said_to_be_and_its_stop_goes_on_when_it_is_on_again() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
@@ -728,6 +834,61 @@ async fn a_link_that_a_game_lays_leads_nobody_with_more_rights() {
         "cd /srv/spawnpoint/*/game/etc && cat toy.conf && stat -c %a toy.conf && stat -c %U toy.conf | cut -c 1-3";
     assert_eq!(machine.shell(file), "name=world\n644\nsp-");
     stage.stop_server("world").await;
+    stage.close().await;
+}
+
+/// As on a machine that cannot resolve its own name: sudo says so at every call, and does what it is told.
+const SUDO_COMPLAINS: &str = r#"mv /usr/bin/sudo /usr/bin/sudo.real
+    printf '%s\n' '#!/bin/sh' 'echo "sudo: unable to resolve host attic: Name or service not known" >&2' \
+        'exec /usr/bin/sudo.real "$@"' >/usr/bin/sudo
+    chmod 755 /usr/bin/sudo; sudo true 2>&1"#;
+
+/// The second start is one after a crash: it shall take no longer than it must.
+#[tokio::test]
+async fn what_sudo_says_at_every_call_is_in_no_file_and_no_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let install = r"mkdir -p etc
+{ echo '# of the game'; printf 'long=%05000d\n' 0; printf 'motto=gr\303\274n\n'; } >etc/toy.conf
+echo installed >>installs";
+    toy_with_a_config(folder.path(), install);
+    let Some((machine, stage)) = own_machine(&folder.path().display().to_string()).await else { return };
+    let said = machine.shell(SUDO_COMPLAINS);
+    assert!(said.starts_with("sudo: unable to resolve host"), "{said}");
+    let file = || machine.shell("cat /srv/spawnpoint/*/game/etc/toy.conf");
+    let edited = format!("# of the game\nlong={}\nmotto=grün\nname=world", "0".repeat(5000));
+    stage.create("world", "toy", &[]).await;
+    let first = stage.start("world").await;
+    assert_eq!(file(), edited);
+
+    // The console goes silent because the game dies under it.
+    let _ = stage.program.app.console(&stage.caller, "world", "crash").await;
+    let next = JobId(first.id.0 + 1);
+    stage.until("the start after the crash", async || stage.program.app.job_view(next).await.ok()).await;
+    let again = stage.succeeds(next).await;
+    for (step, done) in [(Step::Bootstrap, "already prepared"), (Step::Install, "already installed")] {
+        let found = again.steps.iter().find(|one| one.step == step).expect("a start has this step");
+        assert_eq!(found.note.as_deref(), Some(done), "{again:#?}");
+    }
+    assert_eq!(machine.shell("cat /srv/spawnpoint/*/game/installs"), "installed");
+    assert_eq!(file(), edited);
+    stage.stop_server("world").await;
+    assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
+    stage.close().await;
+}
+
+/// And the folder goes with the start that failed: the mark of who made it is read as it was written.
+#[tokio::test]
+async fn a_config_file_that_is_no_utf_8_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    toy_with_a_config(folder.path(), r"mkdir -p etc; printf 'a=b\nmotto=gr\374n\n' >etc/toy.conf");
+    let Some((machine, stage)) = own_machine(&folder.path().display().to_string()).await else { return };
+    machine.shell(SUDO_COMPLAINS);
+    stage.create("world", "toy", &[]).await;
+    let end = stage.end_of(stage.program.app.start(&stage.caller, "world", None).await.unwrap()).await;
+    assert_eq!(end.outcome, Some(Outcome::Failed), "{end:#?}");
+    let error = error_of(&end, Step::StartGame);
+    assert!(error.contains("etc/toy.conf in the game's folder is no UTF-8 text (line 2)"), "{error}");
+    assert_eq!(machine.shell("ls /srv/spawnpoint"), "");
     stage.close().await;
 }
 

@@ -294,6 +294,56 @@ async fn what_can_be_rented_is_at_hand_before_anybody_asks_and_nobody_waits_for_
     house.close().await;
 }
 
+/// Vultr says region by region what it has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_price_waits_for_the_slowest_region_and_not_for_one_after_the_other() {
+    let Some(clouds) = clouds() else { return };
+    clouds.fail(Failure::slow(Duration::from_secs(3)).of("vultr").on("GET", "/availability$").times(None));
+    let house = house(&clouds, &["vultr"], |_| ()).await;
+    let began = Instant::now();
+    house.create("world", Place::default()).await.expect("it is made");
+    let cost = house.start_cost("world").await;
+    let took = began.elapsed();
+    assert!(matches!(cost, Some(StartCost::Rents(_))), "{cost:?} after {took:?}");
+    let regions = clouds.requests().iter().filter(|one| one.path.ends_with("/availability")).count();
+    assert!(regions > 3 && took < Duration::from_secs(9), "{regions} regions: {took:?}");
+    house.close().await;
+}
+
+/// Whoever asks next has it at once, and the provider was asked once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_comes_too_late_for_who_asked_is_kept() {
+    let Some(clouds) = clouds() else { return };
+    clouds.fail(Failure::status(503).times(None));
+    let house = house(&clouds, &["vultr"], |_| ()).await;
+    house.create("world", Place::default()).await.expect("it is made");
+    let asked = || clouds.requests().iter().filter(|one| one.path == "/plans").count();
+    // Until what asks in the background has given up, which pauses for a second at most.
+    let mut before = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while before != asked() {
+        assert!(Instant::now() < deadline, "it is asked on and on");
+        before = asked();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    clouds.heal();
+
+    clouds.fail(Failure::slow(Duration::from_secs(8)).of("vultr").on("GET", "^/plans$"));
+    let cost = house.start_cost("world").await;
+    assert!(matches!(cost, Some(StartCost::NotNow { .. })), "{cost:?}");
+    let deadline = Instant::now() + PATIENCE;
+    let told = |one: &&common::cloud::Request| one.path.ends_with("/availability") && one.status == Some(200);
+    while clouds.requests().iter().filter(told).count() < 4 {
+        assert!(Instant::now() < deadline, "what was begun has ended without an answer");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    clouds.fail(Failure::status(503).times(None));
+    let cost = house.start_cost("world").await;
+    assert!(matches!(cost, Some(StartCost::Rents(_))), "{cost:?}");
+    assert_eq!(asked(), before + 1);
+    house.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_image_is_what_is_rented_and_a_private_one_is_not() {
     let Some(clouds) = clouds() else { return };

@@ -602,6 +602,23 @@ async fn a_host_that_is_left_behind_stays_on_the_bill() {
 }
 
 #[tokio::test]
+async fn a_host_that_was_never_on_record_is_on_the_bill_once() {
+    on_both(async |store, _| {
+        make(&store, "a", "world").await;
+        gain(&store, "a", Gain::owned(Owned { host: Some(host("known", None)), ..Owned::default() })).await.unwrap();
+        let known = store.rentals(&guild(), 0).await.unwrap().remove(0);
+        let seen = |ended_at, price| Rental { host: "unseen".into(), began_at: 20, ended_at, price, ..known.clone() };
+        store.bill_unrecorded(&seen(Some(30), None)).await.unwrap();
+        store.bill_unrecorded(&seen(Some(40), known.price.clone())).await.unwrap();
+        let mut bills = store.rentals(&guild(), 0).await.unwrap();
+        bills.retain(|rental| rental.host == "unseen");
+        assert_eq!(bills, [seen(Some(40), known.price.clone())]);
+        assert_eq!(store.rentals(&guild(), 0).await.unwrap().len(), 2, "and the other goes on");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn snapshots_come_change_and_go_with_events() {
     on_both(async |store, _| {
         make(&store, "a", "world").await;

@@ -7,7 +7,7 @@ use crate::model::bill::More;
 use crate::model::job::{Action, Cause, Event, Job, Outcome, Recorded, Step, Subject};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
-use crate::model::view::JobView;
+use crate::model::view::{JobView, Saved};
 use crate::model::world::BackupId;
 use crate::model::{JobId, Ms};
 use anyhow::Context;
@@ -457,7 +457,7 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
         Choice::Force if held => Ok((Event::Forced { by }, format!("Going on without “{step}” (job {}).", job.id))),
         Choice::Abandon if held => Ok((
             Event::Abandoned { by },
-            format!("The {word} (job {}) is closed as it is. Nothing was undone and nothing destroyed.", job.id),
+            format!("The {word} (job {}) is closed as it is. What is left is neither undone nor destroyed.", job.id),
         )),
         Choice::Retry | Choice::Force | Choice::Abandon => Err(not_held()),
     }
@@ -467,7 +467,14 @@ fn said(job: &Job, choice: Choice, caller: &Caller) -> Answer<(Event, String)> {
 pub fn force_loses(job: &JobView) -> &'static str {
     match job.held_at().map(|step| step.step) {
         Some(Step::DestroyHost | Step::ConfirmGone) => {
-            return "Its world is kept, but its host may still exist, and then it bills until somebody destroys it.";
+            return match job.saved() {
+                Saved::Kept | Saved::Uncompared => {
+                    "Its world is kept, but its host may still exist, and then it bills until somebody destroys it."
+                }
+                Saved::Not | Saved::Lost => {
+                    "Its host may still exist, and then it bills until somebody destroys it. What is on it is in no backup."
+                }
+            };
         }
         // A held job goes back over it: nothing was played on that host yet.
         Some(Step::CreateHost) => {

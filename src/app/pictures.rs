@@ -256,6 +256,8 @@ fn drawn_job(ended: Ended, server: Option<&Server>, times: &Times, output: Vec<S
         id: job.id,
         subject: server.map_or_else(|| game.clone(), |server| server.name.to_string()),
         steps: JobView::steps_of(&job, |step| times.get(&step).copied()),
+        world_lost: job.steps.iter().any(|record| record.world_lost),
+        not_undone: job.steps.iter().filter(|record| record.undo_left_out).map(|record| record.step).collect(),
         outcome: outcome.or_else(|| job.rest().filter(|rest| *rest == Outcome::Held)),
         tries_again_at: job.tries_again_at().filter(|_| outcome.is_none()),
         cancel_requested: job.cancel.is_some(),

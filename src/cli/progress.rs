@@ -150,6 +150,9 @@ fn ending(view: &JobView) -> String {
         Some(Outcome::Failed) if view.steps.iter().any(|step| step.host_stays) => {
             format!("The {what} failed{took}; what it had made was undone, but for its host.")
         }
+        Some(Outcome::Failed) if !view.not_undone.is_empty() => {
+            format!("The {what} failed{took}; what it had made was undone, but for what is said above.")
+        }
         Some(Outcome::Failed) => format!("The {what} failed{took}; what it had made was undone."),
         Some(Outcome::Cancelled) => format!("The {what} was called off{took}."),
         Some(Outcome::Held) if view.tries_again_at.is_some() => {

@@ -29,6 +29,7 @@ use crate::model::sweep::{Orphan, Sweep};
 use crate::model::view::Notice;
 use crate::model::{GuildId, JobId, Ms, ServerId, drive};
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 use look::Looks;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -166,6 +167,8 @@ pub struct StepCx<'a> {
     pub journal: &'a dyn Journal,
     pub out: Output,
     pub now: Ms,
+    /// Whose midnight a month of the bill begins at.
+    pub zone: &'a TimeZone,
 }
 
 impl StepCx<'_> {
@@ -260,6 +263,9 @@ pub trait Journal: Send + Sync {
 
     /// The guild's rentals that bill now or ended after `since`, deleted servers' too, in the order they began.
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>>;
+    /// Bills a host that came and went without ever being on a server's record; of those that are on record the event that
+    /// says so begins and ends the bill. The same host twice is one rental, of which the last end holds.
+    async fn bill_unrecorded(&self, rental: &Rental) -> anyhow::Result<()>;
     /// What still bills though its server is deleted or has it no longer: hosts that somebody went on without seeing go.
     async fn left_bills(&self) -> anyhow::Result<Vec<Rental>>;
     /// Whether something was told to people already, under a key of the engine's own.
@@ -358,6 +364,7 @@ pub enum LeaseChange {
 /// What the end of a job means, as a pure rule.
 pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Aftermath {
     let starts = job.record(Step::AwaitReady).is_some();
+    let begins = starts && job.record(Step::StartGame).is_some_and(|record| !record.ran_already);
     let stopped = job.has_begun(Step::StopGame);
     let after_crash = match job.cause {
         Cause::Crashed { .. } => true,
@@ -411,7 +418,7 @@ pub fn aftermath(job: &Job, outcome: Outcome, now: Ms, rules: &Rules) -> Afterma
         wanted,
         lease,
         deleted: job.action == Action::Delete && outcome == Outcome::Succeeded,
-        begun_with: (starts && outcome == Outcome::Succeeded).then_some(job.created_at),
+        begun_with: (begins && outcome == Outcome::Succeeded).then_some(job.created_at),
         update_done: moved && matches!(job.action, Action::Update | Action::Start | Action::Restart),
     }
 }
@@ -639,4 +646,37 @@ pub async fn builder_of(journal: &dyn Journal, game: &str, except: Option<JobId>
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::job::{Event, Gain, NewJob};
+
+    /// Who presses Start while nobody knows whether the game runs changes nothing of what it was given.
+    #[test]
+    fn a_game_that_ran_already_was_begun_with_nothing_new() {
+        let rules = Rules { idle_ms: 0, never_joined_ms: 0, lease_ms: 0 };
+        let begun = |ran_already| {
+            let new = NewJob {
+                subject: Subject::Server(ServerId("s".into())),
+                guild: GuildId("1".into()),
+                action: Action::Start,
+                cause: Cause::Asked,
+                actor: Actor::Operator,
+                channel: None,
+                plan: vec![Step::StartGame, Step::AwaitReady],
+            };
+            let mut job = Job::new(JobId(1), 50, new);
+            for step in [Step::StartGame, Step::AwaitReady] {
+                for event in
+                    [Event::Started { step }, Event::Finished { step, gain: Gain { ran_already, ..Gain::default() } }]
+                {
+                    job.apply(&Recorded { at: 60, event }).unwrap();
+                }
+            }
+            aftermath(&job, Outcome::Succeeded, 70, &rules).begun_with
+        };
+        assert_eq!((begun(false), begun(true)), (Some(50), None));
+    }
 }

@@ -218,7 +218,14 @@ impl Engine {
         };
         let (out, lines) = Output::new(secrets);
         let snapshot_of_job = job.clone();
-        let cx = StepCx { job: &snapshot_of_job, server: server.as_ref(), journal, out: out.clone(), now: self.now() };
+        let cx = StepCx {
+            job: &snapshot_of_job,
+            server: server.as_ref(),
+            journal,
+            out: out.clone(),
+            now: self.now(),
+            zone: &self.spending().zone,
+        };
         let limit = driver.time_limit(step, &cx);
         let writer = self.write_output(job.id, step, lines);
 

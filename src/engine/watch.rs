@@ -6,7 +6,7 @@ use super::{Ask, Engine, OpenError};
 use crate::bus::Nudge;
 use crate::model::access::Actor;
 use crate::model::bill::{Bill, Budget, BudgetOf, Standing, Unit, Unpaid, may_start, standings};
-use crate::model::cost::{Month, Rental, running, spoken};
+use crate::model::cost::{Month, Rental, running};
 use crate::model::job::{Action, Cause, Job, Step};
 use crate::model::lease;
 use crate::model::server::{Backend, Seen, Server, Wanted};
@@ -132,7 +132,10 @@ impl Engine {
             }
             return self.open_watched(&server, action, cause).await;
         }
-        let warning = decision.and_then(|decision| self.warning(&server, busy, decision));
+        let warning = match decision {
+            Some(decision) => self.warning(&server, busy, decision).await?,
+            None => None,
+        };
         // On record before it counts as told: after a crash in between people read it twice, and not never.
         if let Some(warning) = &warning {
             journal.notice(&server, &warning.notice, now).await?;
@@ -155,10 +158,10 @@ impl Engine {
         Ok(())
     }
 
-    fn warning(&self, server: &Server, busy: Busy, decision: Decision) -> Option<Warning> {
+    async fn warning(&self, server: &Server, busy: Busy, decision: Decision) -> anyhow::Result<Option<Warning>> {
         let name = server.name.to_string();
-        Some(match decision {
-            Decision::Open { .. } => return None,
+        Ok(Some(match decision {
+            Decision::Open { .. } => return Ok(None),
             Decision::WarnLease { left_ms } => Warning {
                 in_game: Some(format!("This server stops in {}.", lease::spoken(left_ms))),
                 ..Warning::of(Notice::LeaseEnds { server: name, in_ms: left_ms })
@@ -173,28 +176,34 @@ impl Engine {
                 ..Warning::of(Notice::BudgetStuck { server: name, standing })
             },
             Decision::HostSilent { since, on } => {
-                let host = server.owned.rented()?;
+                let Some(host) = server.owned.rented() else { return Ok(None) };
                 let (provider, host) = (host.provider.clone(), host.id.clone());
                 Warning::of(Notice::HostSilent { server: name, provider, host, since, on })
             }
-            Decision::StillBills { standing } => return self.still_bills(server, busy, standing),
-        })
+            Decision::StillBills { standing } => return self.still_bills(server, busy, standing).await,
+        }))
     }
 
-    fn still_bills(&self, server: &Server, busy: Busy, standing: Option<Standing>) -> Option<Warning> {
-        let host = server.owned.rented()?;
+    async fn still_bills(
+        &self,
+        server: &Server,
+        busy: Busy,
+        standing: Option<Standing>,
+    ) -> anyhow::Result<Option<Warning>> {
+        let Some(host) = server.owned.rented() else { return Ok(None) };
         let now = self.now();
-        let price = host.price.as_ref();
+        let rentals = self.inner.journal.rentals(&server.guild, now).await?;
+        let rental = running(&rentals, Some(host));
         let told = standing.as_ref().map(|standing| self.key(server, standing, STUCK));
         let notice = Notice::StillBills {
             server: server.name.to_string(),
             provider: host.provider.clone(),
             host: host.id.clone(),
-            cost: price.map(|price| spoken(price.of(host.created_at, now), &price.currency)),
+            cost: rental.and_then(|rental| rental.spoken_cost(now, &self.spending().zone)),
             standing,
             held: busy == Busy::Held,
         };
-        Some(Warning { told, ..Warning::of(notice) })
+        Ok(Some(Warning { told, ..Warning::of(notice) }))
     }
 
     /// What its bill means for a server. Servers in containers have none.

@@ -5,7 +5,7 @@
 use super::access::Actor;
 use super::host::{HostRef, OWN_MACHINE};
 use super::server::Server;
-use super::{HOUR_MS, Ms, ServerId};
+use super::{HOUR_MS, Ms, ServerId, lease};
 use jiff::Timestamp;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
@@ -177,6 +177,17 @@ impl Rental {
         self.price.as_ref().map(|price| price.capped(self.began_at, self.until(now), zone))
     }
 
+    /// The same for people: "0.24 €". `None` where nobody knows.
+    pub fn spoken_cost(&self, now: Ms, zone: &TimeZone) -> Option<String> {
+        Some(spoken(self.so_far(now, zone)?, self.currency()?))
+    }
+
+    /// With the time that it was there: "0.24 € for 23 h".
+    pub fn spoken_cost_and_time(&self, now: Ms, zone: &TimeZone) -> Option<String> {
+        let time = lease::spoken(self.until(now) - self.began_at);
+        Some(format!("{} for {time}", self.spoken_cost(now, zone)?))
+    }
+
     /// The part of it that fell into a month, as far as it was billed at `now`.
     pub fn in_month(&self, month: Month, now: Ms, zone: &TimeZone) -> Micros {
         self.price.as_ref().map_or(0, |price| price.in_month(self.began_at, self.until(now), month, zone))
@@ -208,8 +219,12 @@ impl Rental {
         self.ended_at.map_or(now, |ended| ended.min(now))
     }
 
+    fn is_of(&self, host: &HostRef) -> bool {
+        self.provider == host.provider && self.host == host.id
+    }
+
     fn is_for(&self, host: &HostRef) -> bool {
-        self.ended_at.is_none() && self.provider == host.provider && self.host == host.id
+        self.ended_at.is_none() && self.is_of(host)
     }
 
     /// It goes on, and its server has no such host: somebody deleted or moved it without seeing that host go.
@@ -222,6 +237,11 @@ impl Rental {
 /// The bill of the host that a server has. What it left behind bills beside that.
 pub fn running<'a>(rentals: &'a [Rental], host: Option<&HostRef>) -> Option<&'a Rental> {
     rentals.iter().find(|rental| host.is_some_and(|host| rental.is_for(host)))
+}
+
+/// The bill of a host, whether or not it has ended.
+pub fn bill_of<'a>(rentals: &'a [Rental], host: &HostRef) -> Option<&'a Rental> {
+    rentals.iter().rfind(|rental| rental.is_of(host))
 }
 
 /// What a change of a server's host means for its bill.
@@ -413,6 +433,22 @@ mod tests {
         }
     }
 
+    fn host(provider: &str, id: &str, price: Option<Price>) -> HostRef {
+        HostRef {
+            provider: provider.into(),
+            id: id.into(),
+            region: String::new(),
+            size: String::new(),
+            address: None,
+            label: None,
+            firewall: None,
+            price,
+            created_at: 0,
+            host_key: String::new(),
+            played: false,
+        }
+    }
+
     fn at(text: &str) -> Ms {
         text.parse::<Timestamp>().unwrap().as_millisecond()
     }
@@ -477,23 +513,30 @@ mod tests {
     fn what_bills_at_an_unknown_price_is_unknown() {
         let rental = Rental { price: None, ..rental(price(), 0, None) };
         assert_eq!(rental.so_far(HOUR_MS, &TimeZone::UTC), None);
+        assert_eq!(rental.spoken_cost_and_time(HOUR_MS, &TimeZone::UTC), None);
+    }
+
+    /// What `/cost` says is what everybody says, also of a host that was lost before anybody ended it.
+    #[test]
+    fn what_people_read_of_a_host_is_its_bill() {
+        let zone = TimeZone::UTC;
+        let began = at("2026-10-01T00:00:00Z");
+        let rentals = [
+            rental(Price { monthly: Some(5_000_000), ..price() }, began, None),
+            Rental { host: "2".into(), ..rental(price(), began, Some(began + 2 * HOUR_MS)) },
+        ];
+        let said = |id: &str| {
+            let rental = bill_of(&rentals, &host("hetzner", id, None))?;
+            let now = began + 25 * DAY_MS;
+            Some((rental.spoken_cost(now, &zone)?, rental.spoken_cost_and_time(now, &zone)?))
+        };
+        assert_eq!(said("1"), Some(("5.00 €".into(), "5.00 € for 25 d".into())));
+        assert_eq!(said("2"), Some(("0.02 €".into(), "0.02 € for 2 h".into())));
+        assert_eq!(said("3"), None);
     }
 
     #[test]
     fn a_host_that_comes_goes_or_changes_turns_the_bill() {
-        let host = |provider: &str, id: &str, price: Option<Price>| HostRef {
-            provider: provider.into(),
-            id: id.into(),
-            region: String::new(),
-            size: String::new(),
-            address: None,
-            label: None,
-            firewall: None,
-            price,
-            created_at: 0,
-            host_key: String::new(),
-            played: false,
-        };
         let (one, two) = (host("linode", "1", Some(price())), host("linode", "2", Some(price())));
         let (own, dear) = (host("ssh", "attic", None), host("linode", "1", None));
         let is = |before: Option<&HostRef>, now: Option<&HostRef>| {

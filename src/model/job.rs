@@ -325,6 +325,12 @@ pub struct Gain {
     /// One short line for people: "412 files, 18 MB".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Of a game that was to be started: it ran already, with what it had been given before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ran_already: bool,
+    /// The step found that what was played since the last backup is gone with what held it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub world_lost: bool,
 }
 
 impl Gain {
@@ -388,8 +394,14 @@ pub struct StepRecord {
     pub error: Option<String>,
     /// Of a failed one: the same again may go well by itself.
     pub may_pass: bool,
-    /// Of an undone one: its host is still the server's, as the note says.
+    /// Of an undone one: its host is still the server's, as the note says, or nobody saw it go.
     pub host_stays: bool,
+    /// Of an undone one: an admin went on without its undoing, so what it made may still be there.
+    pub undo_left_out: bool,
+    /// See [`Gain::world_lost`]. Undoing the step brings nothing back.
+    pub world_lost: bool,
+    /// Of a started game: see [`Gain::ran_already`].
+    pub ran_already: bool,
     pub note: Option<String>,
 }
 
@@ -467,6 +479,9 @@ impl Job {
             error: None,
             may_pass: false,
             host_stays: false,
+            undo_left_out: false,
+            world_lost: false,
+            ran_already: false,
             note: None,
         };
         Job {
@@ -553,6 +568,8 @@ impl Job {
                 record.ended_at = Some(at);
                 record.error = None;
                 record.note = gain.note.clone();
+                record.ran_already = gain.ran_already;
+                record.world_lost = gain.world_lost;
             })?,
             Event::Failed { step, error, may_pass } => self.step(recorded, *step, &[Running], |record| {
                 record.state = Failed;
@@ -570,6 +587,7 @@ impl Job {
                 record.state = Undone;
                 record.note = gain.note.clone();
                 record.host_stays = gain.owned.as_ref().is_some_and(|owned| owned.host.is_some());
+                record.world_lost |= gain.world_lost;
             })?,
             Event::UndoFailed { step, error, may_pass } => self.step(recorded, *step, &[Undoing], |record| {
                 record.state = UndoFailed;
@@ -598,7 +616,10 @@ impl Job {
             Event::Forced { .. } => {
                 let record = self.held_step(recorded)?;
                 match record.state {
-                    UndoFailed => record.state = Undone,
+                    UndoFailed => {
+                        (record.state, record.undo_left_out) = (Undone, true);
+                        record.host_stays = record.step == Step::CreateHost;
+                    }
                     Failed => record.state = Forced,
                     Pending | Running | Done | Forced | Undoing | Undone => return Err(self.impossible(recorded)),
                 }
@@ -930,6 +951,46 @@ mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    /// A start that fails and cannot be undone. It began with a host that had been lost.
+    #[test]
+    fn what_an_admin_left_when_it_could_not_be_undone_may_still_be_there() {
+        let mut job = Job::new(JobId(1), 0, new_job(Action::Start, Backend::Cloud, 0));
+        let mut say = |event| job.apply(&Recorded { at: 0, event }).expect("it is its turn");
+        say(Event::Started { step: Step::CreateHost });
+        say(Event::Finished { step: Step::CreateHost, gain: Gain { world_lost: true, ..Gain::default() } });
+        say(Event::Started { step: Step::AwaitHost });
+        say(Event::Failed { step: Step::AwaitHost, error: "no".into(), may_pass: false });
+        for step in [Step::AwaitHost, Step::CreateHost] {
+            say(Event::UndoStarted { step });
+            say(Event::UndoFailed { step, error: "no".into(), may_pass: false });
+            say(Event::Forced { by: Actor::Operator });
+        }
+        assert_eq!(job.rest(), Some(Outcome::Failed), "{job}");
+        let left = |step| job.record(step).map(|one| (one.undo_left_out, one.host_stays, one.world_lost));
+        assert_eq!(left(Step::AwaitHost), Some((true, false, false)));
+        assert_eq!(left(Step::CreateHost), Some((true, true, true)));
+    }
+
+    /// Who has seen the host go says so, and what was lost before stays lost.
+    #[test]
+    fn what_was_undone_is_not_left_and_a_lost_world_stays_lost() {
+        for found in [false, true] {
+            let mut job = Job::new(JobId(1), 0, new_job(Action::Start, Backend::Cloud, 0));
+            let mut say = |event| job.apply(&Recorded { at: 0, event }).expect("it is its turn");
+            let step = Step::CreateHost;
+            say(Event::Started { step });
+            match found {
+                true => say(Event::Finished { step, gain: Gain { world_lost: true, ..Gain::default() } }),
+                false => say(Event::Failed { step, error: "no".into(), may_pass: false }),
+            }
+            say(Event::CancelRequested { by: Actor::Operator });
+            say(Event::UndoStarted { step });
+            say(Event::Undone { step, gain: Gain { world_lost: !found, ..Gain::default() } });
+            let left = job.record(step).map(|one| (one.undo_left_out, one.host_stays, one.world_lost));
+            assert_eq!(left, Some((false, false, true)), "{job}");
+        }
     }
 
     /// A job as it keeps the world, with this step forced and everything else done.

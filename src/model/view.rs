@@ -41,6 +41,25 @@ pub struct JobView {
     /// Where to join, once it is known.
     pub address: Option<String>,
     pub lease_until: Option<Ms>,
+    /// A step found that what was played since the last backup is lost.
+    #[serde(default)]
+    pub world_lost: bool,
+    /// Steps whose undoing an admin left out: what they made may still be there.
+    #[serde(default)]
+    pub not_undone: Vec<Step>,
+}
+
+/// What a job did for the world that was played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// It is in the vault. Also where there was nothing to save.
+    Kept,
+    /// It is in the vault, and an admin went on without comparing the copy.
+    Uncompared,
+    /// An admin went on without a copy.
+    Not,
+    /// What held it was gone, with what was played since the last backup.
+    Lost,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +73,7 @@ pub struct StepView {
     pub attempts: u32,
     pub note: Option<String>,
     pub error: Option<String>,
-    /// It was undone, and its host is still the server's, as the note says.
+    /// It was undone, and its host is still the server's, as the note says, or nobody saw it go.
     #[serde(default)]
     pub host_stays: bool,
 }
@@ -80,6 +99,31 @@ impl JobView {
     pub fn held_at(&self) -> Option<&StepView> {
         let held = self.outcome == Some(Outcome::Held);
         self.steps.iter().find(|step| held && step.state.is_failed())
+    }
+
+    /// What it did for the world, whatever its outcome.
+    pub fn saved(&self) -> Saved {
+        let left_out = |step: Step| self.steps.iter().any(|one| one.step == step && one.state == StepState::Forced);
+        if self.world_lost {
+            return Saved::Lost;
+        }
+        // Half a copy is never kept. One that was compared was a whole one, whoever went on before.
+        if left_out(Step::KeepBackup) || (left_out(Step::PullWorld) && left_out(Step::VerifyWorld)) {
+            return Saved::Not;
+        }
+        if left_out(Step::VerifyWorld) { Saved::Uncompared } else { Saved::Kept }
+    }
+
+    /// Whether something that it made or found is gone already.
+    pub fn has_removed(&self) -> bool {
+        self.steps.iter().any(|step| match step.state {
+            StepState::Undoing | StepState::Undone | StepState::UndoFailed => true,
+            StepState::Done | StepState::Forced => matches!(
+                step.step,
+                Step::RemoveContainer | Step::DeleteDrive | Step::ReplaceDrive | Step::DestroyHost | Step::ConfirmGone
+            ),
+            StepState::Pending | StepState::Running | StepState::Failed => false,
+        })
     }
 
     /// Whether somebody went on without seeing the host go: it may exist, and then it bills.

@@ -258,6 +258,10 @@ impl Journal for Store {
         self.rentals_of(guild, since).await
     }
 
+    async fn bill_unrecorded(&self, rental: &Rental) -> anyhow::Result<()> {
+        self.write_rental(rental).await
+    }
+
     async fn told(&self, key: &str) -> anyhow::Result<bool> {
         Ok(self.meta(&format!("told.{key}")).await?.is_some())
     }

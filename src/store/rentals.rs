@@ -1,5 +1,5 @@
 //! Hosts that were rented, for the bill. A row comes and ends in the transaction of the event that says so, so no host
-//! is ever on record without its bill.
+//! is ever on record without its bill. Of a host that goes before it was on record it is written on its own.
 
 use super::Store;
 use super::db::{Row, Tx, json};
@@ -71,6 +71,28 @@ impl Store {
                 })
             })
             .await
+    }
+
+    /// See [`Journal::bill_unrecorded`](crate::engine::Journal).
+    pub async fn write_rental(&self, rental: &Rental) -> anyhow::Result<()> {
+        let price = rental.price.as_ref().map(json);
+        let sql = "INSERT INTO rentals (provider, host, server, actor, region, size, price, began_at, ended_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                   ON CONFLICT (provider, host) DO UPDATE
+                   SET ended_at = excluded.ended_at, price = COALESCE(rentals.price, excluded.price)";
+        let args = [
+            (&rental.provider).into(),
+            (&rental.host).into(),
+            (&rental.server.0).into(),
+            json(&rental.actor).into(),
+            (&rental.region).into(),
+            (&rental.size).into(),
+            price.as_deref().into(),
+            rental.began_at.into(),
+            rental.ended_at.into(),
+        ];
+        self.db.run(sql, args).await?;
+        Ok(())
     }
 }
 

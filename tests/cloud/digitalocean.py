@@ -109,7 +109,7 @@ class DigitalOcean(Provider):
     # ---------------------------------------------------------------------------------------- droplets
 
     def _list(self, call: Call) -> Answer:
-        chosen = [host for host in self.hosts() if call.query.get("name", host.name) == host.name]
+        chosen = [host for host in self.listed(call) if call.query.get("name", host.name) == host.name]
         if "tag_name" in call.query:
             chosen = [host for host in chosen if call.query["tag_name"] in host.tags]
         shapes = [self._droplet(host) for host in chosen]

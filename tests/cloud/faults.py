@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = frozenset("slow late status proxy drop_before drop_after capacity quota denied pending half_delete".split())
+KINDS = frozenset(
+    "slow late status proxy drop_before drop_after capacity quota denied pending half_delete stale_list".split()
+)
 
 
 @dataclass

@@ -105,7 +105,7 @@ class Hetzner(Provider):
     # ----------------------------------------------------------------------------------------- servers
 
     def _list(self, call: Call) -> Answer:
-        chosen = [host for host in self.hosts() if call.query.get("name", host.name) == host.name]
+        chosen = [host for host in self.listed(call) if call.query.get("name", host.name) == host.name]
         chosen = [host for host in chosen if _selected(host.labels, call.query.get("label_selector", ""))]
         if "status" in call.query:
             chosen = [host for host in chosen if STATUS[host.phase] == call.query["status"]]

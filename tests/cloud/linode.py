@@ -118,7 +118,7 @@ class Linode(Provider):
     # ----------------------------------------------------------------------------------------- linodes
 
     def _list(self, call: Call) -> Answer:
-        shown = [(host, self._shape(host)) for host in self.hosts()]
+        shown = [(host, self._shape(host)) for host in self.listed(call)]
         for host, _ in shown:
             self.world.looked(host)
         return self._page(call, [shape for _, shape in shown])

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openapi import Spec
-from world import GONE, Host, Thing, World, now
+from world import GONE, RUNNING, Host, Thing, World, now
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Call:
     template: str = ""
     # Set by the failure half_delete: how many looks still show a deleted host.
     leaving_looks: int | None = 1
+    # Set by the failure stale_list: a list shows what is gone too.
+    shows_gone: bool = False
 
 
 class Refusal(Exception):
@@ -97,6 +99,12 @@ class Provider:
     def hosts(self) -> list[Host]:
         """Those that are shown now."""
         return [host for host in self.world.hosts if host.provider == self.name and self.world.look(host)]
+
+    def listed(self, call: Call) -> list[Host]:
+        """What a list shows; one that lags behind has hosts that are gone as well, as if they ran."""
+        shown = self.hosts()
+        gone = [host for host in self.world.hosts if host.provider == self.name and host.phase == GONE]
+        return shown + [replace(host, phase=RUNNING) for host in gone if call.shows_gone]
 
     def hosts_quietly(self) -> list[Host]:
         """The same, and it does not count as a look: somebody asked for something else."""

@@ -137,6 +137,8 @@ class Clouds:
             return _refused(provider, provider.known_refusal(rule.kind), rule.headers)
         if rule is not None and rule.kind == "half_delete":
             call.leaving_looks = rule.polls
+        if rule is not None and rule.kind == "stale_list":
+            call.shows_gone = True
         try:
             status, body = asked.handler(call)
         except Refusal as refused:

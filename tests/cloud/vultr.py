@@ -119,7 +119,7 @@ class Vultr(Provider):
         asked = call.query
         chosen = [
             host
-            for host in self.hosts()
+            for host in self.listed(call)
             if ("tag" not in asked or asked["tag"] in host.tags)
             and asked.get("label", host.name) == host.name
             and asked.get("main_ip", host.address) == host.address

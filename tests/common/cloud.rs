@@ -337,6 +337,11 @@ impl Failure {
         Failure::kind("half_delete").with("polls", polls).on("DELETE", "^/(linode/)?(instances|servers|droplets)/")
     }
 
+    /// Lists go on to show hosts that are gone, as if they ran, until `heal`.
+    pub fn stale_list() -> Failure {
+        Failure::kind("stale_list").on("GET", "^/(linode/)?(instances|servers|droplets)$").times(None)
+    }
+
     /// Only this provider.
     pub fn of(self, provider: &str) -> Failure {
         self.with("provider", provider)

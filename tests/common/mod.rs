@@ -252,6 +252,19 @@ impl Journal for Memory {
         Ok(self.get().rentals.iter().filter(wanted).cloned().collect())
     }
 
+    async fn bill_unrecorded(&self, rental: &Rental) -> anyhow::Result<()> {
+        let rows = &mut *self.get();
+        let same = |known: &&mut Rental| known.provider == rental.provider && known.host == rental.host;
+        match rows.rentals.iter_mut().find(same) {
+            Some(known) => {
+                known.ended_at = rental.ended_at;
+                known.price = known.price.take().or_else(|| rental.price.clone());
+            }
+            None => rows.rentals.push(rental.clone()),
+        }
+        Ok(())
+    }
+
     async fn told(&self, key: &str) -> anyhow::Result<bool> {
         Ok(self.get().told.contains(key))
     }
@@ -424,6 +437,11 @@ impl<J: Journal> Journal for Crashing<J> {
     async fn rentals(&self, guild: &GuildId, since: Ms) -> anyhow::Result<Vec<Rental>> {
         self.alive()?;
         self.journal.rentals(guild, since).await
+    }
+
+    async fn bill_unrecorded(&self, rental: &Rental) -> anyhow::Result<()> {
+        self.alive()?;
+        self.journal.bill_unrecorded(rental).await
     }
 
     async fn told(&self, key: &str) -> anyhow::Result<bool> {

@@ -79,6 +79,22 @@ async fn an_undo_that_fails_waits_and_goes_on_by_retry_or_force() {
     }
 }
 
+/// Nobody saw that host go, so nobody says so.
+#[tokio::test]
+async fn a_host_that_an_admin_left_when_it_could_not_be_undone_is_said_to_stay() {
+    let (scene, id) = open(Backend::Cloud, Tale::FirstStart).await;
+    scene.outside.fault(Way::Run, Step::StartGame, Kind::Before, 1);
+    scene.outside.fault(Way::Undo, Step::CreateHost, Kind::Before, 1);
+    assert_eq!(scene.drive(id).await, Outcome::Held);
+    scene.memory.write(id, Event::Forced { by: Actor::Operator }).await;
+    assert_eq!(scene.drive(id).await, Outcome::Failed, "{}", scene.memory.job(id));
+    let job = scene.memory.job(id);
+    let left = job.record(Step::CreateHost).unwrap();
+    assert!(left.undo_left_out && left.host_stays, "{left:?}");
+    assert_eq!(scene.outside.get().hosts.len(), 1);
+    assert!(scene.server().owned.host.is_some(), "a stop finds it");
+}
+
 /// The host of an abandoned start is not forgotten: the watcher puts it away.
 #[tokio::test(start_paused = true)]
 async fn what_an_abandoned_start_left_is_put_away() {

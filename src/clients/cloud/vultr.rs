@@ -10,6 +10,7 @@ use super::{TAG_SERVER, instance_tag};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +35,8 @@ const UNIT_MS: i64 = 3_600_000;
 /// Where a plan has only its monthly price: that is what 672 hours cost and the most that a month does. Newer plans
 /// count 730 and say what an hour costs.
 const HOURS_A_MONTH: f64 = 672.0;
+/// So many regions are asked at once, and no more: a provider counts requests.
+const REGIONS_AT_ONCE: usize = 8;
 
 pub(super) struct Vultr {
     http: Http,
@@ -111,6 +114,12 @@ impl Vultr {
         }
         let key = if image.parse::<Uuid>().is_ok() { "snapshot_id" } else { "image_id" };
         Ok((key, json!(image)))
+    }
+
+    /// A region, and the plans that it has left.
+    async fn left_in(&self, region: &str) -> Result<(String, Vec<String>), CloudError> {
+        let there: Availability = self.http.get(&format!("/regions/{}/availability", word(region)?), &[]).await?;
+        Ok((region.to_owned(), there.available_plans))
     }
 
     fn host_of(&self, instance: Instance) -> Result<Host, CloudError> {
@@ -197,11 +206,11 @@ impl CloudApi for Vultr {
     async fn offers(&self) -> Result<Vec<Offer>, CloudError> {
         let plans: Vec<Plan> = self.list("/plans", "plans").await?;
         // The list of plans says where they are sold, each region what of that it has left.
-        let mut left = BTreeMap::new();
-        for region in plans.iter().flat_map(|plan| &plan.locations).collect::<BTreeSet<_>>() {
-            let there: Availability = self.http.get(&format!("/regions/{}/availability", word(region)?), &[]).await?;
-            left.insert(region.clone(), there.available_plans);
-        }
+        let regions: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.locations).collect();
+        // Owned by the future, so that it can be sent between threads.
+        let asked: Vec<_> = regions.into_iter().map(|region| self.left_in(region)).collect();
+        let left: BTreeMap<String, Vec<String>> =
+            stream::iter(asked).buffer_unordered(REGIONS_AT_ONCE).try_collect().await?;
         Ok(offers_of(&plans, &left))
     }
 

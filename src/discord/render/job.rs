@@ -7,10 +7,13 @@ use crate::discord::ids::Press;
 use crate::model::Ms;
 use crate::model::job::{Action, Outcome, Step, StepState};
 use crate::model::server::Backend;
-use crate::model::view::{JobView, StepView};
+use crate::model::view::{JobView, Saved, StepView};
 
 /// Lines of output in a message; all of them are in the record.
 const OUTPUT_LINES: usize = 6;
+
+/// Said where a step found that the world was gone with what held it.
+const LOST: &str = "What was played since its last backup is lost.";
 
 pub fn job(view: &JobView, now: Ms) -> Said {
     let text = fitted(view, now);
@@ -68,7 +71,7 @@ fn assembled(view: &JobView, now: Ms, output_lines: usize, shorten_steps: bool) 
     }
     for step in &view.steps {
         if !(shorten_steps && step.state == StepState::Done) {
-            text += &format!("\n{}", step_line(step, now));
+            text += &format!("\n{}", step_line(view, step, now));
         }
     }
     let from = view.output.len().saturating_sub(output_lines);
@@ -131,16 +134,22 @@ fn succeeded(view: &JobView) -> String {
             None => format!("**{subject} is up.**"),
         },
         Action::Stop if view.host_may_be_left() => format!(
-            "**The game of {subject} has ended**, its world is kept. Nobody saw its host go, so it may still bill: \
-             `/server stop` tries again, and the provider's console shows it."
+            "{} Nobody saw its host go, so it may still bill: `/server stop` tries again, and the provider's console \
+             shows it.",
+            with_its_world(view, &format!("The game of {subject} has ended"))
         ),
-        Action::Stop => format!("**{subject} is stopped**, its world is kept."),
-        Action::Backup => format!("**{subject} is backed up.**"),
+        Action::Stop => with_its_world(view, &format!("{subject} is stopped")),
+        Action::Backup => match view.saved() {
+            Saved::Kept | Saved::Uncompared => format!("**{subject} is backed up.**"),
+            Saved::Not => format!("**There is no new backup of {subject}.**"),
+            Saved::Lost => format!("**There is no new backup of {subject}.** {LOST}"),
+        },
         Action::Restore { backup } => format!("**{subject} has its world of {} again.**", code(&backup.0)),
-        // A host has no snapshots.
-        Action::Update if view.steps.iter().any(|step| step.step == Step::Install) => {
-            format!("**{subject} is installed anew**, with its world.")
-        }
+        // A host has no snapshots. It goes on with the world that is on it, whether or not that was saved before.
+        Action::Update if view.steps.iter().any(|step| step.step == Step::Install) => match view.saved() {
+            Saved::Kept | Saved::Uncompared | Saved::Not => format!("**{subject} is installed anew**, with its world."),
+            Saved::Lost => format!("**{subject} is installed anew.** {LOST}"),
+        },
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
         Action::Delete if view.host_may_be_left() => format!(
             "**{subject} is deleted.** Its backups stay. Nobody saw its host go, so it may still bill: the provider's \
@@ -149,6 +158,16 @@ fn succeeded(view: &JobView) -> String {
         Action::Delete => format!("**{subject} is deleted.** Its backups stay."),
         Action::Move { to } => format!("**{subject} runs {} from now on.**", where_to(*to)),
         Action::BuildSnapshot => format!("**The snapshot of {subject} is ready.**"),
+    }
+}
+
+/// What a stop ended, and what became of the world.
+fn with_its_world(view: &JobView, ended: &str) -> String {
+    match view.saved() {
+        Saved::Kept => format!("**{ended}**, its world is kept."),
+        Saved::Uncompared => format!("**{ended}**, its world is kept. Nobody compared the copy with the original."),
+        Saved::Not => format!("**{ended}.** Its world was not saved by this stop."),
+        Saved::Lost => format!("**{ended}.** {LOST}"),
     }
 }
 
@@ -182,7 +201,7 @@ fn because(view: &JobView) -> String {
     view.cause.spoken().unwrap_or_else(|| format!("asked by {}", plain(view.actor.name(), NAME_SHOWN)))
 }
 
-fn step_line(step: &StepView, now: Ms) -> String {
+fn step_line(view: &JobView, step: &StepView, now: Ms) -> String {
     let label = step.label.as_str();
     let error = || step.error.as_deref().map(|error| format!(": {}", plain(error, REMARK_SHOWN))).unwrap_or_default();
     let note = step.note.as_deref().map(|note| format!(", {}", plain(note, REMARK_SHOWN))).unwrap_or_default();
@@ -215,6 +234,9 @@ fn step_line(step: &StepView, now: Ms) -> String {
             attempts => format!("✗ **{label}** (failed after {attempts} tries){}", error()),
         },
         StepState::Undoing => format!("↩ **{label}** (being undone){}", error()),
+        StepState::Undone if view.not_undone.contains(&step.step) => {
+            format!("» {label} (not undone; left out by an admin){}", error())
+        }
         StepState::Undone => format!("↩ {label} (undone{note}){}", error()),
         StepState::UndoFailed => format!("✗ **{label}** (could not be undone){}", error()),
     }
@@ -234,18 +256,43 @@ fn what_now(view: &JobView) -> Option<String> {
     match view.outcome {
         None => None,
         Some(Outcome::Succeeded) if matches!(view.action, Action::Move { .. }) => {
-            Some("It is not started by itself: the next start brings its newest world there.".to_owned())
+            let lost = match view.saved() {
+                Saved::Kept | Saved::Uncompared => {
+                    return Some(
+                        "It is not started by itself: the next start brings its newest world there.".to_owned(),
+                    );
+                }
+                Saved::Not => "Its world was not saved by this move.",
+                Saved::Lost => "What was played since is lost.",
+            };
+            Some(format!(
+                "It is not started by itself: the next start begins with its last backup, if it has one. {lost}"
+            ))
         }
         Some(Outcome::Succeeded) => {
             let until = view.lease_until.filter(|_| starts)?;
             Some(format!("It runs until {}; `/server extend` lengthens that.", super::text::moment(until)))
         }
-        Some(Outcome::Failed | Outcome::Cancelled) if view.steps.iter().any(|step| step.host_stays) => {
+        Some(Outcome::Failed | Outcome::Cancelled) if view.not_undone.contains(&Step::CreateHost) => Some(
+            "What else was made was undone. Its host could not be destroyed, so it may still exist and bill: \
+             `/server stop` tries again, and `/admin orphans` shows it if no server has it."
+                .to_owned(),
+        ),
+        Some(Outcome::Failed | Outcome::Cancelled)
+            if !view.not_undone.is_empty() || view.steps.iter().any(|step| step.host_stays) =>
+        {
             Some("What else was made was undone. What stays is said above.".to_owned())
         }
         Some(Outcome::Failed) => Some(match view.action {
             Action::Backup => "There is no new backup; the older ones are untouched.".to_owned(),
-            Action::Start | Action::Restart => "What was made was undone; its world is safe.".to_owned(),
+            Action::Start | Action::Restart => match view.saved() {
+                Saved::Kept => "What was made was undone; its world is safe.".to_owned(),
+                Saved::Uncompared => {
+                    "What was made was undone. Nobody compared the copy of its world with the original.".to_owned()
+                }
+                Saved::Not => "What was made was undone. Its world was not saved before that.".to_owned(),
+                Saved::Lost => format!("What was made was undone. {LOST}"),
+            },
             Action::Stop | Action::Restore { .. } | Action::Update | Action::Delete | Action::Move { .. } => {
                 "What was made was undone.".to_owned()
             }
@@ -255,15 +302,21 @@ fn what_now(view: &JobView) -> Option<String> {
         Some(Outcome::Held) => {
             let choices = "go on without that step (admins; it is asked first what is lost), or leave everything as it \
                            is.";
+            let left = left_as_it_is(view);
             Some(match view.tries_again_at {
-                Some(at) => format!(
-                    "Nothing was undone and nothing destroyed. The next try is {}. Or try now, {choices}",
-                    relative(at)
-                ),
-                None => format!("Nothing was undone and nothing destroyed. Try again, {choices}"),
+                Some(at) => format!("{left} The next try is {}. Or try now, {choices}", relative(at)),
+                None => format!("{left} Try again, {choices}"),
             })
         }
-        Some(Outcome::Abandoned) => Some("Nothing was undone and nothing destroyed.".to_owned()),
+        Some(Outcome::Abandoned) => Some(left_as_it_is(view).to_owned()),
+    }
+}
+
+/// What became of everything that the job did not come to.
+fn left_as_it_is(view: &JobView) -> &'static str {
+    match view.has_removed() {
+        true => "What is left was neither undone nor destroyed.",
+        false => "Nothing was undone and nothing destroyed.",
     }
 }
 
@@ -317,6 +370,8 @@ mod tests {
             output: vec![],
             address: None,
             lease_until: None,
+            world_lost: false,
+            not_undone: vec![],
         }
     }
 
@@ -465,6 +520,101 @@ mod tests {
                 assert!(text.contains("may still bill") && !text.contains("stopped"), "{text}");
             }
         }
+    }
+
+    /// What the job says of itself, without the lines of its steps.
+    fn summary(view: JobView, outcome: Outcome) -> String {
+        let text = job(&ended(view, outcome), T0).text;
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(['-', '✓', '»'])).collect();
+        lines.join(" / ")
+    }
+
+    #[test]
+    fn a_stop_says_what_became_of_the_world() {
+        use Step::{KeepBackup, PullWorld, VerifyWorld};
+        let ends: [(&[Step], bool); 6] = [
+            (&[], false),
+            (&[PullWorld], false),
+            (&[VerifyWorld], false),
+            (&[PullWorld, VerifyWorld], false),
+            (&[KeepBackup], false),
+            (&[], true),
+        ];
+        let mut table = String::new();
+        for (left_out, world_lost) in ends {
+            let saving = [PullWorld, VerifyWorld, KeepBackup].map(|saves| {
+                let state = if left_out.contains(&saves) { Forced } else { Done };
+                StepView { step: saves, ..step(saves.label(), state) }
+            });
+            let view = JobView { action: Action::Stop, steps: saving.into(), world_lost, ..start([Done; 4]) };
+            table += &format!("{left_out:?} {world_lost}: {}\n", summary(view, Outcome::Succeeded));
+        }
+        insta::assert_snapshot!(table, @r"
+        [] false: **`world` is stopped**, its world is kept.
+        [PullWorld] false: **`world` is stopped**, its world is kept.
+        [VerifyWorld] false: **`world` is stopped**, its world is kept. Nobody compared the copy with the original.
+        [PullWorld, VerifyWorld] false: **`world` is stopped.** Its world was not saved by this stop.
+        [KeepBackup] false: **`world` is stopped.** Its world was not saved by this stop.
+        [] true: **`world` is stopped.** What was played since its last backup is lost.
+        ");
+    }
+
+    #[test]
+    fn no_end_calls_a_world_safe_that_is_lost_or_was_left() {
+        let ends = [
+            (Action::Backup, Outcome::Succeeded),
+            (Action::Update, Outcome::Succeeded),
+            (Action::Move { to: Backend::Docker }, Outcome::Succeeded),
+            (Action::Start, Outcome::Failed),
+            (Action::Restart, Outcome::Failed),
+        ];
+        let mut table = String::new();
+        for world_lost in [true, false] {
+            for (action, outcome) in ends.clone() {
+                let install = StepView { step: Step::Install, ..step("Installing the game", Done) };
+                let keep = StepView { step: Step::KeepBackup, ..step("Keeping the backup", Forced) };
+                let view = JobView { action, world_lost, steps: vec![install, keep], ..start([Done; 4]) };
+                table += &format!("{}\n", summary(view, outcome));
+            }
+        }
+        insta::assert_snapshot!(table, @r"
+        **There is no new backup of `world`.** What was played since its last backup is lost.
+        **`world` is installed anew.** What was played since its last backup is lost.
+        **`world` runs in a container on this machine from now on.** / It is not started by itself: the next start begins with its last backup, if it has one. What was played since is lost.
+        **Starting `world` failed** / What was made was undone. What was played since its last backup is lost.
+        **Restarting `world` failed** / What was made was undone. What was played since its last backup is lost.
+        **There is no new backup of `world`.**
+        **`world` is installed anew**, with its world.
+        **`world` runs in a container on this machine from now on.** / It is not started by itself: the next start begins with its last backup, if it has one. Its world was not saved by this move.
+        **Starting `world` failed** / What was made was undone. Its world was not saved before that.
+        **Restarting `world` failed** / What was made was undone. Its world was not saved before that.
+        ");
+    }
+
+    #[test]
+    fn what_an_admin_left_when_it_could_not_be_undone_is_not_called_undone() {
+        let error = Some("the provider does not answer".to_owned());
+        let mut view = start([Undone; 4]);
+        view.steps = vec![
+            StepView { step: Step::CreateHost, error, host_stays: true, ..step("Renting a host", Undone) },
+            StepView { step: Step::Install, ..step("Installing the game", Undone) },
+        ];
+        view.not_undone = vec![Step::CreateHost];
+        insta::assert_snapshot!(drawn(&ended(view.clone(), Outcome::Failed)), @r"
+        **Starting `world` failed**
+        -# Job 42 · openttd · asked by alice · took 1 min
+        » Renting a host (not undone; left out by an admin): the provider does not answer
+        ↩ Installing the game (undone)
+        What else was made was undone. Its host could not be destroyed, so it may still exist and bill: `/server stop` tries again, and `/admin orphans` shows it if no server has it.
+        ");
+        (view.steps[0].host_stays, view.not_undone) = (false, vec![Step::Install]);
+        insta::assert_snapshot!(drawn(&ended(view, Outcome::Cancelled)), @r"
+        **Starting `world` was called off**
+        -# Job 42 · openttd · asked by alice · took 1 min
+        ↩ Renting a host (undone): the provider does not answer
+        » Installing the game (not undone; left out by an admin)
+        What else was made was undone. What stays is said above.
+        ");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::saved::Mark;
 use super::{CloudDriver, LATE_TWINS_S, cloud_error, now_ms};
 use crate::clients::cloud::{CloudApi, CloudError, Host, Labels};
 use crate::engine::{StepCx, StepError};
-use crate::model::cost::spoken as money;
+use crate::model::cost::bill_of;
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::{Gain, Step, StepState};
 use crate::model::server::{Owned, Server};
@@ -78,7 +78,13 @@ impl CloudDriver {
         };
         for host in mine.iter().filter(|one| kept.as_ref().is_none_or(|(id, _)| one.id != *id)) {
             let known = on_record.as_ref().filter(|known| known.id == host.id);
+            if known.is_none() {
+                self.bill_unrecorded(cx, &provider, host).await?;
+            }
             self.destroy_and_wait(cx, api.as_ref(), &host.id, known).await?;
+            if known.is_none() {
+                self.bill_unrecorded(cx, &provider, host).await?;
+            }
         }
         if let Some((_, why)) = kept {
             return Ok(kept_for_its_world(cx, server, &why, "the host stays, and bills"));
@@ -87,12 +93,37 @@ impl CloudDriver {
             // This start only used it: whether it exists, and what is on it, is for a stop.
             return Ok(Gain::owned(server.owned.clone()).with_note("the host was there before and stays"));
         }
+        let found = on_record.as_ref().filter(|host| !mine.iter().any(|one| one.id == host.id));
+        let world_lost = match found {
+            // Before the keys of what is gone go too.
+            Some(host) => self.went_with_a_world(cx, server, host).await?,
+            None => false,
+        };
         if let Some(host) = &on_record {
             self.clear_name(cx, host).await;
         }
         self.tidy_up(cx, api.as_ref(), server, on_record.as_ref()).await?;
         let seen = on_record.is_some() || !mine.is_empty();
-        Ok(Gain::owned(nothing).with_note(if seen { "the host is gone; billing is OFF" } else { "no host was seen" }))
+        let note = if seen { "the host is gone; billing is OFF" } else { "no host was seen" };
+        Ok(Gain { world_lost, ..Gain::owned(nothing).with_note(note) })
+    }
+
+    /// Whether a host that is gone was there before this job, with something that was played on it. What this job made
+    /// itself is no loss: it may have been destroyed by an earlier try of the undoing.
+    async fn went_with_a_world(&self, cx: &StepCx<'_>, server: &Server, host: &HostRef) -> Result<bool, StepError> {
+        if !host.played || self.backups.worldless(&server.game) {
+            return Ok(false);
+        }
+        if !cx.job.has_begun(Step::AwaitHost) {
+            return Ok(true);
+        }
+        let own = cx.job.id.to_string();
+        for job in self.jobs_with_keys(server).await? {
+            if job != own && self.known_host_key(&server.id, &job).await?.as_ref() == Some(&host.host_key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A start may ask at another provider than the one that the host on record was from: that one was lost, and another
@@ -103,7 +134,9 @@ impl CloudDriver {
         }
         let api = &self.provider(provider)?.api;
         for host in self.hosts_that_come(cx, api.as_ref(), server).await? {
+            self.bill_unrecorded(cx, provider, &host).await?;
             self.destroy_and_wait(cx, api.as_ref(), &host.id, None).await?;
+            self.bill_unrecorded(cx, provider, &host).await?;
         }
         self.let_firewalls_go(cx, api.as_ref(), server, None).await;
         api.forget_labels(&self.labels(cx, &server.id)).await;
@@ -176,14 +209,12 @@ impl CloudDriver {
         let api = &self.provider(&host.provider)?.api;
         self.destroy_and_wait(cx, api.as_ref(), &host.id, Some(host)).await?;
         self.tidy_up(cx, api.as_ref(), server, Some(host)).await?;
-        let cost = host.price.as_ref().map(|price| {
-            format!(
-                ", {} for {}",
-                money(price.of(host.created_at, now_ms()), &price.currency),
-                elapsed(host.created_at)
-            )
-        });
-        Ok(Gain::owned(gone).with_note(format!("billing is OFF{}", cost.unwrap_or_default())))
+        let rentals = cx.journal.rentals(&server.guild, 0).await.map_err(StepError::Retry)?;
+        let cost = bill_of(&rentals, host).and_then(|rental| rental.spoken_cost_and_time(now_ms(), cx.zone));
+        Ok(Gain::owned(gone).with_note(match cost {
+            Some(cost) => format!("billing is OFF, {cost}"),
+            None => "billing is OFF".to_owned(),
+        }))
     }
 
     /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then. One
@@ -246,9 +277,17 @@ impl CloudDriver {
         };
         let Some(own) = all.iter().find(|one| one.id == host.id).map(|one| one.labels.clone()) else { return Ok(()) };
         for twin in all.iter().filter(|one| one.id != host.id && one.labels == own) {
+            // One that is gone may still be listed.
+            if api.host(&twin.id).await.map_err(cloud_error("looking for a second host"))?.is_none() {
+                continue;
+            }
             cx.out.line(format!("The provider has made a second host, {}; destroying it.", twin.id));
+            self.bill_unrecorded(cx, &host.provider, twin).await?;
             match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id, None)).await {
-                Ok(destroyed) => destroyed?,
+                Ok(destroyed) => {
+                    destroyed?;
+                    self.bill_unrecorded(cx, &host.provider, twin).await?;
+                }
                 Err(_) => cx.out.line("It is still there; going on without waiting for its end."),
             }
         }
@@ -327,10 +366,6 @@ impl CloudDriver {
 /// How long a destroy is left alone, given what the provider asked for.
 fn before_again(after: Option<Duration>) -> Duration {
     after.unwrap_or(DESTROY_AGAIN).max(ASK_EVERY)
-}
-
-fn elapsed(since: i64) -> String {
-    crate::model::lease::spoken((now_ms() - since).max(0))
 }
 
 #[cfg(test)]

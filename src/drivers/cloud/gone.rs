@@ -7,6 +7,7 @@ use super::{CloudDriver, cloud_error};
 use crate::clients::ssh::{Ssh, SshError};
 use crate::engine::StepError;
 use crate::model::host::{HostRef, OWN_MACHINE};
+use crate::model::job::Gain;
 use crate::model::server::Server;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -83,6 +84,16 @@ impl CloudDriver {
     }
 }
 
+/// What a start brought, with whether a world went with the host that was on record before. A rented one gives way to
+/// another only once it was found to be gone.
+pub(super) fn with_loss(before: Option<&HostRef>, gain: Gain) -> Gain {
+    let before = before.filter(|host| host.played && host.provider != OWN_MACHINE);
+    let now = gain.owned.as_ref().and_then(|owned| owned.host.as_ref());
+    let other = |(before, now): (&HostRef, &HostRef)| before.provider != now.provider || before.id != now.id;
+    let lost = before.zip(now).is_some_and(other);
+    Gain { world_lost: gain.world_lost || lost, ..gain }
+}
+
 /// For people, about a host that answers and that its provider says does not exist.
 pub(super) fn unseen(host: &HostRef) -> String {
     let HostRef { provider, id, .. } = host;
@@ -90,4 +101,39 @@ pub(super) fn unseen(host: &HostRef) -> String {
         "The host {id} answers, but the token of {provider} does not see it: is it of another project or account? The host \
          bills on. Put a token that sees it under [cloud.{provider}] in the configuration, and try again."
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::server::Owned;
+
+    fn host(provider: &str, id: &str, played: bool) -> HostRef {
+        HostRef {
+            provider: provider.into(),
+            id: id.into(),
+            region: String::new(),
+            size: String::new(),
+            address: None,
+            label: None,
+            firewall: None,
+            price: None,
+            created_at: 0,
+            host_key: String::new(),
+            played,
+        }
+    }
+
+    #[test]
+    fn who_rents_another_host_has_lost_what_was_played_on_the_one_before() {
+        let rented = |id: &str| Gain::owned(Owned { host: Some(host("linode", id, false)), ..Owned::default() });
+        let lost = |before: Option<&HostRef>, gain: Gain| with_loss(before, gain).world_lost;
+        assert!(lost(Some(&host("linode", "1", true)), rented("2")));
+        assert!(lost(Some(&host("hetzner", "1", true)), rented("1")), "another provider's");
+        assert!(!lost(Some(&host("linode", "1", false)), rented("2")), "nothing was played");
+        assert!(!lost(Some(&host("linode", "1", true)), rented("1")), "it is there");
+        assert!(!lost(Some(&host("linode", "1", true)), Gain::note("the host is there already")));
+        assert!(!lost(Some(&host(OWN_MACHINE, "attic", true)), rented("1")), "a machine of your own is not lost");
+        assert!(!lost(None, rented("1")));
+    }
 }

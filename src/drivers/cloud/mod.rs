@@ -269,7 +269,11 @@ fn now_ms() -> Ms {
 impl Driver for CloudDriver {
     async fn run(&self, step: Step, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         match step {
-            Step::CreateHost => self.create_host(cx).await,
+            Step::CreateHost => {
+                let server = cx.server()?;
+                let before = server.owned.host.as_ref().filter(|_| !self.backups.worldless(&server.game));
+                Ok(gone::with_loss(before, self.create_host(cx).await?))
+            }
             Step::AwaitHost => self.await_host(cx).await,
             Step::Bootstrap => self.bootstrap(cx).await,
             Step::Install => self.install(cx).await,

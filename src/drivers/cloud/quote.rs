@@ -36,13 +36,13 @@ pub(super) struct Lists {
 /// A provider's list, which is slow to ask for and changes by the day.
 struct List<T> {
     known: Mutex<Option<(Instant, Vec<T>)>>,
-    /// Held by whoever asks, so that all who wait are served by one answer.
-    asking: tokio::sync::Mutex<()>,
+    /// Held as long as the provider is asked, so that all who wait are served by one answer.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl<T> Default for List<T> {
     fn default() -> List<T> {
-        List { known: Mutex::default(), asking: tokio::sync::Mutex::default() }
+        List { known: Mutex::default(), asking: Arc::default() }
     }
 }
 
@@ -50,19 +50,6 @@ impl<T: Clone> List<T> {
     fn at_most(&self, age: Duration) -> Option<Vec<T>> {
         let known = self.known.lock().expect("no holder of this lock can panic");
         known.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, entries)| entries.clone())
-    }
-
-    async fn fresh(&self, asked: impl Future<Output = Result<Vec<T>, CloudError>>) -> Result<Vec<T>, CloudError> {
-        if let Some(entries) = self.at_most(OFFERS_LAST) {
-            return Ok(entries);
-        }
-        let _one = self.asking.lock().await;
-        if let Some(entries) = self.at_most(OFFERS_LAST) {
-            return Ok(entries);
-        }
-        let entries = asked.await?;
-        *self.known.lock().expect("no holder of this lock can panic") = Some((Instant::now(), entries.clone()));
-        Ok(entries)
     }
 }
 
@@ -161,11 +148,10 @@ impl CloudDriver {
     }
 
     /// What a provider that is set up offers now.
-    pub(super) async fn offers_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Vec<Offer>, CloudError> {
-        match self.lists.get(provider) {
-            Some(lists) => lists.sizes.fresh(api.offers()).await,
-            None => api.offers().await,
-        }
+    pub(super) async fn offers_of(&self, provider: &str, api: &Arc<dyn CloudApi>) -> Result<Vec<Offer>, CloudError> {
+        let Some(lists) = self.lists.get(provider) else { return api.offers().await };
+        let api = Arc::clone(api);
+        fresh(lists, |lists| &lists.sizes, async move { api.offers().await }).await
     }
 
     /// Refuses a system that is not among the provider's public ones: what the operator keeps privately in the account
@@ -174,7 +160,7 @@ impl CloudDriver {
         &self,
         cx: &StepCx<'_>,
         provider: &str,
-        api: &dyn CloudApi,
+        api: &Arc<dyn CloudApi>,
         image: &str,
     ) -> Result<(), StepError> {
         let images = match when_it_says(cx, "asking for images", || self.images_of(provider, api)).await? {
@@ -191,9 +177,12 @@ impl CloudDriver {
     }
 
     /// `None` for a token that may not list images: it gets none but public ones either.
-    async fn images_of(&self, provider: &str, api: &dyn CloudApi) -> Result<Option<Vec<Image>>, CloudError> {
+    async fn images_of(&self, provider: &str, api: &Arc<dyn CloudApi>) -> Result<Option<Vec<Image>>, CloudError> {
         let asked = match self.lists.get(provider) {
-            Some(lists) => lists.images.fresh(api.images()).await,
+            Some(lists) => {
+                let api = Arc::clone(api);
+                fresh(lists, |lists| &lists.images, async move { api.images().await }).await
+            }
             None => api.images().await,
         };
         match asked {
@@ -204,7 +193,7 @@ impl CloudDriver {
     }
 
     /// What to do where the usual system is not to be had any more; empty where it is, or nobody knows.
-    pub(super) async fn without_debian(&self, provider: &str, api: &dyn CloudApi, release: u32) -> String {
+    pub(super) async fn without_debian(&self, provider: &str, api: &Arc<dyn CloudApi>, release: u32) -> String {
         let Ok(Some(images)) = self.images_of(provider, api).await else { return String::new() };
         let wanted = format!("debian {release}");
         if images.is_empty() || images.iter().any(|image| image.title.to_lowercase().starts_with(&wanted)) {
@@ -275,9 +264,9 @@ impl CloudDriver {
     }
 
     /// What a provider offers, from an older list where it does not answer.
-    async fn offers_or_older(&self, provider: &str) -> Result<Vec<Offer>, StepError> {
+    pub(super) async fn offers_or_older(&self, provider: &str) -> Result<Vec<Offer>, StepError> {
         let api = &self.provider(provider)?.api;
-        let answer = timeout(ANSWERS_WITHIN, self.offers_of(provider, api.as_ref())).await;
+        let answer = timeout(ANSWERS_WITHIN, self.offers_of(provider, api)).await;
         let older = || self.lists.get(provider).and_then(|lists| lists.sizes.at_most(OFFERS_STALE));
         match answer {
             Ok(Ok(offers)) => Ok(offers),
@@ -321,6 +310,33 @@ fn named(images: &[Image]) -> String {
     named.join(", ")
 }
 
+/// A list that is not old. The provider is asked in a task of its own, which goes on where nobody waits for it any more:
+/// what comes too late for one is there for the next.
+async fn fresh<T: Clone + Send + 'static>(
+    lists: &Arc<Lists>,
+    of: fn(&Lists) -> &List<T>,
+    asked: impl Future<Output = Result<Vec<T>, CloudError>> + Send + 'static,
+) -> Result<Vec<T>, CloudError> {
+    if let Some(entries) = of(lists).at_most(OFFERS_LAST) {
+        return Ok(entries);
+    }
+    let turn = Arc::clone(&of(lists).asking).lock_owned().await;
+    if let Some(entries) = of(lists).at_most(OFFERS_LAST) {
+        return Ok(entries);
+    }
+    let lists = Arc::clone(lists);
+    let task = tokio::spawn(async move {
+        let answer = asked.await;
+        if let Ok(entries) = &answer {
+            let mut known = of(&lists).known.lock().expect("no holder of this lock can panic");
+            *known = Some((Instant::now(), entries.clone()));
+        }
+        drop(turn);
+        answer
+    });
+    task.await.unwrap_or_else(|error| Err(CloudError::Strange(format!("What there is could not be asked: {error}."))))
+}
+
 /// What is known of a list. Where that is nothing or old, the provider is asked meanwhile, for whoever comes next.
 fn at_hand<T: Clone + Send + 'static>(
     provider: &str,
@@ -331,7 +347,7 @@ fn at_hand<T: Clone + Send + 'static>(
     if of(lists).at_most(OFFERS_LAST).is_none() {
         let (lists, provider) = (Arc::clone(lists), provider.to_owned());
         tokio::spawn(async move {
-            if let Err(error) = of(&lists).fresh(asked).await {
+            if let Err(error) = fresh(&lists, of, asked).await {
                 tracing::info!(provider, "What there is to choose from could not be asked: {error}");
             }
         });

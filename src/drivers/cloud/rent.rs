@@ -3,7 +3,7 @@
 
 use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
-use super::patience::when_it_says;
+use super::patience::{ASK_EVERY, patiently, when_it_says};
 use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
 use crate::clients::cloud::{
@@ -151,12 +151,12 @@ impl CloudDriver {
         let name = place.provider.clone().unwrap_or_default();
         let api = &self.provider(&name)?.api;
         let recipe = self.recipe(&server.game)?;
-        let mut offers = when_it_says(cx, "asking for prices", || self.offers_of(&name, api.as_ref())).await?;
+        let mut offers = when_it_says(cx, "asking for prices", || self.offers_of(&name, api)).await?;
         // What an earlier try left is taken as it is: its answer may have been lost on the way.
         if let Some(found) = self.find_host(cx, api.as_ref(), server).await? {
             let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
                 cx.out.line(format!("The host {} was made too late and never reached; it is destroyed.", found.name));
-                api.destroy(&found.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
+                self.destroy_late(cx, &name, &found).await?;
                 return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
             };
             let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
@@ -168,7 +168,7 @@ impl CloudDriver {
         }
         self.must_be_whole(cx, server).await?;
         if let Some(image) = &place.image {
-            self.check_image(cx, &name, api.as_ref(), image).await?;
+            self.check_image(cx, &name, api, image).await?;
         }
         let host_key = self.new_host_key(cx, server).await?;
         let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
@@ -232,7 +232,7 @@ impl CloudDriver {
                     return Err(no_other(format!("Renting a host: {why}"), &offers));
                 }
                 Err(CloudError::Refused(why)) if place.image.is_none() => {
-                    let hint = self.without_debian(&name, api.as_ref(), spec.debian).await;
+                    let hint = self.without_debian(&name, api, spec.debian).await;
                     return Err(StepError::fatal(format!("Renting a host: {why}{hint}")));
                 }
                 Err(error) => return Err(cloud_error("Renting a host")(error)),
@@ -305,7 +305,7 @@ impl CloudDriver {
     }
 
     /// This server's host at the provider, whatever is on record. Of several the oldest; the others are reported by the
-    /// sweep.
+    /// sweep. A list may lag behind: there is what the provider says when it is asked for this very host.
     async fn find_host(&self, cx: &StepCx<'_>, api: &dyn CloudApi, server: &Server) -> Result<Option<Host>, StepError> {
         let what = "looking for hosts of earlier tries";
         let all = when_it_says(cx, what, || api.hosts(&self.settings.instance)).await?;
@@ -314,7 +314,50 @@ impl CloudDriver {
             .filter(|host| host.labels.server == server.id.0 && host.state != HostState::Leaving)
             .collect();
         ours.sort_by_key(|host| host.created_at_ms);
-        Ok(ours.into_iter().next())
+        for listed in ours {
+            let found = when_it_says(cx, what, || api.host(&listed.id)).await?;
+            if let Some(host) = found.filter(|host| host.state != HostState::Leaving) {
+                return Ok(Some(host));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a host that nothing can ever have been on. It is billed once its end is accepted and not before, and waited
+    /// for: found again, one that is on the bill would be taken for one that was played on.
+    async fn destroy_late(&self, cx: &StepCx<'_>, provider: &str, host: &Host) -> Result<(), StepError> {
+        let api = &self.provider(provider)?.api;
+        api.destroy(&host.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
+        self.bill_unrecorded(cx, provider, host).await?;
+        let stays = |seen: Option<Host>| seen.is_some_and(|seen| seen.state != HostState::Leaving);
+        while stays(patiently(cx, "waiting until the host is gone", || api.host(&host.id)).await?) {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        self.bill_unrecorded(cx, provider, host).await
+    }
+
+    /// Bills a host that goes and was never on record, to who asked for the job that brought it: its provider bills it like
+    /// any other. Said before it goes, so that no crash loses it, and again when it is gone: the last end holds.
+    pub(super) async fn bill_unrecorded(&self, cx: &StepCx<'_>, provider: &str, host: &Host) -> Result<(), StepError> {
+        let actor = match host.labels.job.parse() {
+            Ok(id) => cx.journal.load(JobId(id)).await.map_err(StepError::Retry)?.actor,
+            Err(_) => cx.job.actor.clone(),
+        };
+        // Without a price it is on the bill all the same.
+        let offers = self.offers_or_older(provider).await.unwrap_or_default();
+        let offer = offers.iter().find(|offer| offer.size == host.size && offer.region == host.region);
+        let rental = Rental {
+            provider: provider.to_owned(),
+            host: host.id.clone(),
+            server: cx.server()?.id.clone(),
+            actor,
+            region: host.region.clone(),
+            size: host.size.clone(),
+            price: offer.map(price_of),
+            began_at: host.created_at_ms,
+            ended_at: Some(now_ms()),
+        };
+        cx.journal.bill_unrecorded(&rental).await.map_err(StepError::Retry)
     }
 
     /// The key to know a host by that is there already. `None` where nothing can ever have been on it. A world that

@@ -12,6 +12,7 @@ use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::server::{Backend, Owned, Server};
 use crate::model::sweep::{Lost, Orphan, OrphanKind, Sweep, Unasked, folder_id};
 use anyhow::{Context, bail, ensure};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -73,11 +74,13 @@ impl CloudDriver {
         let hosts = api.hosts(instance).await?;
         let here = || servers.iter().filter_map(|server| Some((server, server.owned.host.as_ref()?)));
         let here = || here().filter(|(_, host)| host.provider == name);
-        for host in hosts.iter().filter(|host| host.labels.instance == *instance) {
-            if here().any(|(_, claimed)| claimed.id == host.id) {
+        for listed in hosts.iter().filter(|host| host.labels.instance == *instance) {
+            if here().any(|(_, claimed)| claimed.id == listed.id) {
                 continue;
             }
-            let orphan = self.orphan_host(name, api, host).await;
+            // One that has just gone may still be listed.
+            let Some(host) = api.host(&listed.id).await? else { continue };
+            let orphan = self.orphan_host(name, &provider.api, &host).await;
             match host.state {
                 HostState::Leaving => found.leaving.push(orphan),
                 HostState::Starting | HostState::Running | HostState::Off => found.orphans.push(orphan),
@@ -119,7 +122,7 @@ impl CloudDriver {
         Ok(())
     }
 
-    async fn orphan_host(&self, provider: &str, api: &dyn CloudApi, host: &Host) -> Orphan {
+    async fn orphan_host(&self, provider: &str, api: &Arc<dyn CloudApi>, host: &Host) -> Orphan {
         // Without a price it is an orphan all the same.
         let offers = self.offers_of(provider, api).await.unwrap_or_default();
         let offer = offers.iter().find(|offer| offer.size == host.size && offer.region == host.region);

@@ -45,6 +45,8 @@ enum Holding {
     World,
     /// Nothing, and why: for people.
     Nothing(String),
+    /// There was a world newer than the vault's, and it is gone with its host. A sentence for people.
+    Lost(String),
 }
 
 impl CloudDriver {
@@ -64,7 +66,7 @@ impl CloudDriver {
                 Some(world) => format!("The newest world is the backup `{world}`."),
                 None => "There is no backup of this server.".to_owned(),
             };
-            return Ok(Holding::Nothing(format!(
+            return Ok(Holding::Lost(format!(
                 "The provider says that the host is gone. What was played since the last backup is lost. {left}"
             )));
         }
@@ -75,6 +77,12 @@ impl CloudDriver {
         match self.holding(cx).await? {
             Holding::World => {}
             Holding::Nothing(why) => return Ok(Gain::note(why)),
+            Holding::Lost(why) => {
+                return Ok(match self.backups.kept(cx).await? {
+                    Some(_) => Gain::note("already in the vault"),
+                    None => Gain { world_lost: true, ..Gain::note(why) },
+                });
+            }
         }
         if self.backups.kept(cx).await?.is_some() {
             return Ok(Gain::note("already in the vault"));
@@ -142,6 +150,9 @@ impl CloudDriver {
         match self.holding(cx).await? {
             Holding::World => {}
             Holding::Nothing(_) => return Ok(Gain::default()),
+            Holding::Lost(_) => {
+                return Ok(Gain { world_lost: self.backups.kept(cx).await?.is_none(), ..Gain::default() });
+            }
         }
         if self.backups.kept(cx).await?.is_some() {
             return Ok(Gain::default());
@@ -199,8 +210,11 @@ impl CloudDriver {
         match self.holding(cx).await? {
             Holding::World => {}
             Holding::Nothing(_) if self.backups.kept(cx).await?.is_none() => return Ok(Gain::default()),
+            Holding::Lost(_) if self.backups.kept(cx).await?.is_none() => {
+                return Ok(Gain { world_lost: true, ..Gain::default() });
+            }
             // It was kept, and the host went after that.
-            Holding::Nothing(_) => {}
+            Holding::Nothing(_) | Holding::Lost(_) => {}
         }
         let live = self.is_running(server).await?;
         let Some(backup) = self.backups.keep(cx, live).await? else { return Ok(Gain::note(NOTHING_KEPT)) };
@@ -244,7 +258,7 @@ impl CloudDriver {
                 true => "the game's folder was gone from its host, and there is no backup; the game makes a new world",
                 false => "there is no world yet; the game makes one",
             };
-            return Ok(Gain::owned(owned).with_note(note));
+            return Ok(Gain { world_lost: lost, ..Gain::owned(owned).with_note(note) });
         };
         if self.is_running(server).await? {
             return Err(StepError::fatal("The game runs, so no world is put under it. Stop it first."));
@@ -271,7 +285,8 @@ impl CloudDriver {
             note += "; the game's folder was gone from its host, and what was played since that backup is lost";
         }
         // From here on the game may write to it.
-        Ok(Gain::owned(Owned { host: Some(played), world: Some(wanted), ..server.owned.clone() }).with_note(note))
+        let owned = Owned { host: Some(played), world: Some(wanted), ..server.owned.clone() };
+        Ok(Gain { world_lost: lost, ..Gain::owned(owned).with_note(note) })
     }
 }
 

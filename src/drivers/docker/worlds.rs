@@ -172,7 +172,7 @@ impl DockerDriver {
         let there = blocking(move || dir.is_dir()).await?;
         let live = self.is_running(server).await?;
         if !there && self.backups.kept(cx).await?.is_none() {
-            return Ok(Gain::default());
+            return Ok(Gain { world_lost: drive.world == WorldAt::Played, ..Gain::default() });
         }
         let Some(backup) = self.backups.keep(cx, live).await? else { return Ok(Gain::note(NOTHING_KEPT)) };
         let id = BackupId(backup.id.as_str().to_owned());
