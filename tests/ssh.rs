@@ -68,6 +68,33 @@ async fn a_command_streams_its_output_and_says_how_it_ended() {
 }
 
 #[tokio::test]
+async fn what_a_command_writes_to_its_stdout_comes_back_byte_for_byte() {
+    if !sshd_or_skip() {
+        return;
+    }
+    let sshd = Sshd::start().await;
+    let ssh = sshd.ssh();
+    let content = [&[b'x'; 5000][..], b"\r\n\n\xff\xfe\0 and no line break at the end"].concat();
+    let exec = Exec { stdin: Some(content.clone().into()), ..sh("echo noise >&2; cat; echo more noise >&2") };
+    let (exited, stdout) = ssh.stdout(exec, content.len()).await.unwrap();
+    assert!(exited.success() && stdout == content, "{exited:?} {}", String::from_utf8_lossy(&stdout));
+    assert_eq!(exited.last, ["noise", "more noise"]);
+
+    let (exited, stdout) = ssh.stdout(sh("echo half; echo the disk is full >&2; exit 3"), 100).await.unwrap();
+    assert_eq!(stdout, b"half\n");
+    assert_eq!(exited.ok().unwrap_err().to_string(), "`sh` ended with code 3: the disk is full");
+    let flood = ssh.stdout(sh("yes"), 1000).await.unwrap_err();
+    assert!(!flood.may_pass(), "{flood:?}");
+    assert_eq!(flood.to_string(), "`sh` wrote more than the 1000 bytes that are read");
+
+    let mut answer = vec![];
+    let both = sh("echo state=lost >&2; echo state=running");
+    let exited = ssh.stdout_lines(both, &mut |line| answer.push(line.to_string())).await.unwrap();
+    assert_eq!(answer, ["state=running"]);
+    assert!(exited.last.contains(&"state=lost".to_string()), "{exited:?}");
+}
+
+#[tokio::test]
 async fn lines_come_while_the_command_runs() {
     if !sshd_or_skip() {
         return;

@@ -1,4 +1,5 @@
-//! Running a command on a host: its words, its environment, its stdin, its output line by line, and how it ended.
+//! Running a command on a host: its words, its environment, its stdin, its output line by line or byte for byte, and
+//! how it ended.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -73,7 +74,7 @@ pub struct Exited {
     /// What ran, for a sentence.
     pub what: String,
     pub ended: Ended,
-    /// The last lines of its output, both streams together.
+    /// The last lines of its output: of both streams together, or of stderr alone where stdout is given as bytes.
     pub last: Vec<String>,
 }
 
@@ -92,31 +93,45 @@ impl Exited {
 }
 
 impl Ssh {
-    /// Runs a command to its end and hands on each line of its output. A command that does not exist ends with 127.
-    /// Dropping the future ends the command where the host allows that.
+    /// Runs a command to its end and hands on each line of its output, of both streams. A command that does not exist
+    /// ends with 127. Dropping the future ends the command where the host allows that.
     pub async fn run(&self, exec: Exec, line: &mut (dyn FnMut(&str) + Send)) -> Result<Exited, SshError> {
-        let (mut out, mut err) = (Lines::default(), Lines::default());
-        let mut last = VecDeque::new();
-        let mut keep = |text: &str| {
-            if last.len() == LAST_LINES {
-                last.pop_front();
-            }
-            last.push_back(text.to_string());
-            line(text);
+        self.lines(exec, &mut |_, text| line(text)).await
+    }
+
+    /// The same with the lines of stdout alone, for who takes them for an answer: on stderr others speak as well, sudo
+    /// at every call where a host cannot resolve its own name.
+    pub async fn stdout_lines(&self, exec: Exec, line: &mut (dyn FnMut(&str) + Send)) -> Result<Exited, SshError> {
+        let mut of_stdout = |stream: Stream, text: &str| match stream {
+            Stream::Out => line(text),
+            Stream::Err => {}
         };
+        self.lines(exec, &mut of_stdout).await
+    }
+
+    /// Runs a command to its end and gives what it wrote to its stdout, byte for byte and apart from its stderr. More
+    /// than `max_bytes` are refused, and end the command.
+    pub async fn stdout(&self, exec: Exec, max_bytes: usize) -> Result<(Exited, Vec<u8>), SshError> {
+        let mut stdout: Vec<u8> = vec![];
+        let (mut err, mut last) = (Lines::default(), VecDeque::new());
+        let mut keep = |text: &str| keep_last(&mut last, text);
         let what = exec.name();
         let ended = self
             .stream(exec, &mut |event| {
                 match event {
-                    Output::Out(bytes) => out.take(&bytes, &mut keep),
+                    Output::Out(bytes) => stdout.extend_from_slice(&bytes),
                     Output::Err(bytes) => err.take(&bytes, &mut keep),
+                }
+                if stdout.len() > max_bytes {
+                    return Err(SshError::Refused(format!(
+                        "{what} wrote more than the {max_bytes} bytes that are read"
+                    )));
                 }
                 Ok(())
             })
             .await?;
-        out.end(&mut keep);
         err.end(&mut keep);
-        Ok(Exited { what, ended, last: last.into() })
+        Ok((Exited { what, ended, last: last.into() }, stdout))
     }
 
     /// Runs a command whose lines nobody needs to see meanwhile.
@@ -124,8 +139,30 @@ impl Ssh {
         self.run(exec, &mut |_| {}).await
     }
 
+    async fn lines(&self, exec: Exec, line: &mut (dyn FnMut(Stream, &str) + Send)) -> Result<Exited, SshError> {
+        let (mut out, mut err) = (Lines::default(), Lines::default());
+        let mut last = VecDeque::new();
+        let mut keep = |stream: Stream, text: &str| {
+            keep_last(&mut last, text);
+            line(stream, text);
+        };
+        let what = exec.name();
+        let ended = self
+            .stream(exec, &mut |event| {
+                match event {
+                    Output::Out(bytes) => out.take(&bytes, &mut |text| keep(Stream::Out, text)),
+                    Output::Err(bytes) => err.take(&bytes, &mut |text| keep(Stream::Err, text)),
+                }
+                Ok(())
+            })
+            .await?;
+        out.end(&mut |text| keep(Stream::Out, text));
+        err.end(&mut |text| keep(Stream::Err, text));
+        Ok(Exited { what, ended, last: last.into() })
+    }
+
     /// Runs a command and gives each piece of its output to `take`, which may refuse more.
-    pub(super) async fn stream(
+    async fn stream(
         &self,
         exec: Exec,
         take: &mut (dyn FnMut(Output) -> Result<(), SshError> + Send),
@@ -149,9 +186,23 @@ impl Ssh {
     }
 }
 
-pub(super) enum Output {
+enum Output {
     Out(Bytes),
     Err(Bytes),
+}
+
+/// Which of the two a line came on.
+#[derive(Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
+}
+
+fn keep_last(last: &mut VecDeque<String>, text: &str) {
+    if last.len() == LAST_LINES {
+        last.pop_front();
+    }
+    last.push_back(text.to_owned());
 }
 
 async fn write_all(mut stdin: impl AsyncWrite + Unpin, input: Vec<Bytes>) -> std::io::Result<()> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::connection::Ssh;
 use super::error::SshError;
-use super::exec::{Ended, Exec, Output};
+use super::exec::{Ended, Exec};
 
 const PUT_LIMIT: Duration = Duration::from_secs(60);
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -42,25 +42,16 @@ impl Ssh {
     /// The file's content, or nothing if there is no such file. More than `max` bytes are refused.
     pub async fn read(&self, path: &str, max: usize) -> Result<Option<Bytes>, SshError> {
         let argv = ["sh", "-c", READ, "sh", &at(path)?, &(max + 1).to_string()];
-        let (mut content, mut said) = (vec![], vec![]);
-        let ended = self
-            .stream(Exec::new(argv, READ_LIMIT), &mut |output| {
-                match output {
-                    Output::Out(bytes) => content.extend_from_slice(&bytes),
-                    Output::Err(bytes) => said.extend_from_slice(&bytes[..bytes.len().min(1024)]),
-                }
-                if content.len() > max {
-                    return Err(SshError::Refused(format!("{path} on the host is larger than {max} bytes")));
-                }
-                Ok(())
-            })
-            .await?;
-        match ended {
+        // One byte too many is as many as `head` gives.
+        let (exited, content) = self.stdout(Exec::new(argv, READ_LIMIT), max + 1).await?;
+        match exited.ended {
+            Ended::Code(0) if content.len() > max => {
+                Err(SshError::Refused(format!("{path} on the host is larger than {max} bytes")))
+            }
             Ended::Code(0) => Ok(Some(content.into())),
             Ended::Code(NOT_THERE) => Ok(None),
             Ended::Code(_) | Ended::Signal(_) => {
-                let last = String::from_utf8_lossy(&said).lines().map(String::from).collect();
-                Err(SshError::Exit { what: format!("reading {path}"), ended, last })
+                Err(SshError::Exit { what: format!("reading {path}"), ended: exited.ended, last: exited.last })
             }
         }
     }

@@ -60,6 +60,7 @@ impl CloudDriver {
         // From here on the host may hold a world that is newer than any backup.
         let played = server.owned.host.clone().map(|host| HostRef { played: true, ..host });
         let gain = Gain::owned(Owned { host: played, ..server.owned.clone() });
+        let gain = Gain { ran_already: said.iter().any(|line| line == "already"), ..gain };
         let says = |word: &str| said.iter().any(|line| line == word);
         let mut notes: Vec<String> = vec![];
         if says("already") {
@@ -105,10 +106,11 @@ impl CloudDriver {
     ) -> Result<(), StepError> {
         for edit in &recipe.config {
             let path = format!("{}/{}", game_dir(&server.id), edit.file);
-            let before = read_game(ssh, &server.id, &path).await?.unwrap_or_default();
+            let before = config_text(&edit.file, read_game(ssh, &server.id, &path).await?.unwrap_or_default())?;
             let after = config_edit::apply(edit, &before, env)
                 .map_err(|why| StepError::fatal(format!("Editing {} as the recipe says: {why}", edit.file)))?;
-            if after.trim_end() != before.trim_end() {
+            // A file that differs in nothing but how its lines end is left alone.
+            if after.trim_end().lines().ne(before.trim_end().lines()) {
                 write_game(ssh, &server.id, &path, after).await?;
                 cx.out.line(format!("Wrote {}", edit.file));
             }
@@ -151,10 +153,13 @@ impl CloudDriver {
         let recipe = self.recipe(&server.game)?;
         let ssh = self.link(server).await?;
         let limit = Duration::from_secs(recipe.stop.grace_s) + STOP_SLACK;
-        let mut last = String::new();
+        let mut how = String::new();
         let exited = ssh
             .run(keeper(&ssh, "stop", &server.id, &[], limit), &mut |line| {
-                last = line.to_owned();
+                // Not the last line, which may be one of stderr.
+                if matches!(line, "stopped" | "forced" | "was-off") {
+                    how = line.to_owned();
+                }
                 cx.out.line(line);
             })
             .await;
@@ -162,7 +167,7 @@ impl CloudDriver {
             Ok(exited) => exited,
             Err(error) => return Err(self.off_or(server, ssh_error("stopping the game")(error)).await),
         };
-        match (&exited.ended, last.trim()) {
+        match (&exited.ended, how.as_str()) {
             (Ended::Code(0), "forced") => {
                 Ok(Gain::note(format!("ended by force: it did not end within {} s", recipe.stop.grace_s)))
             }
@@ -263,7 +268,7 @@ impl CloudDriver {
         }
         let mut facts = HashMap::new();
         let exited = ssh
-            .run(keeper(&ssh, "status", &server.id, &[], LOOK_LIMIT), &mut |line| {
+            .stdout_lines(keeper(&ssh, "status", &server.id, &[], LOOK_LIMIT), &mut |line| {
                 if let Some((key, value)) = line.split_once('=') {
                     facts.insert(key.to_owned(), value.to_owned());
                 }
@@ -295,7 +300,7 @@ impl CloudDriver {
         let ssh = self.link(server).await.map_err(plain)?;
         let mut found = vec![];
         let exec = keeper(&ssh, "logs", &server.id, &[&lines.to_string()], CALL_LIMIT);
-        let exited = ssh.run(exec, &mut |line| found.push(line.to_owned())).await?;
+        let exited = ssh.stdout_lines(exec, &mut |line| found.push(line.to_owned())).await?;
         match exited.ended {
             Ended::Code(0) => Ok(found),
             Ended::Code(66 | 127) => Ok(vec![]),
@@ -393,6 +398,19 @@ impl CloudDriver {
     }
 }
 
+/// A file of settings as text. What is no UTF-8 is refused: nothing could be set in it without damage to the rest.
+fn config_text(file: &str, content: Vec<u8>) -> Result<String, StepError> {
+    String::from_utf8(content).map_err(|error| {
+        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = sound.iter().filter(|byte| **byte == b'\n').count() + 1;
+        StepError::fatal(format!(
+            "{file} in the game's folder is no UTF-8 text (line {line}), so its settings cannot be set without damage to \
+             the rest, and it is left as it is. Save it as UTF-8, or remove it so that the game makes a new one, then \
+             start again."
+        ))
+    })
+}
+
 fn died(status: &HashMap<String, String>, words: &[String]) -> StepError {
     let said =
         if words.is_empty() { "It said nothing.".to_owned() } else { format!("Its last words: {}", words.join(" / ")) };
@@ -408,5 +426,19 @@ fn died(status: &HashMap<String, String>, words: &[String]) -> StepError {
 pub(super) fn plain(error: StepError) -> anyhow::Error {
     match error {
         StepError::Retry(error) | StepError::Fatal(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_file_is_taken_as_it_is_or_refused() {
+        let text = format!("motto=grün\r\n\nlong={}", "x".repeat(5000));
+        assert_eq!(config_text("a.conf", text.clone().into_bytes()).unwrap(), text);
+        let error = plain(config_text("etc/a.conf", b"name=a\nmotto=gr\xfcn\n".to_vec()).unwrap_err()).to_string();
+        assert!(error.starts_with("etc/a.conf in the game's folder is no UTF-8 text (line 2)"), "{error}");
+        assert!(error.ends_with("then start again."), "{error}");
     }
 }

@@ -21,6 +21,8 @@ pub(super) const KEEPER_PATH: &str = "/opt/spawnpoint/keeper";
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// For each question of a look at a machine, which a person waits for.
 const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
+/// A file that is read has to fit into memory.
+const FILE_MAX_BYTES: usize = 4 << 20;
 /// So much of a server's id is in the name of its user on a host.
 const USER_ID_CHARS: usize = 8;
 /// Debian and its like; the recipes need them.
@@ -98,13 +100,15 @@ async fn write_by(mut exec: Exec, ssh: &Ssh, path: &str, content: impl Into<Byte
     exited.ok().map(drop).map_err(ssh_error(&format!("writing {path} on the host")))
 }
 
-/// The text of a small file; `None` where there is none.
+/// The text of a small file, `None` where there is none. To look into and not to write back: what is no UTF-8 in it is
+/// replaced.
 pub(super) async fn read(ssh: &Ssh, path: &str) -> Result<Option<String>, StepError> {
-    read_by(as_root(ssh, &read_command(path), CALL_LIMIT), ssh, path).await
+    let content = read_by(as_root(ssh, &read_command(path), CALL_LIMIT), ssh, path).await?;
+    Ok(content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The same for a file within a game's own folder.
-pub(super) async fn read_game(ssh: &Ssh, id: &ServerId, path: &str) -> Result<Option<String>, StepError> {
+/// The very bytes of a file within a game's own folder: it may be written back.
+pub(super) async fn read_game(ssh: &Ssh, id: &ServerId, path: &str) -> Result<Option<Vec<u8>>, StepError> {
     read_by(as_game(ssh, id, &read_command(path), CALL_LIMIT), ssh, path).await
 }
 
@@ -112,14 +116,13 @@ fn read_command(path: &str) -> [&str; 5] {
     ["sh", "-c", "[ -e \"$1\" ] || exit 44; exec cat \"$1\"", "sh", path]
 }
 
-async fn read_by(exec: Exec, ssh: &Ssh, path: &str) -> Result<Option<String>, StepError> {
-    let mut lines = vec![];
-    let exited =
-        ssh.run(exec, &mut |line| lines.push(line.to_owned())).await.map_err(ssh_error("reading from the host"))?;
+async fn read_by(exec: Exec, ssh: &Ssh, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+    let what = format!("reading {path} on the host");
+    let (exited, content) = ssh.stdout(exec, FILE_MAX_BYTES).await.map_err(ssh_error(&what))?;
     match exited.ended {
-        Ended::Code(0) => Ok(Some(lines.join("\n"))),
+        Ended::Code(0) => Ok(Some(content)),
         Ended::Code(44) => Ok(None),
-        Ended::Code(_) | Ended::Signal(_) => Err(exited_error(&format!("reading {path} on the host"), exited)),
+        Ended::Code(_) | Ended::Signal(_) => Err(exited_error(&what, exited)),
     }
 }
 

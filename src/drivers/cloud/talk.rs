@@ -147,7 +147,7 @@ impl Console for Stdin {
         exec.stdin = Some(format!("{line}\n").into());
         // It types the line and goes on telling what the log says from that moment on, until it is dropped.
         let asking = async {
-            let exited = self.ssh.run(exec, &mut keep).await.and_then(|exited| exited.ok());
+            let exited = self.ssh.stdout_lines(exec, &mut keep).await.and_then(|exited| exited.ok());
             exited.map(drop).map_err(|error| ConsoleError::Unreachable(error.to_string()))
         };
         let listening = listen(QUIET, stream::poll_fn(|cx| lines.poll_recv(cx)).map(Ok));
