@@ -97,6 +97,13 @@ async fn what_no_server_has_is_found_at_every_provider_and_deleted_when_somebody
     let left: Vec<_> = expected.iter().filter(|(provider, ..)| provider != "linode").cloned().collect();
     assert_eq!(known(&orphans), left);
     clouds.heal();
+    // Who lists its hosts and does not answer about one hides nothing.
+    clouds.fail(Failure::status(503).of("hetzner").on("GET", "^/servers/").times(None));
+    let orphans = app.orphans(&stage.caller).await.unwrap();
+    assert_eq!(known(&orphans), expected);
+    let unasked: Vec<&str> = orphans.unasked.iter().map(|unasked| unasked.provider.as_str()).collect();
+    assert_eq!(unasked, ["hetzner"]);
+    clouds.heal();
 
     // A host that somebody else ended.
     clouds.die(&claimed[1], "gone");

@@ -274,8 +274,8 @@ fn what_now(view: &JobView) -> Option<String> {
             Some(format!("It runs until {}; `/server extend` lengthens that.", super::text::moment(until)))
         }
         Some(Outcome::Failed | Outcome::Cancelled) if view.not_undone.contains(&Step::CreateHost) => Some(
-            "What else was made was undone. Its host could not be destroyed, so it may still exist and bill: \
-             `/server stop` tries again, and `/admin orphans` shows it if no server has it."
+            "Its host could not be put away, so it may still be there, and a rented one bills: `/server stop` tries \
+             again, and `/admin orphans` shows it if no server has it."
                 .to_owned(),
         ),
         Some(Outcome::Failed | Outcome::Cancelled)
@@ -605,7 +605,7 @@ mod tests {
         -# Job 42 · openttd · asked by alice · took 1 min
         » Renting a host (not undone; left out by an admin): the provider does not answer
         ↩ Installing the game (undone)
-        What else was made was undone. Its host could not be destroyed, so it may still exist and bill: `/server stop` tries again, and `/admin orphans` shows it if no server has it.
+        Its host could not be put away, so it may still be there, and a rented one bills: `/server stop` tries again, and `/admin orphans` shows it if no server has it.
         ");
         (view.steps[0].host_stays, view.not_undone) = (false, vec![Step::Install]);
         insta::assert_snapshot!(drawn(&ended(view, Outcome::Cancelled)), @r"

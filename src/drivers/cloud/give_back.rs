@@ -219,7 +219,7 @@ impl CloudDriver {
 
     /// Asks until the provider says that it is gone. Accepted is not done, so it is asked for again now and then. One
     /// that was on record must be silent as well; where its end was accepted it is given all that the step has.
-    async fn destroy_and_wait(
+    pub(super) async fn destroy_and_wait(
         &self,
         cx: &StepCx<'_>,
         api: &dyn CloudApi,
@@ -277,12 +277,17 @@ impl CloudDriver {
         };
         let Some(own) = all.iter().find(|one| one.id == host.id).map(|one| one.labels.clone()) else { return Ok(()) };
         for twin in all.iter().filter(|one| one.id != host.id && one.labels == own) {
-            // One that is gone may still be listed.
-            if api.host(&twin.id).await.map_err(cloud_error("looking for a second host"))?.is_none() {
-                continue;
+            match api.host(&twin.id).await {
+                Ok(Some(_)) => {}
+                // One that is gone may still be listed.
+                Ok(None) => continue,
+                Err(CloudError::Busy { why, .. }) => {
+                    cx.out.line(&why);
+                    continue;
+                }
+                Err(error) => return Err(cloud_error("looking for a second host")(error)),
             }
             cx.out.line(format!("The provider has made a second host, {}; destroying it.", twin.id));
-            self.bill_unrecorded(cx, &host.provider, twin).await?;
             match tokio::time::timeout(TWIN_LIMIT, self.destroy_and_wait(cx, api.as_ref(), &twin.id, None)).await {
                 Ok(destroyed) => {
                     destroyed?;

@@ -3,7 +3,7 @@
 
 use super::arrive::public_ports;
 use super::choose::{self, Needs, price_of};
-use super::patience::{ASK_EVERY, patiently, when_it_says};
+use super::patience::when_it_says;
 use super::saved::Mark;
 use super::{CloudDriver, Machine, boot, cloud_error, now_ms};
 use crate::clients::cloud::{
@@ -156,7 +156,8 @@ impl CloudDriver {
         if let Some(found) = self.find_host(cx, api.as_ref(), server).await? {
             let Some(host_key) = self.key_of_found(cx, server, &name, &found).await? else {
                 cx.out.line(format!("The host {} was made too late and never reached; it is destroyed.", found.name));
-                self.destroy_late(cx, &name, &found).await?;
+                self.destroy_and_wait(cx, api.as_ref(), &found.id, None).await?;
+                self.bill_unrecorded(cx, &name, &found).await?;
                 return Err(StepError::retry("A host of an earlier try was destroyed; renting another."));
             };
             let firewall = self.open_firewall(cx, api.as_ref(), server, recipe).await?;
@@ -323,21 +324,10 @@ impl CloudDriver {
         Ok(None)
     }
 
-    /// Ends a host that nothing can ever have been on. It is billed once its end is accepted and not before, and waited
-    /// for: found again, one that is on the bill would be taken for one that was played on.
-    async fn destroy_late(&self, cx: &StepCx<'_>, provider: &str, host: &Host) -> Result<(), StepError> {
-        let api = &self.provider(provider)?.api;
-        api.destroy(&host.id).await.map_err(cloud_error("destroying a host that was made too late"))?;
-        self.bill_unrecorded(cx, provider, host).await?;
-        let stays = |seen: Option<Host>| seen.is_some_and(|seen| seen.state != HostState::Leaving);
-        while stays(patiently(cx, "waiting until the host is gone", || api.host(&host.id)).await?) {
-            tokio::time::sleep(ASK_EVERY).await;
-        }
-        self.bill_unrecorded(cx, provider, host).await
-    }
-
     /// Bills a host that goes and was never on record, to who asked for the job that brought it: its provider bills it like
-    /// any other. Said before it goes, so that no crash loses it, and again when it is gone: the last end holds.
+    /// any other. Who has its key may say so before it goes, so that no crash loses it, and again when it is gone: the last
+    /// end holds. Without its key it is billed when it is gone and not before: found again, one that is on the bill would be
+    /// taken for one that was played on.
     pub(super) async fn bill_unrecorded(&self, cx: &StepCx<'_>, provider: &str, host: &Host) -> Result<(), StepError> {
         let actor = match host.labels.job.parse() {
             Ok(id) => cx.journal.load(JobId(id)).await.map_err(StepError::Retry)?.actor,

@@ -78,8 +78,17 @@ impl CloudDriver {
             if here().any(|(_, claimed)| claimed.id == listed.id) {
                 continue;
             }
-            // One that has just gone may still be listed.
-            let Some(host) = api.host(&listed.id).await? else { continue };
+            let host = match api.host(&listed.id).await {
+                Ok(Some(host)) => host,
+                // One that has just gone may still be listed.
+                Ok(None) => continue,
+                Err(error) => {
+                    if found.unasked.is_empty() {
+                        found.unasked.push(Unasked { provider: name.to_owned(), why: error.to_string() });
+                    }
+                    listed.clone()
+                }
+            };
             let orphan = self.orphan_host(name, &provider.api, &host).await;
             match host.state {
                 HostState::Leaving => found.leaving.push(orphan),
