@@ -180,7 +180,7 @@ async fn a_demo_in_containers_that_is_ended_leaves_nothing_behind() {
     assert!(Command::new(images).arg("busybox").output().unwrap().status.success(), "the image is made");
 
     let (rest, errors) = demo_ended_at("friday-world: running", Signal::TERM, true);
-    assert!(rest.contains("\n== Cleaning up\n  Removed both servers"), "{rest}");
+    assert!(rest.contains("\n== Cleaning up\n  Removed both servers"), "{rest}{errors}");
     assert_eq!(errors, "the demo stopped: it was told to end (SIGTERM)\n");
     // A server that starts, and an installer that no server has asked for, with nobody there to read of it.
     let (_, errors) = demo_ended_at("== sunday-world, on a drive", Signal::HUP, false);

@@ -272,6 +272,28 @@ async fn a_container_is_limited_and_tells_its_state() {
     assert_eq!(docker.inspect(&id).await.unwrap(), None);
 }
 
+/// The daemon goes on with what it has begun, and the name is not there yet when the caller looks for it.
+#[tokio::test]
+async fn a_container_whose_making_is_called_off_does_not_come_later() {
+    let Some(corner) = Corner::open("called-off").await else { return };
+    for moment in 0..60 {
+        let spec = ContainerSpec { name: format!("{}-{moment}", corner.name), ..corner.sh("true") };
+        let making = corner.docker.create(&spec);
+        let called_off = tokio::time::timeout(Duration::from_millis(moment), making).await;
+        corner.docker.remove(&spec.name, true).await.unwrap();
+        if called_off.is_ok() {
+            break;
+        }
+    }
+    eventually("the end of what had begun", || async {
+        corner.docker.list(&corner.labels()).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    // Nothing comes once all is quiet.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(corner.docker.list(&corner.labels()).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_port_without_an_address_and_an_impossible_variable_are_refused() {
     let docker = Docker::connect(None).unwrap();

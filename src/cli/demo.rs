@@ -5,7 +5,7 @@ mod cloud;
 
 use super::progress::{follow, say};
 use crate::app::{App, Choice, NewServer};
-use crate::clients::docker::Docker;
+use crate::clients::docker::{Docker, DockerError};
 use crate::config::Config;
 use crate::model::GuildId;
 use crate::model::JobId;
@@ -77,7 +77,6 @@ async fn perform(mut config: Config, game: &str, scene: Scene) -> anyhow::Result
     // Nobody outside of this machine should be able to join a demo.
     config.docker.publish_address = std::net::IpAddr::from([127, 0, 0, 1]);
     config.docker.public_address = None;
-    open_to_games(home.path())?;
     let program = Program::build(&config).await?;
     let stop = CancellationToken::new();
     let work = program.work(&stop);
@@ -312,18 +311,17 @@ async fn follow_quietly(app: &App, job: JobId) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Games run as an ordinary user; a temporary folder is usually its maker's alone.
-fn open_to_games(path: &std::path::Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("opening the demo's folder")
-}
-
 async fn remove_images(docker: &Docker, program: &Program) -> anyhow::Result<usize> {
     let instance = program.store.instance().await?;
     let labels = [("spawnpoint.instance".to_owned(), instance)];
     let mut removed = 0;
+    let deadline = Instant::now() + ANSWER_LIMIT;
     for image in docker.images(&labels).await? {
-        docker.remove_image(&image).await?;
+        // A container whose making was called off may be there for a moment yet.
+        while let Err(error) = docker.remove_image(&image).await {
+            ensure!(matches!(error, DockerError::Conflict(_)) && Instant::now() < deadline, error);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         removed += 1;
     }
     Ok(removed)

@@ -15,6 +15,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
 
 use super::{DAEMON_PATIENCE_S, DAEMON_RETRY_MS, Docker, DockerError, count, label_filter};
 
@@ -42,6 +43,8 @@ pub struct ContainerSpec {
     pub network: Network,
     /// The signal of [`Docker::stop`]; nothing means the image's own, and SIGTERM if it has none.
     pub stop_signal: Option<String>,
+    /// Seconds that the daemon waits after that signal when it ends itself, as at a reboot; nothing means its own 10.
+    pub stop_timeout_s: Option<u64>,
     pub read_only_root: bool,
     /// A small init as process 1, which reaps what the game leaves behind and hands signals on.
     pub init: bool,
@@ -134,11 +137,32 @@ pub struct Usage {
 impl Docker {
     /// Makes a container and does not start it. [`DockerError::AlreadyExists`] if the name is taken,
     /// [`DockerError::Gone`] if there is no such image. Gives its id.
+    ///
+    /// The daemon goes on with what it was asked for when nobody waits for the answer any more, and the container is there
+    /// a little later. So the asking is done in a task of its own, which removes a container that nobody wants by then.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, DockerError> {
         let body = create_body(spec)?;
         let options = CreateContainerOptionsBuilder::new().name(&spec.name).build();
-        let made = self.client()?.create_container(Some(options), body).await?;
-        Ok(made.id)
+        let client = self.client()?;
+        let (answer, answered) = oneshot::channel();
+        let (over, making) = watch::channel(());
+        self.making.lock().expect("no holder of this lock can panic").insert(spec.name.clone(), making.clone());
+        let (docker, name) = (self.clone(), spec.name.clone());
+        tokio::spawn(async move {
+            let made = client.create_container(Some(options), body).await;
+            let made = made.map(|made| made.id).map_err(DockerError::from);
+            if let Err(Ok(unwanted)) = answer.send(made)
+                && let Err(error) = docker.remove_made(&unwanted, true).await
+            {
+                tracing::warn!("The container {name}, whose making was called off, could not be removed: {error}");
+            }
+            let mut all = docker.making.lock().expect("no holder of this lock can panic");
+            if all.get(&name).is_some_and(|newest| newest.same_channel(&making)) {
+                all.remove(&name);
+            }
+            drop(over);
+        });
+        answered.await.unwrap_or_else(|_| Err(DockerError::DaemonUnreachable("Spawnpoint is ending".to_owned())))
     }
 
     /// Fine when it runs already.
@@ -172,8 +196,18 @@ impl Docker {
         }
     }
 
-    /// Removes it with its unnamed volumes; `force` also while it runs. Fine when there is none.
+    /// Removes it with its unnamed volumes; `force` also while it runs. Fine when there is none. One that is being made
+    /// under this name is waited for.
     pub async fn remove(&self, id: &str, force: bool) -> Result<(), DockerError> {
+        let making = self.making.lock().expect("no holder of this lock can panic").get(id).cloned();
+        if let Some(mut making) = making {
+            // Nothing is ever sent: it ends with its sender.
+            let _ = making.changed().await;
+        }
+        self.remove_made(id, force).await
+    }
+
+    async fn remove_made(&self, id: &str, force: bool) -> Result<(), DockerError> {
         let options = RemoveContainerOptionsBuilder::new().force(force).v(true).build();
         let client = self.client_waiting(Duration::from_secs(180))?;
         match client.remove_container(id, Some(options)).await.map_err(DockerError::from) {
@@ -284,6 +318,7 @@ fn create_body(spec: &ContainerSpec) -> Result<ContainerCreateBody, DockerError>
         stdin_once: Some(false),
         tty: Some(false),
         stop_signal: spec.stop_signal.clone(),
+        stop_timeout: spec.stop_timeout_s.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         exposed_ports: Some(spec.ports.iter().map(port_key).collect()),
         host_config: Some(host_config(spec)?),
         ..ContainerCreateBody::default()

@@ -29,8 +29,10 @@ pub use lines::Output;
 pub use logs::Line;
 pub use volumes::{OverlayVolume, VolumeInfo};
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -53,6 +55,8 @@ const DAEMON_RETRY_MS: u64 = 250;
 pub struct Docker {
     endpoint: Endpoint,
     client: Arc<OnceLock<bollard::Docker>>,
+    /// Names of containers that are being made; who waits for one hears when that is over.
+    making: Arc<Mutex<HashMap<String, watch::Receiver<()>>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +105,7 @@ impl Docker {
                 "\"{text}\" is no Docker endpoint: give the path of a socket, unix://path or tcp://host:port"
             )));
         };
-        Ok(Docker { endpoint, client: Arc::default() })
+        Ok(Docker { endpoint, client: Arc::default(), making: Arc::default() })
     }
 
     pub async fn ping(&self) -> Result<(), DockerError> {
