@@ -355,7 +355,11 @@ async fn told_while_nothing_more_is_heard(game: &Game, address: SocketAddr) {
     };
     tokio::time::timeout(DEADLINE, dropped).await.expect("a word that is dropped");
     drain().await;
-    let recipe = std::fs::read_to_string(here("game-scripts/openarena/recipe.toml")).unwrap();
+    // Of a recipe whose engine has no other console.
+    let recipe = std::fs::read_to_string(here("game-scripts/openarena/recipe.toml")).unwrap().replace(
+        "protocol = \"stdin\"\nmax_line_bytes = 255\n",
+        "protocol = \"quake3_rcon\"\nport = \"game\"\non_game_port = true\n",
+    );
     let recipe = Recipe::parse(&recipe, "recipe.toml").unwrap();
     let server = Server {
         id: ServerId("arena".into()),

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 const CI: &str = "CI";
 
@@ -242,8 +242,25 @@ const OPENARENA_CLIENT: &str = r#"
         +set name Ada +connect "$HOST:$PORT"
 "#;
 
+/// Whoever reaches the port that friends join finds no console there, whatever password they try.
+async fn has_no_rcon(stage: &Stage, server: &str) {
+    let address = stage.program.app.status(&stage.caller, server).await.unwrap().address.unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for password in ["a-guess", "\"\""] {
+        let line = [b"\xff\xff\xff\xffrcon ", password.as_bytes(), b" status"].concat();
+        let mut answer = vec![0; 2048];
+        let asked = async || {
+            socket.send_to(&line, &address).await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_secs(1), socket.recv(&mut answer)).await.ok()?.unwrap();
+            Some(String::from_utf8_lossy(&answer[..heard]).into_owned())
+        };
+        let said = stage.until("a word about rcon", asked).await;
+        assert!(said.contains("No rconpassword set on the server"), "{said}");
+    }
+}
+
 #[tokio::test]
-async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
+async fn openarena_counts_people_and_not_bots_and_its_console_is_closed_to_them() {
     // To the engine everybody here is one address, and one address is answered ten times at once and then once a second.
     let Some(stage) = games(|config| config.watch.every_seconds = 5).await else { return };
     test_image("openarena-client");
@@ -259,9 +276,14 @@ async fn openarena_counts_people_and_not_bots_and_answers_in_many_datagrams() {
     stage.start("arena").await;
     let status = first_suggestion_answers(&stage, "arena").await;
     assert!(status.contains("map: oa_dm2"), "{status}");
-    // Too long for one datagram.
-    let about = console(&stage, "arena", "serverinfo").await;
-    assert!(about.contains("com_protocol") && about.contains("g_timestamp"), "{about}");
+    let about = console(&stage, "arena", "cvarlist").await;
+    assert!(about.len() > 8000 && about.contains(" total cvars"), "{about}");
+    // As much as the engine reads at once is one line to it; what is longer is not sent.
+    let longest = format!("echo {}", "x".repeat(250));
+    assert_eq!(console(&stage, "arena", &longest).await.trim(), "x".repeat(250));
+    let refused = app.console(&stage.caller, "arena", &format!("{longest}x")).await.unwrap_err().to_string();
+    assert!(refused.contains("256 bytes long, and this game reads 255 at once"), "{refused}");
+    has_no_rcon(&stage, "arena").await;
     console(&stage, "arena", "seta capturelimit 5").await;
     console(&stage, "arena", "addbot gargoyle 1").await;
     let players = players_until(&stage, "arena", "the bot", |players| players.bots == Some(1)).await;

@@ -505,8 +505,10 @@ fn a_broken_recipe_is_told_what_is_allowed_and_where() {
 
 #[test]
 fn only_the_console_that_is_the_games_own_udp_port_may_be_reached_by_friends() {
-    let rcon =
-        POND.replace("protocol = \"source_rcon\"\nport = \"admin\"", "protocol = \"quake3_rcon\"\nport = \"game\"");
+    let rcon = POND.replace(
+        "protocol = \"source_rcon\"\nport = \"admin\"",
+        "protocol = \"quake3_rcon\"\nport = \"game\"\non_game_port = true",
+    );
     let told = |text: &str| Recipe::parse(text, "pond/recipe.toml").err().unwrap_or_default().join("\n");
     assert_eq!(told(&rcon), "", "the query asks there");
     assert_eq!(told(&rcon.replace("[query]\nprotocol = \"a2s\"\nport = \"game\"\n", "")).lines().count(), 1);
@@ -519,6 +521,17 @@ fn only_the_console_that_is_the_games_own_udp_port_may_be_reached_by_friends() {
             "pond/recipe.toml:35: [console] port names [ports.game], which must say protocol = \"udp\", as quake3_rcon speaks nothing else"
         );
     }
+    assert_eq!(
+        told(&rcon.replace("on_game_port = true\n", "")),
+        "pond/recipe.toml:35: [console] port names [ports.game], where everybody who reaches the game can try passwords. Use protocol = \"stdin\" where the engine reads commands on its input, or say on_game_port = true where it has no other console"
+    );
+    let private = POND.replace("port = \"admin\"\n", "port = \"admin\"\non_game_port = true\n");
+    assert_eq!(
+        told(&private),
+        "pond/recipe.toml:36: [console] on_game_port is for a port that friends reach; [ports.admin] is private"
+    );
+    let no_port = POND.replace("\"source_rcon\"\nport = \"admin\"\n", "\"stdin\"\non_game_port = true\n");
+    assert_eq!(told(&no_port), "pond/recipe.toml:35: [console] on_game_port is for a console that listens on a port");
 }
 
 #[test]

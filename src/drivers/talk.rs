@@ -49,6 +49,21 @@ pub trait Typist: Send + Sync {
     }
 }
 
+/// Whether a game takes this line for one.
+///
+/// # Errors
+/// It does not: what is too long of it would be a command of its own.
+pub fn fits(recipe: &Recipe, line: &str) -> Result<(), ConsoleFault> {
+    let limit = recipe.console.as_ref().and_then(|console| console.max_line_bytes);
+    match limit.filter(|limit| line.len() > *limit) {
+        None => Ok(()),
+        Some(limit) => Err(ConsoleFault::Refused(format!(
+            "it is {} bytes long, and this game reads {limit} at once and would take the rest for another command",
+            line.len()
+        ))),
+    }
+}
+
 /// One line at a console that `reach` opens, with whatever has to be held for as long as it is open.
 ///
 /// # Errors
@@ -326,12 +341,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_warning_is_said_until_it_was_heard_where_that_can_be_known() {
-        let openarena = recipe(include_str!("../../game-scripts/openarena/recipe.toml"));
+        let rcon = "protocol = \"quake3_rcon\"\nport = \"game\"\non_game_port = true\n";
+        let openarena = include_str!("../../game-scripts/openarena/recipe.toml");
+        let quake = recipe(&openarena.replace("protocol = \"stdin\"\nmax_line_bytes = 255\n", rcon));
         let factorio = recipe(include_str!("../../game-scripts/factorio/recipe.toml"));
         for (recipe, deaf_for, said, heard) in [
-            (&openarena, 0, 1, true),
-            (&openarena, 2, 3, true),
-            (&openarena, SAY_TRIES, SAY_TRIES, false),
+            (&quake, 0, 1, true),
+            (&quake, 2, 3, true),
+            (&quake, SAY_TRIES, SAY_TRIES, false),
             // Its silence says nothing, and nobody wants to read it four times.
             (&factorio, SAY_TRIES, 1, true),
         ] {
@@ -340,6 +357,19 @@ mod tests {
             assert_eq!(told.is_ok(), heard, "{told:?}");
             assert_eq!(*game.typed.lock().unwrap(), vec![recipe.say("It stops soon.").unwrap(); said]);
         }
+    }
+
+    #[test]
+    fn a_line_that_a_game_would_take_for_two_is_refused() {
+        let openarena = recipe(include_str!("../../game-scripts/openarena/recipe.toml"));
+        assert!(fits(&openarena, &"é".repeat(127)).is_ok());
+        let refused = fits(&openarena, &"é".repeat(128)).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "That line cannot be sent: it is 256 bytes long, and this game reads 255 at once and would take the rest for another command"
+        );
+        let factorio = recipe(include_str!("../../game-scripts/factorio/recipe.toml"));
+        assert!(fits(&factorio, &"x".repeat(4000)).is_ok());
     }
 
     /// A console that says nothing to one line, and writes down what was typed.

@@ -7,7 +7,7 @@ use super::setup::keeper;
 use crate::clients::console::{Console, ConsoleError, Reply, openttd, quake3, source};
 use crate::clients::ssh::{LocalTcp, LocalUdp, Ssh, SshError};
 use crate::drivers::talk::{
-    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, listen, type_at,
+    COMMAND_LIMIT, COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, fits, listen, type_at,
 };
 use crate::engine::{ConsoleFault, StepError};
 use crate::model::ServerId;
@@ -103,6 +103,7 @@ impl Typist for CloudDriver {
     ) -> Result<Reply, ConsoleFault> {
         let recipe = self.recipes.get(&server.game).filter(|recipe| recipe.console.is_some());
         let recipe = recipe.ok_or(ConsoleFault::None)?;
+        fits(recipe, line)?;
         if server.owned.host.is_none() {
             return Err(ConsoleFault::NotRunning);
         }

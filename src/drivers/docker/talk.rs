@@ -1,11 +1,12 @@
 //! Talking to a game: its console, what it tells its players, who is on. Which protocol it speaks is the recipe's word.
-//! A console's port is not published beyond this machine, but for the rcon of a Quake III engine: it answers on the UDP
-//! port that friends join, behind its password.
+//! A console's port is not published beyond this machine, unless a recipe says that it is the port that friends join.
 
 use super::DockerDriver;
 use crate::clients::console::{Console, ConsoleError, Reply};
 use crate::clients::docker::DockerError;
-use crate::drivers::talk::{COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, listen, type_at};
+use crate::drivers::talk::{
+    COUNT_WITHIN_LINES, QUERY_LIMIT, Typist, ask, console_at, count_in_log, fits, listen, type_at,
+};
 use crate::engine::{ConsoleFault, StepError};
 use crate::model::recipe::{ConsoleProtocol, PlayersInLog, Recipe};
 use crate::model::server::{Players, Server};
@@ -80,6 +81,7 @@ impl Typist for DockerDriver {
         patience: Option<Duration>,
     ) -> Result<Reply, ConsoleFault> {
         let recipe = self.recipes.get(&server.game).ok_or(ConsoleFault::None)?;
+        fits(recipe, line)?;
         let running = self.is_running(server).await.map_err(|error| ConsoleFault::Silent(sentence(&error)))?;
         if !running {
             return Err(ConsoleFault::NotRunning);

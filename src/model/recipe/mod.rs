@@ -155,6 +155,10 @@ pub struct Console {
     pub protocol: ConsoleProtocol,
     /// The port's name; not for stdin.
     pub port: Option<String>,
+    /// The port is one that friends reach, and the recipe says that it knows.
+    pub on_game_port: bool,
+    /// Bytes of a line that the game reads as one; the rest would be another command to it.
+    pub max_line_bytes: Option<usize>,
     /// The command that tells the players something: `say {message}`.
     pub say: Option<String>,
     /// Commands worth suggesting, the most harmless first.
@@ -296,7 +300,7 @@ impl Recipe {
         env.push(("SERVER_NAME".into(), around.server_name.to_owned()));
         env.push(("PUBLIC_ADDRESS".into(), around.public_address.to_owned()));
         for (name, number) in around.ports {
-            env.push((format!("PORT_{}", name.to_ascii_uppercase()), number.to_string()));
+            env.push((port_variable(name), number.to_string()));
         }
         if let Some(password) = around.settings.get("CONSOLE_PASSWORD") {
             env.push(("CONSOLE_PASSWORD".into(), password.clone()));
@@ -332,12 +336,22 @@ impl Recipe {
         self.console.as_ref().is_some_and(|console| console.say.is_some())
     }
 
+    /// The numbers of the ports in an environment that [`Recipe::environment`] made.
+    pub fn ports_in(&self, env: &[(String, String)]) -> BTreeMap<String, u16> {
+        let number = |name: &String| env.iter().find(|(key, _)| *key == port_variable(name))?.1.parse().ok();
+        self.ports.keys().filter_map(|name| Some((name.clone(), number(name)?))).collect()
+    }
+
     /// The console command that tells the players something. A line is all a console takes.
     pub fn say(&self, message: &str) -> Option<String> {
         let say = self.console.as_ref()?.say.as_ref()?;
         let line: String = message.chars().map(|c| if c.is_control() || c == '"' { ' ' } else { c }).collect();
         Some(say.replace("{message}", &line))
     }
+}
+
+fn port_variable(port: &str) -> String {
+    format!("PORT_{}", port.to_ascii_uppercase())
 }
 
 impl Ready {

@@ -19,6 +19,12 @@ const GIVEN: [&str; 7] = ["GAME_DIR", "WORLD_DIR", "HOME", "LANG", "SERVER_NAME"
 const DANGEROUS: [&str; 6] = ["PATH", "BASH_ENV", "ENV", "IFS", "SHELLOPTS", "BASHOPTS"];
 const DANGEROUS_BEGINNINGS: [&str; 2] = ["LD_", "BASH_FUNC_"];
 
+/// Bytes of a line that a recipe may say its game reads at once.
+const CONSOLE_LINE_MAX_BYTES: i64 = 65_536;
+/// What to do about a console that friends can reach.
+const OPEN_CONSOLE: &str = "Use protocol = \"stdin\" where the engine reads commands on its input, or say \
+    on_game_port = true where it has no other console";
+
 const PORT_PROTOCOLS: [(&str, PortProtocol); 3] =
     [("tcp", PortProtocol::Tcp), ("udp", PortProtocol::Udp), ("both", PortProtocol::Both)];
 const VARIABLE_KINDS: [(&str, VariableKind); 4] = [
@@ -370,6 +376,10 @@ fn console(top: &Section, ports: &BTreeMap<String, Port>, query: Option<&Query>)
     let console = Console {
         protocol: protocol.unwrap_or(ConsoleProtocol::Stdin),
         port: section.text("port"),
+        on_game_port: section.switch("on_game_port"),
+        max_line_bytes: section
+            .whole("max_line_bytes", 1..=CONSOLE_LINE_MAX_BYTES, "bytes")
+            .and_then(|bytes| usize::try_from(bytes).ok()),
         say: section.text("say"),
         commands: section.texts("commands").into_iter().map(|(_, command)| command).collect(),
     };
@@ -381,11 +391,23 @@ fn console(top: &Section, ports: &BTreeMap<String, Port>, query: Option<&Query>)
             None => section.fault("port", no_such_port(ports, name)),
             Some(port) => {
                 let games_own = port.join || query.is_some_and(|query| query.port == *name);
-                if let Some(wrong) = protocol.and_then(|protocol| console_port_fault(protocol, port, games_own)) {
-                    section.fault("port", format!("names [ports.{name}], which must say {wrong}"));
+                let wrong = protocol.and_then(|protocol| console_port_fault(protocol, port, games_own));
+                match (wrong, console.on_game_port, port.private) {
+                    (Some(wrong), ..) => section.fault("port", format!("names [ports.{name}], which must say {wrong}")),
+                    (None, true, true) => {
+                        section.fault("on_game_port", format!("is for a port that friends reach; [ports.{name}] is private"));
+                    }
+                    (None, false, false) => section.fault(
+                        "port",
+                        format!("names [ports.{name}], where everybody who reaches the game can try passwords. {OPEN_CONSOLE}"),
+                    ),
+                    (None, true, false) | (None, false, true) => {}
                 }
             }
         }
+    }
+    if console.port.is_none() && console.on_game_port {
+        section.fault("on_game_port", "is for a console that listens on a port");
     }
     if console.say.as_ref().is_some_and(|say| !say.contains("{message}")) {
         section.fault("say", "must have {message} in it");
