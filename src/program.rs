@@ -28,6 +28,7 @@ use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -433,9 +434,14 @@ pub fn ids(config: &Config) -> anyhow::Result<Ids> {
     Ok(Ids { own_uid: own.0, game })
 }
 
+/// A folder for nobody else's eyes, where there is none: what games keep below holds passwords.
+pub fn make_private(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 fn make_data_dir(path: &Path) -> anyhow::Result<()> {
     let make = || -> std::io::Result<()> {
-        std::fs::create_dir_all(path)?;
+        make_private(path)?;
         let probe: PathBuf = path.join(".writable");
         std::fs::write(&probe, b"")?;
         std::fs::remove_file(&probe)

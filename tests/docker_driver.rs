@@ -114,6 +114,10 @@ async fn a_game_gets_no_more_than_its_settings_say_and_no_rights() {
     CapDrop ["ALL"]
     SecurityOpt ["no-new-privileges:true"]
     "#);
+    assert_eq!(game["Config"]["StopTimeout"], 8, "a daemon that ends gives it the time of its recipe");
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::fs::metadata(&stage.config.data_dir).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700, "games keep passwords below");
     let user = game["Config"]["User"].as_str().unwrap_or_default();
     assert!(!["", "0", "root"].contains(&user.split(':').next().unwrap_or_default()), "it runs as {user:?}");
 

@@ -8,7 +8,7 @@ use crate::clients::docker::{About, ContainerSpec, Docker, DockerError, Mount, O
 use crate::config::Config;
 use crate::discord;
 use crate::drivers::docker::{Daemon, DriveKind};
-use crate::program::{database_url, drives_wished, endpoint, ids, names as names_in_dns};
+use crate::program::{database_url, drives_wished, endpoint, ids, make_private, names as names_in_dns};
 use crate::recipes::{self, Recipes};
 use crate::store::Store;
 use anyhow::Context;
@@ -90,7 +90,7 @@ fn line(finding: &Finding) -> String {
 fn folders(config: &Config) -> Vec<Finding> {
     let dir = &config.data_dir;
     let probe = || -> std::io::Result<()> {
-        std::fs::create_dir_all(dir)?;
+        make_private(dir)?;
         let file = dir.join(".doctor");
         std::fs::write(&file, b"")?;
         std::fs::remove_file(&file)
@@ -102,6 +102,12 @@ fn folders(config: &Config) -> Vec<Finding> {
             dir.display()
         )),
     }];
+    if std::fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
+        findings.push(Finding::Note(format!(
+            "Other users of this machine can look into the data folder, where games keep their passwords. `chmod 700 {}` closes it.",
+            dir.display()
+        )));
+    }
     if let Ok(free) = rustix::fs::statvfs(dir) {
         let bytes = free.f_bavail * free.f_frsize;
         let text = format!("{} free where the data folder is.", crate::model::view::spoken_bytes(bytes));
@@ -255,7 +261,6 @@ async fn try_overlay(docker: &Docker, config: &Config) -> anyhow::Result<Option<
     let Some(image) = docker.any_image().await? else { return Ok(None) };
     let home =
         tempfile::Builder::new().prefix("doctor-").tempdir_in(&config.data_dir).context("making a folder to try in")?;
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))?;
     let path = |name: &str| -> anyhow::Result<String> {
         let path = home.path().join(name);
         std::fs::create_dir(&path)?;

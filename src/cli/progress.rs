@@ -35,8 +35,8 @@ pub async fn follow(app: &App, id: JobId) -> anyhow::Result<JobView> {
     loop {
         let view = app.job_view(id).await?;
         for (at, step) in view.steps.iter().enumerate() {
-            if printed.get(&at) != Some(&step.state) && step.state != StepState::Pending {
-                screen.step(step);
+            for step in unsaid(printed.get(&at).copied(), step) {
+                screen.step(&step);
                 printed.insert(at, step.state);
             }
         }
@@ -48,6 +48,20 @@ pub async fn follow(app: &App, id: JobId) -> anyhow::Result<JobView> {
         // A missed nudge costs half a second and nothing else.
         let _ = tokio::time::timeout(LOOK_EVERY, nudges.next()).await;
     }
+}
+
+/// What is to be said of a step whose state was last said to be this one. A failure that is being undone by the time
+/// that somebody looks is said first: it is why.
+fn unsaid(before: Option<StepState>, step: &StepView) -> Vec<StepView> {
+    use StepState::{Failed, Pending, UndoFailed, Undoing, Undone};
+    if before == Some(step.state) || step.state == Pending {
+        return vec![];
+    }
+    let missed = step.error.is_some()
+        && matches!(step.state, Undoing | Undone)
+        && !matches!(before, Some(Failed | Undoing | Undone | UndoFailed));
+    let failure = missed.then(|| StepView { state: Failed, ..step.clone() });
+    failure.into_iter().chain([step.clone()]).collect()
 }
 
 enum Screen {
@@ -183,6 +197,22 @@ mod tests {
             error: Some("The disk is full.".into()),
             host_stays: false,
         }
+    }
+
+    #[test]
+    fn a_failure_is_said_even_when_it_is_being_undone_by_then() {
+        use StepState::{Done, Failed, Running, UndoFailed, Undoing, Undone};
+        let whole = |state| StepView { error: None, ..step(state) };
+        let said = |before, step: StepView| unsaid(before, &step).iter().map(|step| step.state).collect::<Vec<_>>();
+        assert_eq!(said(Some(Running), step(Failed)), [Failed]);
+        assert_eq!(said(Some(Running), step(Undoing)), [Failed, Undoing]);
+        assert_eq!(said(Some(Running), step(Undone)), [Failed, Undone]);
+        assert_eq!(said(Some(Failed), step(Undoing)), [Undoing]);
+        assert_eq!(said(Some(Undoing), step(Undone)), [Undone]);
+        assert_eq!(said(Some(UndoFailed), step(Undoing)), [Undoing]);
+        assert_eq!(said(Some(Done), whole(Undoing)), [Undoing], "it did not fail, another did");
+        assert_eq!(said(Some(Failed), step(Failed)), []);
+        assert_eq!(said(None, step(StepState::Pending)), []);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! People who remove with their own hands what is ours.
 
+use super::relay::Relay;
 use super::*;
 use spawnpoint::app::Choice;
 use spawnpoint::model::server::State;
@@ -66,6 +67,36 @@ async fn a_container_that_somebody_removes_is_started_again_with_its_world() {
     let log = log_of(&stage, "world").await;
     assert!(log.contains("with 3 turns"), "{log}");
     stage.close().await;
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_removes_at_the_last_moment_is_not_missed() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    let variants = Variants::new().with("twice", &[]);
+    let stage = Stage::open(variants.path(), |config| config.docker.endpoint = Some(relay.endpoint())).await;
+    stage.create("world", "twice", &[]).await;
+    stage.start("world").await;
+    stage.turns("world", 1).await;
+    // Another image of the same game.
+    let install = Path::new(variants.path()).join("twice/install");
+    std::fs::write(&install, std::fs::read_to_string(&install).unwrap() + "# again\n").unwrap();
+    let stage = stage.restart().await;
+    stage.succeeds(stage.program.app.snapshot_build(&stage.caller, "twice", None).await.unwrap()).await;
+    stage.stop_server("world").await;
+
+    relay.hold_at(&["POST ", "/containers/create", "-hands-"]);
+    let job = stage.program.app.delete(&stage.caller, "world", "world", None).await.unwrap();
+    relay.caught().await;
+    let images = docker(&["images", "--no-trunc", "--quiet", "spawnpoint/twice"]);
+    let images: Vec<&str> = images.lines().collect();
+    assert!(images.len() > 1, "{images:?}");
+    docker(&["image", "rm", "--force", images[0]]);
+    relay.release();
+    stage.succeeds(job).await;
+    close(stage, &variants).await;
 }
 
 #[tokio::test]

@@ -2,27 +2,89 @@
 
 use super::relay::Relay;
 use super::*;
+use spawnpoint::config::{Config, PortRange};
 use std::net::UdpSocket;
 
+/// The request with which the daemon is told to start `world`.
+const STARTS: [&str; 3] = ["POST ", "-world-", "/start"];
+
+async fn on_a_relay(relay: &Relay) -> Stage {
+    let tweak = |config: &mut Config| {
+        config.docker.endpoint = Some(relay.endpoint());
+        // Beside a test that publishes on all addresses.
+        config.docker.ports = PortRange { first: 29000, last: 29099 };
+    };
+    let stage = Stage::open("tests/recipes", tweak).await;
+    stage.create("world", "toy", &[]).await;
+    stage
+}
+
+/// The port that the one container of a game would listen on, which is where its friends are told to join.
+fn port_of_the_container(stage: &Stage) -> u16 {
+    let containers = containers_of(stage, "game");
+    let [container] = &containers[..] else { panic!("one container: {containers:?}") };
+    let format = "{{range $port, $all := .HostConfig.PortBindings}}{{range $all}}{{.HostPort}}\n{{end}}{{end}}";
+    docker(&["inspect", "--format", format, container]).trim().parse().expect("the toy has one port")
+}
+
+fn hold(stage: &Stage, port: u16) -> UdpSocket {
+    let address = stage.config.docker.publish_address;
+    UdpSocket::bind((address, port)).unwrap_or_else(|error| panic!("{address}:{port}: {error}"))
+}
+
 #[tokio::test]
-async fn a_port_that_is_taken_at_the_last_moment_fails_with_a_sentence_and_the_next_start_takes_another() {
+async fn a_port_that_is_taken_at_the_last_moment_is_left_to_its_holder_and_the_start_goes_on() {
     if !ready().await {
         return;
     }
     let relay = Relay::open().await;
-    let stage = Stage::open("tests/recipes", |config| config.docker.endpoint = Some(relay.endpoint())).await;
-    stage.create("world", "toy", &[]).await;
-    relay.hold_at(&["POST ", "-world-", "/start"]);
+    let stage = on_a_relay(&relay).await;
+    relay.hold_at(&STARTS);
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     relay.caught().await;
-    let holder = UdpSocket::bind((stage.config.docker.publish_address, 27100)).unwrap();
+    let _holder = hold(&stage, 27100);
+    // The daemon starts the next one, and nobody hears of it.
+    relay.fall_at(&STARTS);
     relay.release();
+    relay.caught().await;
+    relay.rise();
+    stage.succeeds(job).await;
+    let moved = port_of_the_container(&stage);
+    assert_ne!(moved, 27100);
+    let address = stage.program.app.status(&stage.caller, "world").await.unwrap().address.unwrap();
+    assert!(address.ends_with(&format!(":{moved}")), "{address} is not at {moved}");
+    // Friends saved the address: it stays.
+    stage.stop_server("world").await;
+    assert_eq!(stage.start("world").await.address, Some(address));
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn one_port_after_the_other_that_is_taken_at_the_last_moment_fails_with_a_sentence() {
+    if !ready().await {
+        return;
+    }
+    let relay = Relay::open().await;
+    let stage = on_a_relay(&relay).await;
+    relay.hold_at(&STARTS);
+    let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+    let mut holders = vec![];
+    for attempt in 1..=4 {
+        relay.caught().await;
+        holders.push(hold(&stage, port_of_the_container(&stage)));
+        if attempt < 4 {
+            relay.hold_at(&STARTS);
+        }
+        relay.release();
+    }
     let said = sentence(&stage, job, Outcome::Failed).await;
-    assert!(said.contains("Another program on this machine listens on a port") && said.contains("27100"), "{said}");
+    let last = holders.last().unwrap().local_addr().unwrap().port().to_string();
+    assert!(said.contains("Another program on this machine listens on a port") && said.contains(&last), "{said}");
     assert!(containers_of(&stage, "game").is_empty());
     let address = stage.start("world").await.address.unwrap();
-    assert!(!address.ends_with(":27100"), "{address}");
-    drop(holder);
+    for holder in holders {
+        assert!(!address.ends_with(&format!(":{}", holder.local_addr().unwrap().port())), "{address}");
+    }
     stage.close().await;
 }
 

@@ -254,8 +254,14 @@ impl DockerDriver {
     }
 
     /// A container on the drive that is made and never started: how files on a drive are read and written through
-    /// the daemon, which sees the merged view and may do what an ordinary user may not.
-    pub(super) async fn hands(&self, server: &Server, drive: &DriveRef, image: &str) -> Result<String, StepError> {
+    /// the daemon, which sees the merged view and may do what an ordinary user may not. The first of these images that
+    /// the daemon still holds is taken.
+    pub(super) async fn hands(
+        &self,
+        server: &Server,
+        drive: &DriveRef,
+        images: &[String],
+    ) -> Result<String, StepError> {
         self.declare(server, drive).await?;
         let name = self.hands_name(&drive.id);
         self.docker
@@ -263,9 +269,8 @@ impl DockerDriver {
             .await
             .or_else(gone_is_fine)
             .map_err(docker_error("removing an old helper container"))?;
-        let spec = ContainerSpec {
+        let mut spec = ContainerSpec {
             name,
-            image: image.to_owned(),
             // It is never started, only looked into. But Docker wants a command, and an image may name none.
             entrypoint: vec!["true".to_owned()],
             labels: self.labels(Some(&server.id), "hands"),
@@ -273,7 +278,16 @@ impl DockerDriver {
             mounts: vec![self.mount(drive).await?],
             ..ContainerSpec::default()
         };
-        self.docker.create(&spec).await.map_err(docker_error("reaching the drive"))
+        let mut gone = DockerError::Gone("there is no image to reach it with".to_owned());
+        for image in images {
+            spec.image.clone_from(image);
+            match self.docker.create(&spec).await {
+                // Somebody has removed it since it was looked for.
+                Err(error @ DockerError::Gone(_)) => gone = error,
+                made => return made.map_err(docker_error("reaching the drive")),
+            }
+        }
+        Err(docker_error("reaching the drive")(gone))
     }
 
     pub(super) async fn let_go(&self, drive: &DriveRef) -> Result<(), StepError> {

@@ -2,7 +2,7 @@
 //! the drive.
 
 use super::snapshots::{gone_is_fine, repository};
-use super::{Daemon, DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error};
+use super::{Daemon, DockerDriver, GAME_DIR, LABEL_SERVER, SCRIPTS_DIR, docker_error, ports};
 use crate::clients::docker::{ContainerSpec, ContainerState, DockerError, ExecSpec, Mount, Network, Protocol, Publish};
 use crate::engine::{StepCx, StepError};
 use crate::model::config_edit;
@@ -12,7 +12,7 @@ use crate::model::recipe::{PIDS_USUAL, PortProtocol, Recipe};
 use crate::model::server::{Owned, Players, Seen, Server};
 use crate::model::world::WorldAt;
 use futures::StreamExt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -21,9 +21,11 @@ use tokio::time::Instant;
 /// A configuration file that is edited has to fit into memory.
 const CONFIG_FILE_MAX_BYTES: u64 = 4 << 20;
 /// After its grace a game is ended by force; the daemon gets this long to do it.
-const KILL_GRACE: Duration = Duration::from_secs(10);
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(10);
 /// The exit code of a container whose process was killed.
 const KILLED: i64 = 128 + 9;
+/// Containers that are made for one start, each on other ports than the one before.
+const PORT_TRIES: usize = 4;
 /// Servers that are looked at side by side.
 const LOOKS_AT_ONCE: usize = 32;
 
@@ -41,14 +43,17 @@ impl DockerDriver {
     }
 
     pub(super) async fn create_container(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
+        self.make_container(cx, &HashSet::new()).await
+    }
+
+    /// A container that listens on none of these numbers, in place of any that was there.
+    async fn make_container(&self, cx: &StepCx<'_>, avoid: &HashSet<u16>) -> Result<Gain, StepError> {
         let server = cx.server()?;
         let recipe = self.recipe(&server.game)?;
         let drive = server.owned.drive.clone().ok_or_else(|| StepError::fatal("the server has no drive yet"))?;
         let name = self.container_name(server);
         self.clear_old_container(cx, &name).await?;
-        // One at a time between looking at what is free and writing it down.
-        let _choosing = self.choosing_ports.lock().await;
-        let ports = self.choose_ports(cx, recipe).await?;
+        let ports = self.choose_ports(cx, recipe, avoid).await?;
         let secrets = cx.journal.secrets(&server.id).await.map_err(StepError::Retry)?;
         let image = self.image_of(cx, &drive).await?;
         let spec = self.container_spec(
@@ -65,17 +70,22 @@ impl DockerDriver {
         )?;
         let id = self.docker.create(&spec).await.map_err(docker_error("creating the container"))?;
         self.edit_config_files(cx, &id, recipe, &spec.env).await?;
-        let join = recipe.join_port().and_then(|name| ports.get(name));
-        let owned = Owned {
-            container: Some(id),
-            address: join.map(|port| format!("{}:{port}", self.public_host())),
-            ports,
-            // From here on the drive may be written by the game.
-            drive: Some(DriveRef { world: WorldAt::Played, ..drive }),
-            ..server.owned.clone()
-        };
+        // From here on the drive may be written by the game.
+        let drive = Some(DriveRef { world: WorldAt::Played, ..drive });
+        let owned = Owned { drive, ..self.owned_with(server, recipe, id, ports) };
         let note = owned.address.clone().unwrap_or_default();
         Ok(Gain::owned(owned).with_note(note))
+    }
+
+    /// What a server owns with this container, which listens on these numbers.
+    fn owned_with(&self, server: &Server, recipe: &Recipe, container: String, ports: BTreeMap<String, u16>) -> Owned {
+        let join = recipe.join_port().and_then(|name| ports.get(name));
+        Owned {
+            container: Some(container),
+            address: join.map(|port| self.join_address(*port)),
+            ports,
+            ..server.owned.clone()
+        }
     }
 
     /// What is left of an earlier start goes. A game that still runs in it is stopped the gentle way first.
@@ -132,6 +142,7 @@ impl DockerDriver {
             nano_cpus: making.daemon.limits_cpus.then_some((cpus * 1e9) as u64),
             pids: Some(server.limits.pids.or(recipe.resources.pids).unwrap_or(PIDS_USUAL).into()),
             stdin_open: true,
+            stop_timeout_s: Some(recipe.stop.grace_s),
             network: Network::Bridge,
             ..ContainerSpec::default()
         })
@@ -225,16 +236,51 @@ impl DockerDriver {
         self.remove_container(cx).await
     }
 
+    /// A number that was free when the container was made can be somebody else's a moment later. Then the container is
+    /// made anew on others.
     pub(super) async fn start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
         let name = self.container_name(cx.server()?);
-        match self.docker.start(&name).await {
-            Ok(()) => Ok(Gain::default()),
-            Err(DockerError::PortTaken(why)) => Err(StepError::fatal(format!(
-                "Another program on this machine listens on a port of this server: {why}. The next start takes another port."
-            ))),
-            Err(DockerError::Gone(_)) => Err(StepError::fatal("The container disappeared before it was started.")),
-            Err(error) => Err(docker_error("starting the container")(error)),
+        let mut avoid = HashSet::new();
+        for attempt in 1.. {
+            match self.docker.start(&name).await {
+                Ok(()) => break,
+                Err(DockerError::PortTaken(why)) if attempt < PORT_TRIES => {
+                    avoid.extend(ports::named_in(&why, &self.ports_of(cx, &name).await?));
+                    self.make_container(cx, &avoid).await?;
+                }
+                Err(DockerError::PortTaken(why)) => {
+                    return Err(StepError::fatal(format!(
+                        "Another program on this machine listens on a port of this server, and took the next ones too: {why}. The next start takes another port."
+                    )));
+                }
+                Err(DockerError::Gone(_)) => {
+                    return Err(StepError::fatal("The container disappeared before it was started."));
+                }
+                Err(error) => return Err(docker_error("starting the container")(error)),
+            }
         }
+        self.as_started(cx, &name).await
+    }
+
+    /// What to write down when another container was started than the one on record, in this try or in one that was cut
+    /// off.
+    async fn as_started(&self, cx: &StepCx<'_>, name: &str) -> Result<Gain, StepError> {
+        let server = cx.server()?;
+        let state = self.docker.inspect(name).await.map_err(docker_error("looking at the container"))?;
+        // One that is gone by now ended; whoever waits for the game says so.
+        let Some(state) = state.filter(|state| server.owned.container.as_ref() != Some(&state.id)) else {
+            return Ok(Gain::default());
+        };
+        let ports = self.ports_of(cx, name).await?;
+        let owned = self.owned_with(server, self.recipe(cx.game())?, state.id, ports);
+        let note = owned.address.clone().unwrap_or_default();
+        Ok(Gain::owned(owned).with_note(note))
+    }
+
+    /// The numbers that a container was made with.
+    async fn ports_of(&self, cx: &StepCx<'_>, name: &str) -> Result<BTreeMap<String, u16>, StepError> {
+        let env = self.docker.environment(name).await.map_err(docker_error("looking at the container"))?;
+        Ok(self.recipe(cx.game())?.ports_in(&env))
     }
 
     pub(super) async fn undo_start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
@@ -369,19 +415,21 @@ impl DockerDriver {
         }
     }
 
-    pub(super) async fn image_on_daemon(&self, game: &str) -> Result<String, StepError> {
-        // Any image of this game will do, and the daemon knows which it still holds.
+    /// All that the daemon still holds of this game, and its base: where nothing is run, any of them will do. There is one
+    /// at least.
+    pub(super) async fn images_on_daemon(&self, game: &str) -> Result<Vec<String>, StepError> {
         let images = self.docker.images_named(&repository(game)).await;
-        if let Some(image) = images.map_err(docker_error("looking for the image"))?.into_iter().next() {
-            return Ok(image);
-        }
+        let mut images = images.map_err(docker_error("looking for the image"))?;
         let base = &self.recipe(game)?.container.base;
-        match self.docker.image(base).await.map_err(docker_error("looking for the base image"))? {
-            Some(_) => Ok(base.clone()),
-            None => Err(StepError::fatal(format!(
-                "Neither the image of `{game}` nor its base `{base}` is on this machine. `/snapshot build` makes them."
-            ))),
+        if self.docker.image(base).await.map_err(docker_error("looking for the base image"))?.is_some() {
+            images.push(base.clone());
         }
+        if images.is_empty() {
+            return Err(StepError::fatal(format!(
+                "Neither the image of `{game}` nor its base `{base}` is on this machine. `/snapshot build` makes them."
+            )));
+        }
+        Ok(images)
     }
 }
 
@@ -390,6 +438,6 @@ struct Making<'a> {
     image: String,
     daemon: Daemon,
     mount: Mount,
-    ports: &'a std::collections::BTreeMap<String, u16>,
+    ports: &'a BTreeMap<String, u16>,
     secrets: &'a HashMap<String, String>,
 }

@@ -38,6 +38,7 @@ use crate::model::sweep::{Orphan, Sweep};
 use crate::recipes::Recipes;
 use crate::vault::{Policy, Vault};
 use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,14 +79,14 @@ pub struct DockerDriver {
     backups: Backups,
     recipes: Arc<Recipes>,
     settings: Settings,
-    /// Two starts in this process must not take the same port number between looking and writing it down.
-    choosing_ports: tokio::sync::Mutex<()>,
+    /// The numbers that this process has chosen: two starts must not take the same one between looking and writing down.
+    chosen_ports: tokio::sync::Mutex<HashMap<ServerId, BTreeMap<String, u16>>>,
 }
 
 impl DockerDriver {
     pub fn new(docker: Docker, vault: Vault, recipes: Arc<Recipes>, settings: Settings) -> DockerDriver {
         let backups = Backups { vault, recipes: recipes.clone(), retention: settings.retention };
-        DockerDriver { docker, backups, recipes, settings, choosing_ports: tokio::sync::Mutex::default() }
+        DockerDriver { docker, backups, recipes, settings, chosen_ports: tokio::sync::Mutex::default() }
     }
 
     fn recipe(&self, game: &str) -> Result<&Recipe, StepError> {
@@ -173,26 +174,7 @@ impl Driver for DockerDriver {
     }
 
     fn time_limit(&self, step: Step, cx: &StepCx<'_>) -> Duration {
-        let recipe = self.recipes.get(cx.game());
-        let of_recipe = |seconds: fn(&Recipe) -> u64, or: u64| recipe.map_or(or, seconds);
-        Duration::from_secs(match step {
-            Step::BuildImage => of_recipe(|recipe| recipe.timeouts.bootstrap_s, TRANSFER_STEP_S),
-            Step::RunInstaller => of_recipe(|recipe| recipe.timeouts.install_s, TRANSFER_STEP_S),
-            // It may wait for another job that builds.
-            Step::EnsureSnapshot => {
-                of_recipe(|recipe| recipe.timeouts.bootstrap_s + recipe.timeouts.install_s, TRANSFER_STEP_S)
-                    + SHORT_STEP_S
-            }
-            Step::AwaitReady => of_recipe(|recipe| recipe.ready.timeout_s, SHORT_STEP_S),
-            Step::StopGame => of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S,
-            Step::PushWorld | Step::PullWorld | Step::VerifyWorld | Step::KeepBackup => TRANSFER_STEP_S,
-            Step::SealSnapshot | Step::CloneDrive | Step::ReplaceDrive | Step::DeleteDrive => TRANSFER_STEP_S,
-            Step::CreateSnapshot | Step::CreateContainer | Step::StartGame | Step::RemoveContainer => SHORT_STEP_S,
-            Step::QuiesceGame | Step::ResumeSaves => of_recipe(quiesce_limit_s, SHORT_STEP_S),
-            Step::WarnPlayers => SHORT_STEP_S,
-            Step::CreateHost | Step::AwaitHost | Step::Bootstrap | Step::Install => SHORT_STEP_S,
-            Step::DestroyHost | Step::ConfirmGone => SHORT_STEP_S,
-        })
+        limit_of(step, self.recipes.get(cx.game()))
     }
 
     async fn look(&self, servers: &[Server]) -> Vec<Seen> {
@@ -249,4 +231,48 @@ impl Driver for DockerDriver {
 
 fn not_ours(step: Step) -> StepError {
     StepError::fatal(format!("{step:?} is no step of the docker backend"))
+}
+
+/// How long one step may take; `None` where its game has no recipe any more.
+fn limit_of(step: Step, recipe: Option<&Recipe>) -> Duration {
+    let of_recipe = |seconds: fn(&Recipe) -> u64, or: u64| recipe.map_or(or, seconds);
+    Duration::from_secs(match step {
+        Step::BuildImage => of_recipe(|recipe| recipe.timeouts.bootstrap_s, TRANSFER_STEP_S),
+        Step::RunInstaller => of_recipe(|recipe| recipe.timeouts.install_s, TRANSFER_STEP_S),
+        // It may wait for another job that builds.
+        Step::EnsureSnapshot => {
+            of_recipe(|recipe| recipe.timeouts.bootstrap_s + recipe.timeouts.install_s, TRANSFER_STEP_S) + SHORT_STEP_S
+        }
+        Step::AwaitReady => of_recipe(|recipe| recipe.ready.timeout_s, SHORT_STEP_S),
+        Step::StopGame => of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S,
+        // Undoing it stops the game; so does making a container where one of an earlier start still runs.
+        Step::CreateContainer | Step::StartGame => {
+            of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S + SHORT_STEP_S
+        }
+        Step::PushWorld | Step::PullWorld | Step::VerifyWorld | Step::KeepBackup => TRANSFER_STEP_S,
+        Step::SealSnapshot | Step::CloneDrive | Step::ReplaceDrive | Step::DeleteDrive => TRANSFER_STEP_S,
+        Step::CreateSnapshot | Step::RemoveContainer => SHORT_STEP_S,
+        Step::QuiesceGame | Step::ResumeSaves => of_recipe(quiesce_limit_s, SHORT_STEP_S),
+        Step::WarnPlayers => SHORT_STEP_S,
+        Step::CreateHost | Step::AwaitHost | Step::Bootstrap | Step::Install => SHORT_STEP_S,
+        Step::DestroyHost | Step::ConfirmGone => SHORT_STEP_S,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_may_have_to_stop_a_game_has_time_to_end_it_by_force() {
+        let text = include_str!("../../../game-scripts/openttd/recipe.toml");
+        let mut recipe = Recipe::parse(text, "recipe.toml").unwrap();
+        for grace_s in [5, 120, 3600] {
+            recipe.stop.grace_s = grace_s;
+            let force = Duration::from_secs(grace_s) + game::KILL_GRACE;
+            for step in [Step::StopGame, Step::StartGame, Step::CreateContainer] {
+                assert!(limit_of(step, Some(&recipe)) > force, "{step:?} with {grace_s} s");
+            }
+        }
+    }
 }

@@ -42,8 +42,8 @@ impl DockerDriver {
         if self.docker.inspect(&name).await.map_err(docker_error("looking for the container"))?.is_some() {
             return Ok(Source { container: name, hands: false });
         }
-        let image = self.hands_image(server).await?;
-        Ok(Source { container: self.hands(server, drive, &image).await?, hands: true })
+        let images = self.images_on_daemon(&server.game).await?;
+        Ok(Source { container: self.hands(server, drive, &images).await?, hands: true })
     }
 
     async fn drop_source(&self, source: Source, drive: &DriveRef) -> Result<(), StepError> {
@@ -222,9 +222,9 @@ impl DockerDriver {
         }
         let (id, report) = self.backups.sound(server, &wanted).await?;
         let owner = Backups::owner(server)?;
-        let image = self.hands_image(server).await?;
+        let images = self.images_on_daemon(&server.game).await?;
         self.empty_for_a_world(cx, server, &drive).await?;
-        let hands = self.hands(server, &drive, &image).await?;
+        let hands = self.hands(server, &drive, &images).await?;
         let pushed = self.upload_world(&hands, owner, id).await;
         self.let_go(&drive).await?;
         pushed?;
@@ -264,11 +264,6 @@ impl DockerDriver {
             self.let_go(drive).await?;
         }
         Ok(Gain::default())
-    }
-
-    /// An image to reach a drive with. Nothing runs in it, so any of the game's will do.
-    async fn hands_image(&self, server: &Server) -> Result<String, StepError> {
-        self.image_on_daemon(&server.game).await
     }
 }
 
