@@ -158,6 +158,8 @@ class DigitalOcean(Provider):
             labels={},
             user_data=user_data,
             firewall=None,
+            # Without a key it makes up a password for root, which has to be changed at the first login.
+            root_expired=not body.get("ssh_keys"),
         )
         action = int(self.world.new_id(numeric=True))
         href = f"https://api.digitalocean.com/v2/actions/{action}"

@@ -162,6 +162,8 @@ class Hetzner(Provider):
             labels=labels,
             user_data=user_data,
             firewall=firewalls[0] if firewalls else None,
+            # Without a key it makes up a password for root, which has to be changed at the first login.
+            root_expired=not body.get("ssh_keys"),
         )
         for firewall in firewalls:
             self.thing("firewall", firewall).data["servers"].append(host.id)

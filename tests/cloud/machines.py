@@ -27,6 +27,13 @@ BOOT_TIMEOUT_S = 120.0
 LOOK_EVERY_S = 0.1
 SEED = "var/lib/cloud/seed/nocloud"
 
+# A boothook runs before everything else of cloud-init, at every boot. A password is made once.
+EXPIRES_ROOT = """#cloud-boothook
+#!/bin/sh
+[ -e /var/lib/root-was-expired ] && exit 0
+chage -d 0 root && touch /var/lib/root-was-expired
+"""
+
 
 class MachineError(Exception):
     """Docker could not do it; the text is Docker's."""
@@ -44,8 +51,18 @@ class Machines:
         """The next free one. Addresses are not given twice, so that a stale entry anywhere is not a machine."""
         return str(next(self._addresses))
 
-    async def start(self, name: str, host: str, address: str, user_data: str, open_ports: set[tuple[int, str]] | None) -> str:
-        """Makes a machine and gives its container's id. `open_ports`: what the provider's firewall lets in; `None`: all."""
+    async def start(
+        self,
+        name: str,
+        host: str,
+        address: str,
+        user_data: str,
+        open_ports: set[tuple[int, str]] | None,
+        root_expired: bool,
+    ) -> str:
+        """Makes a machine and gives its container's id. `open_ports`: what the provider's firewall lets in; `None`: all.
+        `root_expired`: from its first boot on root must change its password, which sshd asks of who comes with a key too.
+        """
         asked = ["create", "--hostname", name, "--label", f"{LABEL}={self.instance}", "--label", f"{LABEL}.host={host}"]
         for port, protocol in self._publish:
             if open_ports is None or (port, protocol) in open_ports:
@@ -57,7 +74,9 @@ class Machines:
         asked += ["--cap-add", "NET_ADMIN"]
         container = (await docker(*asked, self._image)).strip()
         meta = json.dumps({"instance-id": f"{self.instance}-{host}", "local-hostname": name})
-        seed = _tar({f"{SEED}/user-data": user_data, f"{SEED}/meta-data": meta})
+        vendor_data = EXPIRES_ROOT if root_expired else ""
+        files = {"user-data": user_data, "meta-data": meta, "vendor-data": vendor_data}
+        seed = _tar({f"{SEED}/{file}": text for file, text in files.items()})
         await docker("cp", "-", f"{container}:/", stdin=seed)
         await docker("start", container)
         return container

@@ -40,6 +40,8 @@ class Host:
     container: str | None = None
     deleted: datetime.datetime | None = None
     trouble: str | None = None
+    # Root has to change its password before it may do anything.
+    root_expired: bool = False
     # How often it is still shown after its end was accepted; None: for ever.
     leaving_looks: int | None = 1
     machine_gone: bool = True
@@ -92,7 +94,7 @@ class World:
 
     async def _boot(self, host: Host, machines: Machines, open_ports: set[tuple[int, str]] | None) -> None:
         try:
-            container = await machines.start(host.name, host.id, host.address, host.user_data, open_ports)
+            container = await machines.start(host.name, host.id, host.address, host.user_data, open_ports, host.root_expired)
             host.container = container
             if host.phase == PROVISIONING:
                 host.phase = BOOTING

@@ -5,7 +5,7 @@ use super::saved::Mark;
 use super::setup::home;
 use super::{CloudDriver, spoken, ssh_error};
 use crate::clients::cloud::{Host, HostState};
-use crate::clients::ssh::{Exec, SshError};
+use crate::clients::ssh::{Exec, Exited, Ssh, SshError};
 use crate::engine::{StepCx, StepError};
 use crate::model::host::{HostRef, OWN_MACHINE};
 use crate::model::job::Gain;
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// A host whose system has just come up may show a key that is not ours yet, or not know ours yet, for so long.
 const FIRST_BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// A command that does nothing takes no longer.
+const HELLO_LIMIT: Duration = Duration::from_secs(20);
 /// The system's own first boot may take so long.
 const CLOUD_INIT_LIMIT: Duration = Duration::from_secs(600);
 
@@ -98,20 +100,27 @@ impl CloudDriver {
     }
 
     async fn await_ssh(&self, cx: &StepCx<'_>, server: &Server) -> Result<(), StepError> {
-        let ssh = self.link(server).await?;
+        let mut ssh = self.link(server).await?;
         let young = Instant::now() + FIRST_BOOT_LIMIT;
         let mut said = String::new();
         loop {
-            match ssh.connect().await {
+            match lets_us_work(&ssh).await {
                 Ok(()) => break,
                 Err(error) => {
+                    // What a host allows is decided at each login anew.
+                    self.forget_link(&server.id);
+                    ssh = self.link(server).await?;
                     let passing = match &error {
                         SshError::Unreachable { .. } | SshError::Timeout { .. } | SshError::Broken { .. } => true,
-                        // Before the first boot has got so far, sshd may run with other keys than it will.
-                        SshError::WrongHostKey { .. } | SshError::NoUsableHostKey { .. } | SshError::Denied { .. } => {
+                        // Before the first boot has got so far, sshd may run with other keys than it will, and want a new
+                        // password of who comes with the right one.
+                        SshError::WrongHostKey { .. }
+                        | SshError::NoUsableHostKey { .. }
+                        | SshError::Denied { .. }
+                        | SshError::Exit { .. } => {
                             self.host_of(server)?.provider != OWN_MACHINE && Instant::now() < young
                         }
-                        SshError::Exit { .. } | SshError::Refused(_) => false,
+                        SshError::Refused(_) => false,
                     };
                     if !passing {
                         return Err(ssh_error("connecting to the host")(error));
@@ -194,6 +203,12 @@ impl CloudDriver {
         exited.ok().map_err(ssh_error("looking which ports are taken"))?;
         Ok(ports)
     }
+}
+
+/// Being let in is not enough: where the password has to be changed first, nothing but that is allowed.
+async fn lets_us_work(ssh: &Ssh) -> Result<(), SshError> {
+    ssh.connect().await?;
+    ssh.run_quietly(Exec::new(["true"], HELLO_LIMIT)).await.and_then(Exited::ok).map(drop)
 }
 
 /// The ports that friends reach, with what the recipe's own numbers became. The second word says that it is UDP.

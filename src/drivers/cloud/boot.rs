@@ -10,10 +10,15 @@ use serde_json::json;
 const NO_UPDATES: &str = "if command -v systemctl >/dev/null; then systemctl --no-block mask --now apt-daily.timer \
     apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service || true; fi";
 
+/// A provider that was given no key of ours makes up a password for root, and Hetzner and DigitalOcean have it changed at
+/// the first login. Until then sshd lets a key in and refuses to run anything (PAM's account rules). The scripts of the
+/// provider may do that late, so this comes last.
+const NO_NEW_PASSWORD: &str = "chage -d \"$(date +%Y-%m-%d)\" -M -1 root || true";
+
 /// The cloud-init user data. JSON is YAML, and needs no care for indentation. Holds a private key.
 ///
 /// The modules are cloud-init's own: ssh (`ssh_keys`, `ssh_deletekeys`), users and groups (`users`, `disable_root`),
-/// set passwords (`ssh_pwauth`), bootcmd: <https://cloudinit.readthedocs.io/en/latest/reference/modules.html>.
+/// set passwords (`ssh_pwauth`, `chpasswd`), bootcmd, runcmd: <https://cloudinit.readthedocs.io/en/latest/reference/modules.html>.
 pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
     let config = json!({
         "ssh_deletekeys": true,
@@ -24,9 +29,11 @@ pub(super) fn user_data(host_key: &HostKey, ours: &KeyPair) -> String {
         },
         "disable_root": false,
         "ssh_pwauth": false,
+        "chpasswd": { "expire": false },
         "users": [{ "name": "root", "ssh_authorized_keys": [ours.public_line()] }],
         // Early in the boot, before the scripts of the provider and long before ours.
         "bootcmd": [["sh", "-c", NO_UPDATES]],
+        "runcmd": [["sh", "-c", NO_NEW_PASSWORD]],
         // The bootstrap script installs what is needed; an upgrade here would hold every start up.
         "package_update": false,
         "package_upgrade": false,
@@ -50,6 +57,8 @@ mod tests {
         );
         assert_eq!(config["users"][0]["ssh_authorized_keys"], serde_json::json!([ours.public_line()]));
         assert_eq!(config["ssh_pwauth"], false);
+        assert_eq!(config["chpasswd"]["expire"], false);
+        assert!(config["runcmd"][0].to_string().contains("chage -d"), "{text}");
         let first = config["bootcmd"][0].to_string();
         assert!(first.contains("mask --now apt-daily.timer apt-daily-upgrade.timer"), "{first}");
         assert!(text.len() < 16 * 1024, "the smallest limit of the providers is 16 KB");
