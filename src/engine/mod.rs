@@ -154,9 +154,9 @@ impl StepError {
 }
 
 /// What people read of a step that was ended by its limit.
-pub fn too_slow(step: Step, limit: Duration) -> String {
+pub fn too_slow(what: &str, limit: Duration) -> String {
     let limit = lease::spoken(limit.as_millis() as Ms);
-    format!("{} took longer than {limit}, which is its limit.", step.label())
+    format!("{what} took longer than {limit}, which is its limit.")
 }
 
 /// What a driver is told about the step at hand.
@@ -559,7 +559,13 @@ impl Engine {
     /// Writes a job for a server, with the wish that goes with it, and sets to work. What nobody asked for is decided
     /// on `server` as it is given here, and looking at the situation takes its time: people have the last word.
     pub async fn ask(&self, server: &Server, ask: Ask) -> Result<JobId, OpenError> {
-        let situation = self.situation(server).await?;
+        let seen = self.look(server).await;
+        // Somebody joined meanwhile, or nobody can count any more.
+        let played = matches!(&seen, Seen::Running { players } if players.online != Some(0));
+        if played && matches!(ask.cause, Cause::Idle { .. } | Cause::NobodyJoined { .. }) {
+            return Err(OpenError::Overtaken);
+        }
+        let situation = self.situation(server, &seen).await?;
         let wanted = match ask.action {
             Action::Start | Action::Restart => Some(Wanted::On),
             Action::Stop | Action::Delete => Some(Wanted::Off),
@@ -609,9 +615,9 @@ impl Engine {
         self.inner.work.notify_one();
     }
 
-    async fn situation(&self, server: &Server) -> anyhow::Result<Situation> {
+    async fn situation(&self, server: &Server, seen: &Seen) -> anyhow::Result<Situation> {
         let place = server.owned.container.is_some() || server.owned.host.is_some();
-        let (running, leftover) = match self.look(server).await {
+        let (running, leftover) = match seen {
             Seen::Running { .. } => (true, false),
             // Nobody could look: plan to stop it, which is harmless where it does not run.
             Seen::Unknown { .. } => (place, false),

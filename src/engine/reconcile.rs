@@ -117,8 +117,11 @@ pub fn reconcile(now: Ms, facts: &Facts) -> (Memo, Option<Decision>) {
             let waits = Memo { bills_told: facts.memo.bills_told, ..memo.between_games() };
             return waiting(now, facts, waits);
         }
-        // It is watched on, but the job has to end first.
-        (Busy::Beside, Seen::Running { players }) => return (memo.observe(now, players), None),
+        // It is watched on, but the job has to end first. What it costs is told meanwhile.
+        (Busy::Beside, Seen::Running { players }) => {
+            let warning = facts.bill.warn.clone().map(|standing| Decision::WarnBudget { standing });
+            return (memo.observe(now, players), warning);
+        }
         (Busy::Beside, Seen::Unknown { .. } | Seen::Gone | Seen::Stopped { .. }) => return (blind(memo), None),
     }
     if memo.left_alone && facts.seen != Seen::Gone {
@@ -346,9 +349,14 @@ mod tests {
                                 crash_starts: vec![now - MINUTE_MS; crashes],
                                 bill: bill.clone(),
                             };
-                            for busy in [Busy::Moving, Busy::Restarting, Busy::Beside] {
+                            for busy in [Busy::Moving, Busy::Restarting] {
                                 assert_eq!(reconcile(now, &Facts { busy, ..facts.clone() }).1, None);
                             }
+                            // While a backup is taken nothing else begins, but a budget that comes to its end is told.
+                            let beside = reconcile(now, &Facts { busy: Busy::Beside, ..facts.clone() }).1;
+                            let runs = matches!(seen, Seen::Running { .. });
+                            let warning = bill.warn.clone().filter(|_| runs);
+                            assert_eq!(beside, warning.map(|standing| Decision::WarnBudget { standing }));
                             // Who waits for people is told what it costs, and nothing happens to it by itself.
                             let left_alone = Memo { left_alone: true, ..facts.memo.clone() };
                             for waits in [
@@ -401,7 +409,7 @@ mod tests {
             crash_starts: vec![],
             bill: Bill::default(),
         };
-        assert_eq!(reconcile(9, &facts(Busy::Beside)).0, memo);
+        assert_eq!(reconcile(9, &facts(Busy::Beside)), (memo.clone(), None));
         // A start after a crash goes on with the old lease, so its warnings stay told.
         let kept = Memo { lease_warned: memo.lease_warned, ..Memo::default() };
         assert_eq!(reconcile(9, &facts(Busy::Moving)).0, kept);

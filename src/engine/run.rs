@@ -181,7 +181,13 @@ impl Engine {
                 Tried::Failed(StepError::Fatal(error)) => (format!("{error:#}"), false, false),
                 Tried::Failed(StepError::Retry(error)) => (format!("{error:#}"), attempt < attempts, true),
                 // Another try now would only take as long again.
-                Tried::TooSlow(limit) => (too_slow(step, limit), false, true),
+                Tried::TooSlow(limit) => {
+                    let what = match way {
+                        Way::Run => step.label(),
+                        Way::Undo => "Undoing it",
+                    };
+                    (too_slow(what, limit), false, true)
+                }
             };
             tracing::warn!(job = %job.id, ?step, attempt, "A step failed: {error}");
             if !retry {

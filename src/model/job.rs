@@ -107,7 +107,9 @@ impl Cause {
                 format!("the game ended by itself with exit code {code}")
             }
             Cause::Crashed { exit_code: None, out_of_memory: false } => "the game ended by itself".to_owned(),
-            Cause::KeepsCrashing { times } => format!("the game crashed {times} times, so it is not started again"),
+            Cause::KeepsCrashing { times } => {
+                format!("the game ended by itself {times} times, so it is not started again")
+            }
             Cause::ShouldBeOff => "it ran although it should be off".to_owned(),
             Cause::Unwatched => "its host heard nothing from Spawnpoint for long and has ended the game".to_owned(),
             Cause::BudgetSpent { whose: BudgetOf::Guild } => "this guild's budget for the month is spent".to_owned(),

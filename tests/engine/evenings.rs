@@ -2,6 +2,7 @@
 
 use super::watching::{DONE, Evening};
 use super::*;
+use spawnpoint::engine::OpenError;
 use spawnpoint::engine::run::{ATTEMPTS_MAX, CLAIM_MS};
 use spawnpoint::model::job::StepState;
 use spawnpoint::model::lease;
@@ -69,6 +70,23 @@ async fn idle_time_begins_anew_when_somebody_comes_back() {
     evening.minutes(4).await;
     assert_eq!(evening.jobs()[1..], [idle()]);
     assert_eq!(evening.notices().len(), 2, "it is warned about once for each time: {:?}", evening.notices());
+}
+
+/// The rule decided on counts that were taken a moment before.
+#[tokio::test(start_paused = true)]
+async fn who_joins_between_the_decision_and_the_stop_is_not_thrown_out() {
+    let evening = Evening::begun(Backend::Docker).await;
+    for cause in [Cause::Idle { minutes: 15 }, Cause::NobodyJoined { minutes: 60 }] {
+        for online in [Some(1), None] {
+            evening.players(online);
+            let ask = Ask { action: Action::Stop, cause: cause.clone(), actor: Actor::Watcher, channel: None };
+            let asked = evening.engine.ask(&evening.scene.server(), ask).await;
+            assert!(matches!(asked, Err(OpenError::Overtaken)), "{cause:?} {online:?}: {asked:?}");
+        }
+    }
+    // Nobody is asked whether it suits them when time is up.
+    let ask = Ask { action: Action::Stop, cause: Cause::LeaseOver, actor: Actor::Watcher, channel: None };
+    evening.engine.ask(&evening.scene.server(), ask).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -313,7 +313,7 @@ impl CloudDriver {
         let limit = Duration::from_secs(self.recipe(&cx.server()?.game)?.ready.timeout_s);
         tokio::time::timeout(limit, self.see_ready(cx, limit))
             .await
-            .unwrap_or_else(|_| Err(StepError::fatal(too_slow(Step::AwaitReady, limit))))
+            .unwrap_or_else(|_| Err(StepError::fatal(too_slow(Step::AwaitReady.label(), limit))))
     }
 
     async fn see_ready(&self, cx: &StepCx<'_>, limit: Duration) -> Result<Gain, StepError> {
