@@ -259,6 +259,29 @@ async fn a_host_that_cannot_be_reached_is_never_destroyed_with_the_world_on_it()
 }
 
 #[tokio::test]
+async fn a_world_is_restored_although_a_host_that_is_gone_is_still_on_record() {
+    let Some((clouds, stage)) = evening("hetzner").await else { return };
+    let app = &stage.program.app;
+    stage.create("world", "toy", &[]).await;
+    play(&stage, &clouds, 0, 2).await;
+    let old = app.backups(&stage.caller, "world").await.unwrap().remove(0).id;
+    stage.start("world").await;
+    stage.turns("world", 1).await;
+    let host = clouds.living().remove(0);
+    clouds.die(&host.id, "running");
+    let job = app.stop(&stage.caller, "world", None).await.unwrap();
+    held_at_a_failed_step(&stage, &clouds, job, &host).await;
+    // Somebody leaves it as it is, and deletes the host at the provider.
+    app.choose(&stage.caller, "world", Choice::Abandon).await.unwrap();
+    let left = async || (app.job_view(job).await.unwrap().outcome == Some(Outcome::Abandoned)).then_some(());
+    stage.until("the end of the stop", left).await;
+    clouds.die(&host.id, "gone");
+    stage.succeeds(app.restore(&stage.caller, "world", &old, None).await.unwrap()).await;
+    play(&stage, &clouds, 2, 0).await;
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_host_that_dies_while_its_world_is_pulled_leaves_no_half_of_it() {
     let Some((clouds, stage)) = evening("hetzner").await else { return };
     let app = &stage.program.app;

@@ -151,6 +151,8 @@ async fn a_game_folder_that_no_server_has_is_found_on_a_machine_of_your_own() {
     let orphans = app.orphans(&stage.caller).await.unwrap();
     assert_eq!(known(&orphans), [("ssh", "game folder", "attic/lost")]);
     assert_eq!(orphans.found[0].orphan.name, "attic:/srv/spawnpoint/lost");
+    let question = spawnpoint::discord::render::orphans::whether_to_delete(&orphans.found[0], app.now());
+    assert!(question.contains("A game that runs in it is stopped first. **A world may be on it"), "{question}");
     app.orphan_delete(&stage.caller, &orphans.found[0].orphan.tag()).await.unwrap();
     assert_eq!(known(&app.orphans(&stage.caller).await.unwrap()), []);
     let left = machine.shell("ls /srv/spawnpoint");

@@ -419,7 +419,7 @@ async fn what_destroys_is_asked_first() {
     assert_snapshot!(story, @r"
     alice used /server delete
     Spawnpoint (only alice sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Its backups stay with whoever runs this bot, and no command reaches them any more.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     alice used /server delete
@@ -427,7 +427,7 @@ async fn what_destroys_is_asked_first() {
       Nothing was done.
     bob used /server delete
     Spawnpoint (only bob sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Its backups stay with whoever runs this bot, and no command reaches them any more.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     bob used /server delete
@@ -435,7 +435,7 @@ async fn what_destroys_is_asked_first() {
       That needs the permission “admin”. An admin can grant it with `/admin grant`.
     alice used /server delete
     Spawnpoint (only alice sees this):
-      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.
+      Delete `world`? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Its backups stay with whoever runs this bot, and no command reaches them any more.
       -# Only you can answer. The question ends <t:…>.
       [Delete it] [Leave it]
     alice used /server delete

@@ -351,7 +351,7 @@ async fn kill(
     Ok(())
 }
 
-/// Delete a server; its backups stay
+/// Delete a server; its backups stay with whoever runs this bot
 #[poise::command(slash_command)]
 async fn delete(
     ctx: Context<'_>,
@@ -364,7 +364,7 @@ async fn delete(
         let id = server_id(&asked, &server).await?;
         asked.may_tell_here()?;
         let question = format!(
-            "Delete {}? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Backups stay.",
+            "Delete {}? If it runs, it is stopped; a last backup of its world is made, then the rest of it is deleted. Its backups stay with whoever runs this bot, and no command reaches them any more.",
             text::code(&server)
         );
         Ok(lists::question(&question, "Delete it", Sure::Delete(id), asked.asker()))

@@ -152,10 +152,10 @@ fn succeeded(view: &JobView) -> String {
         },
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
         Action::Delete if view.host_may_be_left() => format!(
-            "**{subject} is deleted.** Its backups stay. Nobody saw its host go, so it may still bill: the provider's \
+            "**{subject} is deleted.** Its backups stay with whoever runs this bot. Nobody saw its host go, so it may still bill: the provider's \
              console shows it."
         ),
-        Action::Delete => format!("**{subject} is deleted.** Its backups stay."),
+        Action::Delete => format!("**{subject} is deleted.** Its backups stay with whoever runs this bot."),
         Action::Move { to } => format!("**{subject} runs {} from now on.**", where_to(*to)),
         Action::BuildSnapshot => format!("**The snapshot of {subject} is ready.**"),
     }
@@ -696,7 +696,7 @@ mod tests {
         **Restoring `world` failed** / What was made was undone.
         **`world` stands on the newest snapshot.**
         **Updating `world` failed** / What was made was undone.
-        **`world` is deleted.** Its backups stay.
+        **`world` is deleted.** Its backups stay with whoever runs this bot.
         **Deleting `world` failed** / What was made was undone.
         **`world` runs on a rented host from now on.** / It is not started by itself: the next start brings its newest world there.
         **Moving `world` failed** / What was made was undone.
@@ -735,7 +735,7 @@ mod tests {
         the game ended by itself with exit code 139
         the game ended by itself
         the game ran out of memory
-        the game crashed 3 times, so it is not started again
+        the game ended by itself 3 times, so it is not started again
         it ran although it should be off
         its host heard nothing from Spawnpoint for long and has ended the game
         this guild's budget for the month is spent

@@ -121,7 +121,7 @@ pub fn whether_to_delete(view: &OrphanView, now: Ms) -> String {
         return text + " No world is on it.";
     }
     if view.orphan.kind == OrphanKind::Folder {
-        text += " A game that runs in it keeps it from being deleted.";
+        text += " A game that runs in it is stopped first.";
     }
     text += " **A world may be on it that is in no backup; it would be lost.**";
     text += &match (&view.server, &view.backup) {

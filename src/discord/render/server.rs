@@ -54,7 +54,7 @@ pub fn panel(view: &ServerView, now: Ms) -> Said {
 
 /// What is left of a panel whose server is deleted.
 pub fn deleted() -> Said {
-    Said::new("The server of this panel is deleted. Its backups stay.")
+    Said::new("The server of this panel is deleted. Its backups stay with whoever runs this bot.")
 }
 
 /// What decides whether a panel must be edited although its time of looking alone would not.

@@ -240,6 +240,12 @@ impl CloudDriver {
             let Some(backup) = chosen else { return Ok(Gain::note("there is no host yet")) };
             return self.backups.name_world(server, &backup).await;
         };
+        // There is nothing to put it on, and the next start rents another.
+        if let Some(backup) = &chosen
+            && self.is_host_gone(server).await?
+        {
+            return self.backups.name_world(server, backup).await;
+        }
         // Once a game has been started on this host since its world was put there, what it holds is the newest. Where the
         // host says that none ever was, its folder is not the one that was played in.
         let fresh = self.status(server, false).await?.get("state").is_none_or(|state| state == "none");
