@@ -14,6 +14,7 @@ use futures::{Stream, StreamExt};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// One look at a game may take so long; a game that does not answer by then has an unknown count.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(3);
@@ -25,6 +26,8 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 pub const SAVING_LIMIT: Duration = Duration::from_secs(120);
 /// The first word of a game that answers on its own output may take this long.
 const FIRST_WORD: Duration = Duration::from_secs(3);
+/// An answer on a game's own output is over so long after its first word: what comes then is the game's.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are kept.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 /// A game is told to save again so often, with a pause in between, when a backup is called off.
@@ -132,7 +135,7 @@ pub async fn console_at(
 }
 
 /// The answer of a game that answers on its own output, among whatever else it says there. It is over when the game has
-/// been quiet for so long, or has ended.
+/// been quiet for so long, or has ended, or goes on and on.
 ///
 /// # Errors
 /// That of the first line that could not be read.
@@ -141,9 +144,12 @@ pub async fn listen(
     mut lines: impl Stream<Item = Result<String, ConsoleError>> + Unpin,
 ) -> Result<Reply, ConsoleError> {
     let mut reply = Reply { text: String::new(), answered: false, truncated: false };
+    let mut end = None;
     loop {
         let wait = if reply.answered { quiet } else { FIRST_WORD };
-        match tokio::time::timeout(wait, lines.next()).await {
+        let until = Instant::now() + wait;
+        let until = end.map_or(until, |end: Instant| end.min(until));
+        match tokio::time::timeout_at(until, lines.next()).await {
             Ok(Some(line)) => {
                 let line = line?;
                 if reply.text.len() + line.len() >= ANSWER_MAX_BYTES {
@@ -151,6 +157,7 @@ pub async fn listen(
                     return Ok(reply);
                 }
                 reply.answered = true;
+                end.get_or_insert_with(|| Instant::now() + ANSWER_LIMIT);
                 reply.text += &line;
                 reply.text.push('\n');
             }
@@ -357,6 +364,18 @@ mod tests {
             assert_eq!(told.is_ok(), heard, "{told:?}");
             assert_eq!(*game.typed.lock().unwrap(), vec![recipe.say("It stops soon.").unwrap(); said]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_ends_although_the_game_never_falls_silent() {
+        let begun = Instant::now();
+        let chatter = futures::stream::unfold(0, |said| async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Some((Ok(format!("Item: {said}")), said + 1))
+        });
+        let reply = listen(Duration::from_millis(600), Box::pin(chatter)).await.unwrap();
+        assert!(reply.answered && reply.text.starts_with("Item: 0\nItem: 1\n"), "{reply:?}");
+        assert_eq!(begun.elapsed(), Duration::from_millis(200) + ANSWER_LIMIT);
     }
 
     #[test]

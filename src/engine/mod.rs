@@ -560,8 +560,12 @@ impl Engine {
     /// on `server` as it is given here, and looking at the situation takes its time: people have the last word.
     pub async fn ask(&self, server: &Server, ask: Ask) -> Result<JobId, OpenError> {
         let seen = self.look(server).await;
-        // Somebody joined meanwhile, or nobody can count any more.
-        let played = matches!(&seen, Seen::Running { players } if players.online != Some(0));
+        // Somebody joined meanwhile, or nobody can look or count any more.
+        let played = match &seen {
+            Seen::Running { players } => players.online != Some(0),
+            Seen::Unknown { .. } => true,
+            Seen::Stopped { .. } | Seen::Gone => false,
+        };
         if played && matches!(ask.cause, Cause::Idle { .. } | Cause::NobodyJoined { .. }) {
             return Err(OpenError::Overtaken);
         }

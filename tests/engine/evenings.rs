@@ -84,6 +84,11 @@ async fn who_joins_between_the_decision_and_the_stop_is_not_thrown_out() {
             assert!(matches!(asked, Err(OpenError::Overtaken)), "{cause:?} {online:?}: {asked:?}");
         }
     }
+    evening.scene.outside.get().blind = true;
+    let ask = Ask { action: Action::Stop, cause: Cause::Idle { minutes: 15 }, actor: Actor::Watcher, channel: None };
+    let asked = evening.engine.ask(&evening.scene.server(), ask).await;
+    assert!(matches!(asked, Err(OpenError::Overtaken)), "nobody can look: {asked:?}");
+    evening.scene.outside.get().blind = false;
     // Nobody is asked whether it suits them when time is up.
     let ask = Ask { action: Action::Stop, cause: Cause::LeaseOver, actor: Actor::Watcher, channel: None };
     evening.engine.ask(&evening.scene.server(), ask).await.unwrap();

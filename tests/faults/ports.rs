@@ -8,14 +8,14 @@ use std::net::UdpSocket;
 /// The request with which the daemon is told to start `world`.
 const STARTS: [&str; 3] = ["POST ", "-world-", "/start"];
 
-async fn on_a_relay(relay: &Relay) -> Stage {
+async fn on_a_relay(recipes: &str, game: &str, relay: &Relay) -> Stage {
     let tweak = |config: &mut Config| {
         config.docker.endpoint = Some(relay.endpoint());
         // Beside a test that publishes on all addresses.
         config.docker.ports = PortRange { first: 29000, last: 29099 };
     };
-    let stage = Stage::open("tests/recipes", tweak).await;
-    stage.create("world", "toy", &[]).await;
+    let stage = Stage::open(recipes, tweak).await;
+    stage.create("world", game, &[]).await;
     stage
 }
 
@@ -38,7 +38,7 @@ async fn a_port_that_is_taken_at_the_last_moment_is_left_to_its_holder_and_the_s
         return;
     }
     let relay = Relay::open().await;
-    let stage = on_a_relay(&relay).await;
+    let stage = on_a_relay("tests/recipes", "toy", &relay).await;
     relay.hold_at(&STARTS);
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     relay.caught().await;
@@ -59,13 +59,43 @@ async fn a_port_that_is_taken_at_the_last_moment_is_left_to_its_holder_and_the_s
     stage.close().await;
 }
 
+/// The other container is made anew when its making was cut off: its files would still name the port that was taken.
+#[tokio::test]
+async fn a_container_on_another_port_that_was_only_half_made_is_made_again() {
+    if !ready().await {
+        return;
+    }
+    let variables = "[variables.BEHAVIOUR]";
+    let config =
+        "[[config]]\nfile = \"port.cfg\"\nformat = \"lines\"\n[config.set]\n\"port=\" = \"port={PORT_GAME}\"\n";
+    let changed = format!("{config}\n{variables}");
+    let variants = Variants::new().with("configured", &[("recipe.toml", variables, &changed)]);
+    for cut_off_at in [["POST ", "/containers/create", "-world-"], ["PUT ", "/archive", "/containers/"]] {
+        let relay = Relay::open().await;
+        let stage = on_a_relay(variants.path(), "configured", &relay).await;
+        relay.hold_at(&STARTS);
+        let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
+        relay.caught().await;
+        let _holder = hold(&stage, 27100);
+        relay.fall_at(&cut_off_at);
+        relay.release();
+        relay.caught().await;
+        relay.rise();
+        stage.succeeds(job).await;
+        let containers = containers_of(&stage, "game");
+        let told = docker(&["exec", &containers[0], "cat", "/srv/game/port.cfg"]);
+        assert_eq!(told.trim(), format!("port={}", port_of_the_container(&stage)), "{cut_off_at:?}");
+        close(stage, &variants).await;
+    }
+}
+
 #[tokio::test]
 async fn one_port_after_the_other_that_is_taken_at_the_last_moment_fails_with_a_sentence() {
     if !ready().await {
         return;
     }
     let relay = Relay::open().await;
-    let stage = on_a_relay(&relay).await;
+    let stage = on_a_relay("tests/recipes", "toy", &relay).await;
     relay.hold_at(&STARTS);
     let job = stage.program.app.start(&stage.caller, "world", None).await.unwrap();
     let mut holders = vec![];

@@ -143,7 +143,8 @@ impl Docker {
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, DockerError> {
         let body = create_body(spec)?;
         let options = CreateContainerOptionsBuilder::new().name(&spec.name).build();
-        let client = self.client()?;
+        // A busy disk makes it slow, and what comes after the last word would come unseen.
+        let client = self.client_waiting(Duration::from_secs(600))?;
         let (answer, answered) = oneshot::channel();
         let (over, making) = watch::channel(());
         self.making.lock().expect("no holder of this lock can panic").insert(spec.name.clone(), making.clone());

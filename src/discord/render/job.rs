@@ -152,8 +152,8 @@ fn succeeded(view: &JobView) -> String {
         },
         Action::Update => format!("**{subject} stands on the newest snapshot.**"),
         Action::Delete if view.host_may_be_left() => format!(
-            "**{subject} is deleted.** Its backups stay with whoever runs this bot. Nobody saw its host go, so it may still bill: the provider's \
-             console shows it."
+            "**{subject} is deleted.** Its backups stay with whoever runs this bot. Nobody saw its host go, so it may \
+             still bill: the provider's console shows it."
         ),
         Action::Delete => format!("**{subject} is deleted.** Its backups stay with whoever runs this bot."),
         Action::Move { to } => format!("**{subject} runs {} from now on.**", where_to(*to)),

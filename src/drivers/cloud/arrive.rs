@@ -101,7 +101,7 @@ impl CloudDriver {
 
     async fn await_ssh(&self, cx: &StepCx<'_>, server: &Server) -> Result<(), StepError> {
         let mut ssh = self.link(server).await?;
-        let young = Instant::now() + FIRST_BOOT_LIMIT;
+        let (rented, came) = (self.host_of(server)?.provider != OWN_MACHINE, Instant::now());
         let mut said = String::new();
         loop {
             match lets_us_work(&ssh).await {
@@ -112,14 +112,12 @@ impl CloudDriver {
                     ssh = self.link(server).await?;
                     let passing = match &error {
                         SshError::Unreachable { .. } | SshError::Timeout { .. } | SshError::Broken { .. } => true,
-                        // Before the first boot has got so far, sshd may run with other keys than it will, and want a new
-                        // password of who comes with the right one.
-                        SshError::WrongHostKey { .. }
-                        | SshError::NoUsableHostKey { .. }
-                        | SshError::Denied { .. }
-                        | SshError::Exit { .. } => {
-                            self.host_of(server)?.provider != OWN_MACHINE && Instant::now() < young
+                        // Before the first boot has got so far, sshd may run with other keys than it will.
+                        SshError::WrongHostKey { .. } | SshError::NoUsableHostKey { .. } | SshError::Denied { .. } => {
+                            rented && came.elapsed() < FIRST_BOOT_LIMIT
                         }
+                        // Or want a new password, which the very end of it puts right.
+                        SshError::Exit { .. } => rented && came.elapsed() < CLOUD_INIT_LIMIT,
                         SshError::Refused(_) => false,
                     };
                     if !passing {
@@ -135,7 +133,7 @@ impl CloudDriver {
             }
         }
         // A machine of yours has long had its first boot, or never one by cloud-init, which would be waited for in vain.
-        if self.host_of(server)?.provider == OWN_MACHINE {
+        if !rented {
             return Ok(());
         }
         // The first boot goes on after SSH is up; what it installs would stand in the bootstrap script's way.

@@ -68,7 +68,14 @@ impl DockerDriver {
                 secrets: &secrets,
             },
         )?;
-        let id = self.docker.create(&spec).await.map_err(docker_error("creating the container"))?;
+        let id = match self.docker.create(&spec).await {
+            // Its name is nobody else's: a try before asked for it, and the daemon was slower than that.
+            Err(DockerError::AlreadyExists(why)) => {
+                self.docker.remove(&spec.name, true).await.map_err(docker_error("removing an old container"))?;
+                return Err(StepError::retry(why));
+            }
+            made => made.map_err(docker_error("creating the container"))?,
+        };
         self.edit_config_files(cx, &id, recipe, &spec.env).await?;
         // From here on the drive may be written by the game.
         let drive = Some(DriveRef { world: WorldAt::Played, ..drive });
@@ -239,8 +246,14 @@ impl DockerDriver {
     /// A number that was free when the container was made can be somebody else's a moment later. Then the container is
     /// made anew on others.
     pub(super) async fn start_game(&self, cx: &StepCx<'_>) -> Result<Gain, StepError> {
-        let name = self.container_name(cx.server()?);
+        let server = cx.server()?;
+        let name = self.container_name(server);
         let mut avoid = HashSet::new();
+        // Another one than on record is of a try before, which was cut off and may not have written all of its files.
+        let made = self.docker.inspect(&name).await.map_err(docker_error("looking for the container"))?;
+        if made.is_none_or(|made| !made.running && server.owned.container.as_ref() != Some(&made.id)) {
+            self.make_container(cx, &avoid).await?;
+        }
         for attempt in 1.. {
             match self.docker.start(&name).await {
                 Ok(()) => break,

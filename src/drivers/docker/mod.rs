@@ -245,7 +245,8 @@ fn limit_of(step: Step, recipe: Option<&Recipe>) -> Duration {
         }
         Step::AwaitReady => of_recipe(|recipe| recipe.ready.timeout_s, SHORT_STEP_S),
         Step::StopGame => of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S,
-        // Undoing it stops the game; so does making a container where one of an earlier start still runs.
+        // Undoing it stops the game; so does making a container where one of an earlier start still runs. And a start may
+        // make some, for other ports.
         Step::CreateContainer | Step::StartGame => {
             of_recipe(|recipe| recipe.stop.grace_s, SHORT_STEP_S) + STOP_SLACK_S + SHORT_STEP_S
         }

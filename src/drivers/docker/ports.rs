@@ -75,7 +75,7 @@ impl DockerDriver {
     }
 }
 
-/// A number that another server, or another try, does not have.
+/// A number that another server, or another try, hardly ever has.
 fn scatter(server: &str, attempt: usize) -> usize {
     let mut hasher = std::hash::DefaultHasher::new();
     (server, attempt).hash(&mut hasher);
