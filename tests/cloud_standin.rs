@@ -184,13 +184,38 @@ const READ_WHAT_CLOUD_INIT_DID: &str = "cat /etc/story && echo && while [ ! -p /
 
 #[tokio::test]
 async fn a_host_boots_as_its_user_data_says_and_proves_itself_by_its_host_key() {
-    a_host_boots(Machines::Docker, "hetzner", READ_WHAT_CLOUD_INIT_DID).await;
+    a_host_boots(Machines::Docker, "linode", READ_WHAT_CLOUD_INIT_DID).await;
 }
 
 #[tokio::test]
 async fn a_host_with_systemd_boots_the_same_way() {
     let command = format!("{READ_WHAT_CLOUD_INIT_DID} && systemctl is-active --quiet ssh");
-    a_host_boots(Machines::Systemd, "digitalocean", &command).await;
+    a_host_boots(Machines::Systemd, "vultr", &command).await;
+}
+
+/// Both say so of a host that is made without a key that they know (matrix-os#1049, machine-controller#191 and doctl#840
+/// on GitHub).
+#[tokio::test]
+async fn a_host_that_was_given_a_password_lets_a_key_in_and_runs_nothing() {
+    let Some(clouds) = Clouds::start(&Options::default()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (host_private, host_public) = key(folder.path(), "host");
+    let (_, ours) = key(folder.path(), "ours");
+    let config = json!({
+        "ssh_keys": { "ed25519_private": host_private, "ed25519_public": host_public },
+        "ssh_authorized_keys": [ours],
+    });
+    for provider in ["hetzner", "digitalocean"] {
+        let client = Client::new(&clouds, provider, "any");
+        let id = client.create("story-1", &format!("#cloud-config\n{config}")).await;
+        let address = clouds.booted(&id).address.to_string();
+        let said = ssh(folder.path(), &address, &host_public, "echo here");
+        let told = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && told.contains("Password change required"), "{provider}: {said:?}");
+        assert_eq!(said.stdout, b"", "{provider}");
+        client.delete(&id).await;
+        client.until_gone(&id).await;
+    }
 }
 
 #[tokio::test]
