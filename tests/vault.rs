@@ -163,6 +163,15 @@ fn strange_world(place: &Place) {
     // Only root can read a file that nobody may read, and so put it into the stream.
     mode("empty.txt", if rustix::process::geteuid().is_root() { 0o000 } else { 0o400 });
     mode("empty/folder", 0o2555);
+    // Long ago, the deepest first: a folder that is written to after its time was set shows it.
+    for entry in walkdir::WalkDir::new(place.world()).min_depth(1).contents_first(true) {
+        let path = entry.unwrap().into_path();
+        let then = rustix::fs::Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 },
+            last_modification: rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 123_456_789 },
+        };
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &then, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
 }
 
 #[test]

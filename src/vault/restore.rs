@@ -41,7 +41,10 @@ impl Vault {
             };
             builder.get().append_data(&mut header(&top, how), prefix.as_path(), io::empty()).map_err(Error::Sink)?;
         }
-        for entry in entries.values() {
+        // By name alone `saves.txt` comes between `saves` and what is in it, and GNU tar then takes the folder for done.
+        let mut entries: Vec<&Entry> = entries.values().collect();
+        entries.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
+        for entry in entries {
             let mut header = header(entry, how);
             let path = entry.path.under(&prefix);
             match &entry.kind {
