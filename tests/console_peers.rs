@@ -379,9 +379,12 @@ async fn told_while_nothing_more_is_heard(game: &Game, address: SocketAddr) {
         deleted_at: None,
     };
     talk::say(&At(address), Some(&recipe), &server, "It stops soon.").await.unwrap();
-    let said = docker(&["logs", &game.container]);
-    let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.contains("It stops soon."), "{said}");
+    eventually("what was said in the game's log", async || {
+        let said = docker(&["logs", &game.container]);
+        let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        said.contains("It stops soon.").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

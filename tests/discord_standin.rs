@@ -577,12 +577,11 @@ async fn heartbeats_without_acknowledgement_end_the_connection() {
     discord.heartbeat(Duration::from_secs(1)).await;
     let _bot = Bot::start(&discord).await;
     let before = discord.wait_gateway(json!({"connected": 1, "heartbeats": 2})).await;
-    assert_eq!(before.connections, 1);
 
     discord.withhold_acks(true).await;
-    discord.wait_gateway(json!({"connections": 2})).await;
+    let again = discord.wait_gateway(json!({"connections": before.connections + 1})).await;
     discord.withhold_acks(false).await;
-    discord.wait_gateway(json!({"connections": 2, "connected": 1})).await;
+    discord.wait_gateway(json!({"connections": again.connections, "connected": 1})).await;
     discord.slash(&discord.user("alice"), "general", "/panel").await;
 }
 

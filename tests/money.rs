@@ -102,10 +102,10 @@ async fn a_start_says_its_price_the_panel_runs_a_meter_and_cost_shows_the_bill()
     room.with_world().await;
     let mut story = room.ask(&room.bob, "general", "/server start server:world").await;
     room.discord.wait_for("general", "is up").await;
-    story += &format!("\n--- panel\n{}\n--- bill\n", room.panel("billing: ON").await);
+    story += &format!("\n--- panel\n{}\n--- bill\n", room.panel("running.*billing: ON").await);
     story += &room.ask(&room.carol, "general", "/cost").await;
     room.ask(&room.bob, "general", "/server stop server:world").await;
-    story += &format!("\n--- panel\n{}\n--- bill\n", room.panel("billing: off").await);
+    story += &format!("\n--- panel\n{}\n--- bill\n", room.panel("offline.*billing: off").await);
     for line in [
         "/cost server:world month:2019-01",
         "/cost server:nothing",
@@ -167,7 +167,7 @@ async fn who_has_spent_the_budget_starts_nothing_until_an_admin_raises_it() {
     // One hour is what the budget has, and that is begun: the channel hears of it.
     room.discord.wait_for("general", "is spent: 0.01").await;
     room.ask(&room.bob, "general", "/server stop server:world").await;
-    room.panel("billing: off").await;
+    room.panel("offline.*billing: off").await;
     story += &room.ask(&room.bob, "general", "/server start server:world").await;
     assert_snapshot!(story);
     bot.end().await.unwrap();
@@ -208,7 +208,7 @@ async fn who_asks_for_it_uses_up_the_time_that_is_paid_for() {
     let panel = room.panel("until then it is paid for").await;
     assert_snapshot!(panel);
     room.discord.wait_for("general", r"`world` is stopped\*\*, its world is kept").await;
-    room.panel("billing: off").await;
+    room.panel("offline.*billing: off").await;
     bot.end().await.unwrap();
 }
 
@@ -284,7 +284,7 @@ async fn a_start_that_costs_more_than_people_know_asks_which_host_it_shall_be() 
     room.discord.wait_for("general", "is up").await;
     // The usual one's new price is known from then on.
     room.ask(bob, "general", "/server stop server:world").await;
-    room.panel("billing: off").await;
+    room.panel("offline.*billing: off").await;
     story += &room.ask(bob, "general", "/server start server:world").await;
     story += &format!("\n---\n{}", room.ask(alice, "general", "/admin audit server:world").await);
     assert_snapshot!(story);

@@ -200,7 +200,7 @@ async fn a_bot_that_may_not_identify_waits_until_it_may() {
     discord.wait_requests("GET", "/gateway/bot", 3).await;
     let ended = Instant::now();
     bot.end().await.unwrap();
-    assert!(ended.elapsed() < Duration::from_secs(5), "nobody waits for the reset");
+    assert!(ended.elapsed() < Duration::from_secs(15), "nobody waits for the reset");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +213,8 @@ async fn a_bot_that_ends_while_it_looks_for_discord_ends_at_once_and_is_gone() {
         room.discord.never_in(looking, json!({"connections": before.connections + 1})).await;
         let ended = Instant::now();
         bot.end().await.unwrap();
-        assert!(ended.elapsed() < Duration::from_secs(5), "it took {:?}", ended.elapsed());
+        // Serenity gets a few seconds to end its shards, and may need them all.
+        assert!(ended.elapsed() < Duration::from_secs(15), "it took {:?}", ended.elapsed());
         room.discord.outage(Outage::Over).await;
         let comes_back = json!({"connections": before.connections + 1});
         assert!(room.discord.never_in(AGAIN, comes_back).await, "what is left of it connects after {looking:?}");

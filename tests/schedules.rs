@@ -220,7 +220,7 @@ async fn a_rule_starts_and_stops_its_server_and_says_who_did() {
         let start = scene.add(FRIDAY_19, "start", "fri 20:00").await;
         let stop = scene.add(FRIDAY_19, "stop", "fri 23:00").await;
         assert_eq!(start.due_at, FRIDAY_20);
-        assert_eq!(scene.round(FRIDAY_20 - 1000).await, None, "not before its time");
+        assert_eq!(scene.round(FRIDAY_20 - MINUTE_MS).await, None, "not before its time");
         let job = scene.round(FRIDAY_20).await.unwrap();
         let (opened, _, _) = scene.store.job(job).await.unwrap().unwrap();
         assert_eq!((opened.actor.name(), opened.channel.as_deref()), ("schedule 1 of bob", Some("77")));

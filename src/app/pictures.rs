@@ -95,7 +95,6 @@ impl App {
     }
 
     pub(super) async fn view_of(&self, server: &Server) -> anyhow::Result<ServerView> {
-        let one = std::slice::from_ref(server);
         let job = match self.open_job(server).await? {
             Some(job) => {
                 let view = self.job_view_of((job.clone(), None, None), Some(server)).await?;
@@ -103,6 +102,9 @@ impl App {
             }
             None => None,
         };
+        // A job that ended meanwhile has changed the row: nobody sees it without its job as it was before.
+        let server = &self.store().server_any(&server.id).await?.unwrap_or_else(|| server.clone());
+        let one = std::slice::from_ref(server);
         let memo = self.store().memo_of(&server.id).await?;
         let last_backup = self.newest_backups(one).await?.remove(&server.id);
         Ok(self.drawn(server, Beside { memo, job, last_backup }, &self.common(one).await?))

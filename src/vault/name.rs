@@ -1,6 +1,7 @@
 //! The vault's three kinds of names. Each is checked once, where it comes in, and is safe as a path ever after.
 
 use std::{
+    cmp::Ordering,
     ffi::OsStr,
     fmt,
     os::unix::ffi::OsStrExt,
@@ -38,8 +39,9 @@ impl OwnerId {
     }
 }
 
-/// `20261121T075309Z-3f9a`: the time, so that ids sort by age and a person can read them, and something random.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// `20261121T075309Z-3f9a`: the time, so that ids sort by age and a person can read them, and something random. With a
+/// job's number instead (`-j10`) those of one second sort by it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BackupId(String);
 
@@ -78,6 +80,22 @@ impl BackupId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Ord for BackupId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        fn key(id: &BackupId) -> (&str, Option<u64>, &str) {
+            let (time, tail) = id.0.split_once('-').unwrap_or((&id.0, ""));
+            (time, tail.strip_prefix('j').and_then(|number| number.parse().ok()), tail)
+        }
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for BackupId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -290,6 +308,8 @@ mod tests {
         let early = BackupId::with_tail(1_795_247_589_000, "ffff");
         let late = BackupId::with_tail(1_795_247_590_000, "0000");
         assert!(early < late);
+        let of_job = |job: &str| BackupId::with_tail(1_795_247_589_000, job);
+        assert!(of_job("j9") < of_job("j10") && of_job("j10") < late);
         assert_eq!(early.as_str(), "20261121T075309Z-ffff");
         assert_eq!(BackupId::parse(early.as_str()).unwrap(), early);
     }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 const ZONE_ID: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 const TOKEN: &str = "a-token-that-is-nobodys";
@@ -486,7 +486,10 @@ async fn what_is_wrong_is_said_without_the_token() {
     let wrong_token = cloudflare.dns_with("blue", "example.org", cloudflare.settings("not-the-token", None));
     let wrong_zone = cloudflare.dns_with("blue", "example.com", cloudflare.settings(TOKEN, None));
     let wrong_id = cloudflare.dns_with("blue", "example.org", cloudflare.settings(TOKEN, Some("abcdef")));
-    let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Nobody listens there, and nobody else gets it meanwhile.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let away = held.local_addr().unwrap();
     let mut nobody = cloudflare.settings(TOKEN, Some(ZONE_ID));
     nobody.api_url = format!("http://{away}");
     let nobody = cloudflare.dns_with("blue", "example.org", nobody);

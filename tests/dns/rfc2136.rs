@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 const NOTHING: [&str; 0] = [];
 
@@ -251,9 +251,11 @@ async fn a_text_that_somebody_put_beside_the_marker_stays() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_worth_another_try() {
-    // Bound and let go: nobody listens there.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for server in [free.to_string(), "no-such-host.invalid".into()] {
+    // Nobody listens there, and nobody else gets it meanwhile.
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let silent = held.local_addr().unwrap();
+    for server in [silent.to_string(), "no-such-host.invalid".into()] {
         let error = dns(&server, "blue").point("friday", ip("192.0.2.1")).await.unwrap_err();
         assert!(matches!(error, DnsError::Busy { .. }), "{error:?}");
         assert!(error.to_string().contains("cannot be reached"), "{error}");
@@ -319,11 +321,15 @@ impl Between {
 
     /// Only by UDP, as where a firewall lets nothing else through.
     async fn without_tcp(server: SocketAddr) -> Between {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
+        // The number is held for TCP too, and nobody listens there.
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let socket = UdpSocket::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = asked.clone();
         tokio::spawn(async move {
+            let _held = tcp;
             let mut buffer = vec![0; 65_535];
             loop {
                 let (length, client) = socket.recv_from(&mut buffer).await.unwrap();

@@ -434,7 +434,7 @@ mod tests {
     fn a_copy_that_is_called_off_makes_nothing_anew() {
         let home = tempfile::tempdir().unwrap();
         let (from, to) = (home.path().join("from"), home.path().join("to"));
-        (0..4000).for_each(|number| std::fs::create_dir_all(from.join(number.to_string()).join("in")).unwrap());
+        (0..20_000).for_each(|number| std::fs::create_dir_all(from.join(number.to_string()).join("in")).unwrap());
         let me = std::fs::metadata(home.path()).unwrap();
         let owner = (me.uid(), me.gid());
         let unwanted = CancellationToken::new();
