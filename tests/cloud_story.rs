@@ -13,7 +13,7 @@ mod stage;
 
 use common::cloud::{Clouds, Options};
 use common::discord::{Discord, User, redact};
-use common::openttd::PLAY;
+use common::openttd::{LESS_CPU, PLAY};
 use regex::Regex;
 use serde_json::json;
 use stage::{docker_or_skip, test_image};
@@ -90,6 +90,7 @@ impl Friend {
             "run",
             "-d",
             "-i",
+            LESS_CPU,
             "--network",
             "host",
             "-e",

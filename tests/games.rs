@@ -6,7 +6,7 @@ mod openttd;
 #[path = "common/stage.rs"]
 mod stage;
 
-use openttd::PLAY;
+use openttd::{LESS_CPU, PLAY};
 use spawnpoint::config::Config;
 use spawnpoint::model::job::Outcome;
 use spawnpoint::model::server::{Players, State};
@@ -62,6 +62,7 @@ impl Client {
             "run",
             "-d",
             "-i",
+            LESS_CPU,
             "--network",
             "host",
             "--user",

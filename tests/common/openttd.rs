@@ -26,3 +26,7 @@ play() {
     kill $!
 }
 "#;
+
+/// For `docker run`: a game that draws nothing takes all of a processor that it can get, and others wait for it.
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub const LESS_CPU: &str = "--cpu-shares=256";
