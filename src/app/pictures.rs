@@ -103,11 +103,11 @@ impl App {
             None => None,
         };
         // A job that ended meanwhile has changed the row: nobody sees it without its job as it was before.
-        let server = &self.store().server_any(&server.id).await?.unwrap_or_else(|| server.clone());
-        let one = std::slice::from_ref(server);
-        let memo = self.store().memo_of(&server.id).await?;
+        let now = self.store().server_and_memo(&server.id).await?;
+        let (server, memo) = now.unwrap_or_else(|| (server.clone(), Memo::default()));
+        let one = std::slice::from_ref(&server);
         let last_backup = self.newest_backups(one).await?.remove(&server.id);
-        Ok(self.drawn(server, Beside { memo, job, last_backup }, &self.common(one).await?))
+        Ok(self.drawn(&server, Beside { memo, job, last_backup }, &self.common(one).await?))
     }
 
     async fn common(&self, servers: &[Server]) -> anyhow::Result<Common> {

@@ -74,6 +74,12 @@ impl Store {
         row.map(|row| server_of(&row)).transpose()
     }
 
+    /// The same, with what the watcher remembers about it.
+    pub async fn server_and_memo(&self, id: &ServerId) -> anyhow::Result<Option<(Server, Memo)>> {
+        let row = self.db.row("SELECT * FROM servers WHERE id = $1", [(&id.0).into()]).await?;
+        row.map(|row| Ok((server_of(&row)?, row.json("memo")?))).transpose()
+    }
+
     /// The guild's servers by name, without the deleted ones.
     pub async fn servers_of(&self, guild: &GuildId) -> anyhow::Result<Vec<Server>> {
         let sql = "SELECT * FROM servers WHERE guild = $1 AND deleted_at IS NULL ORDER BY name";
